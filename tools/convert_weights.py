@@ -26,13 +26,13 @@ TOLERANCE = 1e-4  # largest difference of a logit
 
 def layer_pairs(model) -> list[tuple[str, str]]:
     """Pair Keras layers with the prefixes of the torch state dict, in the order of the network."""
-    pairs, block = [("stem_conv", "_conv_stem"), ("stem_bn", "_bn0")], -1
-    bn = 0
+    pairs = [("stem_conv", "_conv_stem"), ("stem_bn", "_bn0")]
+    name, block, bn = None, -1, 0
     for layer in model.layers:
         part = layer.name.split("_", 1)
         if not part[0].startswith("block") or part[1].endswith(("relu", "add")):
             continue
-        if part[1] in ("expand_conv", "depthwise_conv") and (block < 0 or part[0] != name):
+        if part[1] in ("expand_conv", "depthwise_conv") and part[0] != name:
             block, bn, name = block + 1, 0 if part[1] == "expand_conv" else 1, part[0]
         if part[1].endswith("conv"):
             pairs.append((layer.name, f"_blocks.{block}._{part[1]}"))

@@ -1,0 +1,109 @@
+"""TensorFlow and Keras, imported without start-up noise; one cache of compiled functions; one check of a batch.
+
+TensorFlow prints lines about oneDNN and CUDA when it starts, whatever its log level; they would stand in every
+notebook.
+"""
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Hashable
+from functools import partial
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def _silent_stderr():
+    """Send file descriptor 2 to nowhere: the lines come from C++, past `sys.stderr`."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with _silent_stderr():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()  # looks for a GPU now, so that a missing one is not announced in a notebook
+import keras  # noqa: E402
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"xai_utils needs Keras on TensorFlow, found {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"
+    )
+
+__all__ = ["cached", "check_images", "compiled", "forward", "keras", "tf"]
+
+_CACHE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_MOST = 64  # entries kept for one model; every callable target is one of its own
+
+
+def cached(model: keras.Model, key: Hashable, make: Callable):
+    """Return `make()`, made once for each model and key. What it makes must not hold the model strongly."""
+    cache = _CACHE.setdefault(model, {})
+    if key not in cache:
+        if len(cache) >= _MOST:
+            cache.pop(next(iter(cache)))
+        cache[key] = make()
+    return cache[key]
+
+
+def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
+    """Return `function(model, *tensors, **settings)` as a `tf.function` of the tensors, made once for each model.
+
+    Args:
+        model: the Keras model; held weakly, so that the cache never keeps a model alive.
+        function: called when TensorFlow traces it, once for each shape; it must not close over the model.
+        settings: hashable values; each set of them has a compiled function of its own.
+    """
+    reference = weakref.ref(model)
+    key = (function, *sorted(settings.items(), key=lambda item: item[0]))
+    # Without autograph an error raised inside keeps its own one line.
+    make = partial(tf.function, lambda *tensors: function(reference(), *tensors, **settings), autograph=False)
+    return cached(model, key, make)
+
+
+def forward(model: keras.Model, images) -> tf.Tensor:
+    """Run a model on a batch, compiled, in inference mode; whatever it returns."""
+    return compiled(model, _forward)(tf.cast(images, model.compute_dtype))
+
+
+def _forward(model, images):
+    return model(images, training=False)
+
+
+def check_images(model: keras.Model, images) -> tf.Tensor:
+    """Return a batch as a tensor of the model's dtype, or say in one line what is wrong with it.
+
+    Args:
+        images: `(N, H, W, C)` array or tensor of any number type.
+
+    Raises:
+        ValueError: not a batch of images, empty, not numbers, NaN or infinite, or a shape the model does not take.
+    """
+    array = np.asarray(images)
+    if array.ndim == 3:
+        raise ValueError(f"images has shape {array.shape}: a technique takes a batch; pass image[None]")
+    if array.ndim != 4 or not array.size or array.dtype.kind not in "fiub":
+        raise ValueError(f"images must be numbers of shape (N, H, W, C), not {array.dtype} of shape {array.shape}")
+    if bad := array.size - np.count_nonzero(np.isfinite(array)):
+        raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
+    batch = tf.cast(array, model.compute_dtype)
+    if not model.built:
+        model(batch[:1], training=False)
+    expected = getattr(model, "input_shape", None)  # a subclassed model has none
+    if isinstance(expected, list):
+        raise ValueError(
+            f"{model.name} takes {len(expected)} inputs; techniques here explain models of one image input"
+        )
+    if expected and any(want not in (None, got) for want, got in zip(expected[1:], array.shape[1:], strict=False)):
+        raise ValueError(
+            f"images has shape {array.shape}, but {model.name} takes (N, {', '.join(map(str, expected[1:]))})"
+        )
+    return batch

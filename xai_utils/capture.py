@@ -1,0 +1,53 @@
+"""Record what layers return while a model runs, and let a gradient tape watch it, leaving the model as it was.
+
+No cloning, no surgery: for the time of one `with` block the chosen layers' `call` is replaced on the instance. Inside a
+`tf.function` that happens while it is traced, so that later runs cost nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from xai_utils import layers
+from xai_utils.backend import keras, tf
+
+
+@contextlib.contextmanager
+def capture(model: keras.Model, names: Sequence[str], tape: tf.GradientTape | None = None) -> Iterator[dict]:
+    """Record the activations of named layers while the model runs inside the block.
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        names: names or paths (`outer/inner`) of its layers.
+        tape: watches each activation from the moment it exists. With `watch_accessed_variables=False` nothing before
+            the first captured layer is recorded, so a gradient costs only the part of the network above it.
+
+    Yields:
+        A dict, filled as the model runs: name to the layer's output `(N, ...)`. A layer that runs twice counts once,
+        with its last output.
+
+    Raises:
+        ValueError: no such layer, or it did not run by the end of the block.
+    """
+    found: dict = {}
+    targets: dict = {}
+    for name in names:
+        targets.setdefault(layers.find_layer(model, name), []).append(name)
+
+    def recorder(names_of_layer):
+        def wrap(call):
+            def recorded(*args, **kwargs):
+                output = call(*args, **kwargs)
+                if tape is not None:
+                    tape.watch(output)
+                found.update(dict.fromkeys(names_of_layer, output))
+                return output
+
+            return recorded
+
+        return wrap
+
+    with layers.replaced_calls({layer: recorder(of_layer) for layer, of_layer in targets.items()}):
+        yield found
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} did not run: {model.name} does not use it between input and output")

@@ -1,0 +1,127 @@
+"""Find a model's layers by name, on flat, nested, Sequential and subclassed Keras 3 models alike."""
+
+import contextlib
+import difflib
+import functools
+from collections.abc import Iterator
+
+from xai_utils.backend import cached, keras, tf
+
+# Layers that only pool, pad, drop or reshape: never what Grad-CAM should read by default.
+_NO_FEATURES = ("Pooling", "Padding", "Dropout", "Reshape", "Cropping", "UpSampling", "Permute", "Preprocess",
+                "Rescaling", "Normalization", "InputLayer")  # fmt: skip
+
+
+def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield `(path, layer)` for every layer inside a model, nested ones as `outer/inner`."""
+    for layer in _children(model):
+        path = prefix + layer.name
+        yield path, layer
+        yield from walk(layer, path + "/")
+
+
+def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    if isinstance(layer, keras.Model):
+        return layer.layers
+    found = {}
+    for value in vars(layer).values():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, keras.layers.Layer):
+                found[id(item)] = item
+    return list(found.values())
+
+
+def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
+    """Return the layer of that name, or at that path (`outer/inner`).
+
+    Raises:
+        ValueError: no such layer (the nearest names are given), or several of that name (their paths are given).
+    """
+    layers = dict(walk(model))
+    if name in layers:
+        return layers[name]
+    found = {path: layer for path, layer in layers.items() if layer.name == name}
+    if len(set(map(id, found.values()))) > 1:
+        raise ValueError(f"{len(found)} layers are called {name!r}: say which by its path, one of {', '.join(found)}")
+    if not found:
+        near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.3)
+        hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(list(layers)[-5:])}"
+        raise ValueError(f"{model.name} has no layer {name!r}; {hint}")
+    return next(iter(found.values()))
+
+
+@contextlib.contextmanager
+def replaced_calls(wrappers: dict):
+    """Let `wrappers[layer](call)` stand in for each layer's `call`, then put every layer back, whatever happens.
+
+    The instance's own `__dict__` is used, past Keras' attribute tracking, so that nothing of it stays behind.
+    """
+    before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer in wrappers]
+    try:
+        for layer, wrap in wrappers.items():
+            vars(layer)["call"] = wrap(layer.call)
+        yield
+    finally:
+        for layer, had, call in before:
+            if had:
+                vars(layer)["call"] = call
+            else:
+                vars(layer).pop("call", None)
+
+
+def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
+    """Trace a model once, without computing anything, and note what every layer returns.
+
+    Works where layers have no symbolic output of their own (subclassed models).
+
+    Args:
+        model: a built Keras model.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+
+    Returns:
+        `{path: shape}` for every layer that returns one tensor, in the order in which they run (a layer that runs twice
+        counts where it ran last), and the shapes of the model's outputs, in their structure. Batch sizes are None.
+    """
+    return cached(model, ("shapes", *shape[1:]), lambda: _trace_shapes(model, shape))
+
+
+def _trace_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
+    shapes: dict[str, tuple] = {}
+
+    def recorder(path, call):
+        def recorded(*args, **kwargs):
+            output = call(*args, **kwargs)
+            if tf.is_tensor(output):
+                shapes.pop(path, None)
+                shapes[path] = tuple(output.shape)
+            return output
+
+        return recorded
+
+    wrappers = {layer: functools.partial(recorder, path) for path, layer in walk(model)}
+    spec = tf.TensorSpec((None, *shape[1:]), model.compute_dtype)
+    with replaced_calls(wrappers):
+        run = tf.function(lambda x: model(x, training=False), autograph=False)
+        outputs = run.get_concrete_function(spec).structured_outputs
+    return shapes, tf.nest.map_structure(lambda t: tuple(t.shape), outputs)
+
+
+def default_layer(model: keras.Model, shape: tuple) -> str:
+    """The path of the last layer with spatial extent that computes features: not a pooling, padding or the like.
+
+    For VGG19 that is `block5_conv4`, for a network that ends in global pooling the layer before the pooling.
+
+    Raises:
+        ValueError: no layer of the model has spatial extent.
+    """
+    layers = dict(walk(model))
+    for path, extent in reversed(output_shapes(model, shape)[0].items()):
+        skipped = any(word in type(layers[path]).__name__ for word in _NO_FEATURES)
+        if is_spatial(extent) and not skipped and not _children(layers[path]):
+            return path
+    raise ValueError(f"{model.name}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer=")
+
+
+def is_spatial(shape: tuple) -> bool:
+    """Whether a shape is a batch of maps, `(N, h, w, channels)` with more than one position."""
+    return len(shape) == 4 and (shape[1] or 2) * (shape[2] or 2) > 1

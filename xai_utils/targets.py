@@ -1,0 +1,62 @@
+"""What is explained: a target turns a model's outputs into one score for each image."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from xai_utils import layers
+from xai_utils.backend import keras, tf
+
+TOP = -1  # stands for the top class in a tensor of class indices
+
+
+def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tensor, Callable | None]:
+    """Turn a target into class indices and, if it is one, a callable.
+
+    Args:
+        target: None (each image's top class), a class index, N indices, or a callable from the model's outputs to
+            scores `(N,)`.
+
+    Returns:
+        int32 indices `(N,)`, `TOP` where the top class is meant; and the callable or None.
+
+    Raises:
+        ValueError: an index out of range, a wrong number of indices, or a model that does not return one
+            `(N, classes)` tensor, without a callable to choose from what it returns.
+    """
+    count = int(images.shape[0])
+    if callable(target):
+        return tf.fill([count], TOP), target
+    _, outputs = layers.output_shapes(model, images.shape)
+    if not (isinstance(outputs, tuple) and len(outputs) == 2 and outputs[0] is None):
+        raise ValueError(
+            f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a callable on it"
+        )
+    if target is None:
+        return tf.fill([count], TOP), None
+    indices = np.asarray(target)
+    if indices.dtype.kind not in "iu" or indices.shape not in ((), (count,)):
+        raise ValueError(f"target must be None, an index, {count} indices (one an image) or a callable, not {target!r}")
+    if np.any((indices < 0) | (indices >= outputs[1])):
+        raise ValueError(f"target {target!r} is out of range: {model.name} has classes 0 to {outputs[1] - 1}")
+    return tf.constant(np.broadcast_to(indices, count), tf.int32), None
+
+
+def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
+    """Scores `(N,)` of a batch; see `check_target` for the arguments.
+
+    Raises:
+        ValueError: the callable did not return one number for each image.
+    """
+    if function is None:
+        return tf.gather(outputs, classes(outputs, indices), batch_dims=1)
+    scores = function(outputs)
+    if not tf.is_tensor(scores) or scores.shape != indices.shape:
+        shape = getattr(scores, "shape", type(scores).__name__)
+        raise ValueError(f"the target callable must return {indices.shape[0]} scores, one for each image; got {shape}")
+    return scores
+
+
+def classes(logits, indices: tf.Tensor) -> tf.Tensor:
+    """The class indices `(N,)` that are meant, with `TOP` replaced by each image's top class."""
+    return tf.where(indices == TOP, tf.argmax(logits, axis=1, output_type=tf.int32), indices)
