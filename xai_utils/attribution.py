@@ -8,7 +8,26 @@
 A batch gives what its images give one by one, and the model is left as it was.
 """
 
-from xai_utils.class_activation import cam, grad_cam
-from xai_utils.gradients import pixel_gradient, saliency
+from xai_utils.activation_only import cam, eigen_cam, score_cam
+from xai_utils.class_activation import cams, grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
+from xai_utils.gradients import (
+    gradient_x_input,
+    integrated_gradients,
+    pixel_gradient,
+    saliency,
+    smooth_grad,
+    var_grad,
+)
+from xai_utils.guided import deconvnet, guided_backprop, guided_grad_cam
+from xai_utils.perturbation import kernel_shap, lime, occlusion, rise
 
-__all__ = ["cam", "grad_cam", "pixel_gradient", "saliency"]
+TECHNIQUES = {
+    method.__name__: method
+    for method in (
+        saliency, gradient_x_input, smooth_grad, var_grad, integrated_gradients, guided_backprop, deconvnet,
+        guided_grad_cam, cam, grad_cam, grad_cam_plus_plus, layer_cam, hires_cam, xgrad_cam, score_cam, eigen_cam,
+        occlusion, rise, lime, kernel_shap,
+    )
+}  # fmt: skip
+
+__all__ = ["TECHNIQUES", "cams", "pixel_gradient", *TECHNIQUES]

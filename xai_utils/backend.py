@@ -33,6 +33,9 @@ with _silent_stderr():
     tf.config.list_physical_devices()  # looks for a GPU now, so that a missing one is not announced in a notebook
 import keras  # noqa: E402
 
+# One trace for each model, shape and technique is what `compiled` is for; TensorFlow takes it for an accident.
+tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
+
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
         f"xai_utils needs Keras on TensorFlow, found {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"

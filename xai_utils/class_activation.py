@@ -1,15 +1,108 @@
 """Attribution from the activations of a convolutional layer, weighted for the score.
 
 Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. In the
-formulas A are the layer's activations `(N, h, w, K)`, S the score, g = dS/dA, Z = h w the number of positions.
+formulas A are the layer's activations `(N, h, w, K)`, S the score, g = dS/dA, Z = h w the number of positions, and sums
+without an index run over the K channels. `cams` gives any number of these maps from one pass. Maps that need no
+gradient are in `activation_only`.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from xai_utils import layers
 from xai_utils.backend import check_images, compiled, keras, tf
 from xai_utils.capture import capture
-from xai_utils.targets import check_target, classes, score
+from xai_utils.targets import check_target, score
+
+
+def _weighted(activations, weights):
+    return tf.einsum("nhwk,nk->nhw", activations, weights)
+
+
+def _grad_cam(a, g):
+    return _weighted(a, tf.reduce_mean(g, axis=(1, 2)))
+
+
+def _grad_cam_plus_plus(a, g):
+    return _weighted(a, tf.reduce_sum(_plus_plus_alpha(a, g) * tf.nn.relu(g), axis=(1, 2)))
+
+
+def _grad_cam_plus_plus_rescaled(a, g):
+    alpha = _plus_plus_alpha(a, g)
+    alpha = tf.math.divide_no_nan(alpha, tf.reduce_sum(alpha, axis=(1, 2), keepdims=True))
+    return _weighted(a, tf.reduce_sum(alpha * tf.nn.relu(g), axis=(1, 2)))
+
+
+def _plus_plus_alpha(a, g):
+    # With Y = exp(S) the second and third derivatives are powers of g times Y, and Y cancels (equation 19).
+    return tf.math.divide_no_nan(g**2, 2 * g**2 + tf.reduce_sum(a, axis=(1, 2), keepdims=True) * g**3)
+
+
+def _layer_cam(a, g):
+    return tf.reduce_sum(tf.nn.relu(g) * a, axis=-1)
+
+
+def _hires_cam(a, g):
+    return tf.reduce_sum(g * a, axis=-1)
+
+
+def _xgrad_cam(a, g):
+    # A dead channel sums to zero and has no weight, instead of NaN.
+    return _weighted(a, tf.math.divide_no_nan(tf.reduce_sum(g * a, axis=(1, 2)), tf.reduce_sum(a, axis=(1, 2))))
+
+
+# name -> (map of activations and gradients, whether its paper cuts negative evidence off)
+CAMS = {
+    "grad_cam": (_grad_cam, True),
+    "grad_cam_plus_plus": (_grad_cam_plus_plus, True),
+    "grad_cam_plus_plus_rescaled": (_grad_cam_plus_plus_rescaled, True),
+    "layer_cam": (_layer_cam, True),
+    "hires_cam": (_hires_cam, False),
+    "xgrad_cam": (_xgrad_cam, False),
+}
+
+
+def cams(
+    model: keras.Model,
+    images,
+    targets: Sequence = (None,),
+    methods: Sequence[str] = tuple(CAMS),
+    layer_names: Sequence[str | None] = (None,),
+    relu: bool | None = None,
+) -> dict[str | None, dict[str, np.ndarray]]:
+    """Several class activation maps from one forward pass: any methods, for several targets and several layers.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        targets: T targets, each as in every technique: None, an index, N indices or a callable.
+        methods: keys of `CAMS`.
+        layer_names: layers that return `(N, h, w, K)`; None is the last one that computes features.
+        relu: cut negative evidence off; None does what each method's paper does.
+
+    Returns:
+        `{layer name as given: {method: float32 (T, N, h, w)}}`.
+
+    Raises:
+        ValueError: as `grad_cam`; an unknown method.
+    """
+    if unknown := [name for name in methods if name not in CAMS]:
+        raise ValueError(f"no class activation method is called {unknown[0]!r}; there are {', '.join(CAMS)}")
+    batch = check_images(model, images)
+    checked = [check_target(model, batch, target) for target in targets]
+    names = tuple(check_layer(model, batch, name) for name in layer_names)
+    functions = tuple(function for _, function in checked)
+    run = compiled(model, _cams, names=names, methods=tuple(methods), relu=relu, functions=functions)
+    maps = run(batch, tf.stack([indices for indices, _ in checked]))
+    return {
+        given: {method: maps[name][method].numpy() for method in methods}
+        for given, name in zip(layer_names, names, strict=True)
+    }
+
+
+def _one(method, model, images, target, layer, relu) -> np.ndarray:
+    return cams(model, images, (target,), (method,), (layer,), relu)[layer][method][0]
 
 
 def grad_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True) -> np.ndarray:
@@ -22,7 +115,7 @@ def grad_cam(model: keras.Model, images, target=None, layer: str | None = None, 
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
         layer: name or path of a layer that returns `(N, h, w, K)`; default the last one that computes features.
-        relu: keep only evidence for the target, as the paper does; False also shows evidence against it.
+        relu: keep only evidence for the target; False also shows evidence against it.
 
     Returns:
         float32 maps `(N, h, w)`, in logits per position: on a network that ends in global average pooling and one
@@ -32,49 +125,54 @@ def grad_cam(model: keras.Model, images, target=None, layer: str | None = None, 
         ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the score does not
             depend on.
     """
-    batch = check_images(model, images)
-    indices, function = check_target(model, batch, target)
-    layer = _check_layer(model, batch, layer)
-    run = compiled(model, _grad_cam, layer=layer, relu=relu, function=function)
-    return run(batch, indices).numpy()
+    return _one("grad_cam", model, images, target, layer, relu)
 
 
-def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
-    """CAM: activations weighted by the target's column of the last Dense layer, `sum_k w_k A_k`; no gradient needed.
+def grad_cam_plus_plus(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True, rescaled: bool = False
+) -> np.ndarray:
+    """Grad-CAM++: channels weighted by the positive gradients, each place by `alpha = g^2 / (2 g^2 + sum(A) g^3)`.
 
-    Exact where the network ends in global average pooling and one Dense layer; that is checked on the batch itself.
-    Source: Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016), equation 2.
+    Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), equations 9 to 19 with Y = exp(S). The authors' program also
+    divides alpha by its sum over each channel, which the paper does not say: that variant is `rescaled=True`.
 
-    Args:
-        model, images, layer: as for `grad_cam`.
-        target: None (top class), class index or N indices; a callable has no column of weights.
-
-    Returns:
-        float32 maps `(N, h, w)`, signed, in logits: their mean over the positions is the logit minus its bias.
-
-    Raises:
-        ValueError: as `grad_cam`, and where the network does not end in global average pooling and one Dense layer.
+    Args, Returns, Raises: as `grad_cam`.
     """
-    batch = check_images(model, images)
-    indices, function = check_target(model, batch, target)
-    if function is not None:
-        raise ValueError(
-            "cam explains classes only: its weights are a class's column of the last Dense layer; use grad_cam"
-        )
-    layer = _check_layer(model, batch, layer)
-    maps, gap = compiled(model, _cam, layer=layer, head=_dense_head(model, layer))(batch, indices)
-    if not gap.numpy() < 1e-3:
-        raise ValueError(_NOT_GAP.format(model.name, layer))
-    return maps.numpy()
+    return _one("grad_cam_plus_plus" + "_rescaled" * rescaled, model, images, target, layer, relu)
 
 
-_NOT_GAP = (
-    "cam is exact only where global average pooling and one Dense layer follow the layer; {0} does something else "
-    "after {1!r}: use grad_cam, or another layer"
-)
+def layer_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True) -> np.ndarray:
+    """LayerCAM: every place has a weight of its own, its positive gradient, `ReLU(sum_k ReLU(g_k) A_k)`.
+
+    Source: Jiang et al., "LayerCAM" (TIP 2021), equations 6 and 7. Usable at early layers too.
+
+    Args, Returns, Raises: as `grad_cam`.
+    """
+    return _one("layer_cam", model, images, target, layer, relu)
 
 
-def _check_layer(model, images, layer: str | None) -> str:
+def hires_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False) -> np.ndarray:
+    """HiResCAM: gradient times activation at every place, `sum_k g_k A_k`.
+
+    On a network whose ending is linear its sum is the logit minus the bias.
+    Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM" (2020), equation 5.
+
+    Args, Returns, Raises: as `grad_cam`.
+    """
+    return _one("hires_cam", model, images, target, layer, relu)
+
+
+def xgrad_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False) -> np.ndarray:
+    """XGrad-CAM: channel weights `sum(g_k A_k) / sum(A_k)`, the gradient averaged where the channel is active.
+
+    Source: Fu et al., "Axiom-based Grad-CAM" (BMVC 2020), equation 8.
+
+    Args, Returns, Raises: as `grad_cam`.
+    """
+    return _one("xgrad_cam", model, images, target, layer, relu)
+
+
+def check_layer(model, images, layer: str | None) -> str:
     """The layer to read, checked to have spatial extent."""
     if layer is None:
         return layers.default_layer(model, images.shape)
@@ -87,41 +185,19 @@ def _check_layer(model, images, layer: str | None) -> str:
     return layer
 
 
-def _activations_and_gradients(model, images, indices, layer, function):
-    """A and g from one pass; nothing below the layer is differentiated."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        with capture(model, [layer], tape) as activations:
+def _cams(model, images, indices, names, methods, relu, functions):
+    """One forward pass; nothing below the first layer is differentiated, and each target costs one way back."""
+    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+        with capture(model, names, tape) as activations:
             outputs = model(images, training=False)
-        scores = score(outputs, indices, function)
-    gradient = tape.gradient(scores, activations[layer])
-    if gradient is None:
-        raise ValueError(f"the score does not depend on layer {layer!r} through anything with a gradient")
-    return activations[layer], gradient
-
-
-def _grad_cam(model, images, indices, layer, relu, function):
-    activations, gradient = _activations_and_gradients(model, images, indices, layer, function)
-    maps = tf.einsum("nhwk,nk->nhw", activations, tf.reduce_mean(gradient, axis=(1, 2)))
-    return tf.nn.relu(maps) if relu else maps
-
-
-def _dense_head(model, layer: str) -> str:
-    """Path of the last Dense layer, whose weights CAM reads."""
-    dense = [path for path, each in layers.walk(model) if isinstance(each, keras.layers.Dense)]
-    if not dense:
-        raise ValueError(_NOT_GAP.format(model.name, layer))
-    return dense[-1]
-
-
-def _cam(model, images, indices, layer, head):
-    """Maps, and how far the largest mean over positions is from its logit, relative to the spread of the logits."""
-    with capture(model, [layer]) as activations:
-        logits = model(images, training=False)
-    dense, maps = layers.find_layer(model, head), activations[layer]
-    if dense.kernel.shape != (maps.shape[-1], logits.shape[-1]):
-        return maps[..., 0], tf.constant(np.inf)
-    pooled = tf.reduce_mean(maps, axis=(1, 2)) @ dense.kernel
-    pooled = pooled + dense.bias if dense.use_bias else pooled
-    gap = tf.reduce_max(tf.abs(pooled - logits)) / (tf.math.reduce_std(logits) + 1e-12)
-    columns = tf.gather(tf.transpose(dense.kernel), classes(logits, indices))
-    return tf.einsum("nhwk,nk->nhw", maps, columns), gap
+        scores = [score(outputs, indices[i], function) for i, function in enumerate(functions)]
+    gradients = [tape.gradient(each, activations) for each in scores]
+    maps = {name: {} for name in names}
+    for name in names:
+        if any(gradient[name] is None for gradient in gradients):
+            raise ValueError(f"the score does not depend on layer {name!r} through anything with a gradient")
+        for method in methods:
+            formula, cut = CAMS[method]
+            stacked = tf.stack([formula(activations[name], gradient[name]) for gradient in gradients])
+            maps[name][method] = tf.nn.relu(stacked) if (cut if relu is None else relu) else stacked
+    return maps

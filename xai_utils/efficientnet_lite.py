@@ -6,8 +6,9 @@ replace swish by ReLU6. The head is global average pooling and one Dense layer, 
 
 import math
 
-import keras
-from keras import layers
+from xai_utils.backend import keras
+
+layers = keras.layers
 
 # kernel, repeats, output channels, expansion, stride of the first block in the group
 BLOCKS = [(3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2),

@@ -1,12 +1,16 @@
 """Attribution from the gradient of a score with respect to the pixels.
 
-Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`.
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. Signed
+techniques add up the three colour channels; those that only know sizes take the largest of them.
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from xai_utils.backend import check_images, compiled, keras, tf
-from xai_utils.targets import check_target, score
+from xai_utils.targets import check_target, fixed_target, score
+
+PASSES_AT_ONCE = 16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
 
 
 def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
@@ -23,10 +27,8 @@ def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
     Raises:
         ValueError: bad images or target, or a score that does not depend on the pixels.
     """
-    batch = check_images(model, images)
-    indices, function = check_target(model, batch, target)
-    run = compiled(model, _pixel_gradient, function=function)
-    return run(batch, indices).numpy()
+    batch, indices, function = _checked(model, images, target)
+    return compiled(model, _pixel_gradient, function=function)(batch, indices).numpy()
 
 
 def saliency(model: keras.Model, images, target=None) -> np.ndarray:
@@ -39,10 +41,145 @@ def saliency(model: keras.Model, images, target=None) -> np.ndarray:
     Returns:
         float32 maps `(N, H, W)`, not negative, in logits per grey level.
     """
+    batch, indices, function = _checked(model, images, target)
+    return compiled(model, _saliency, function=function)(batch, indices).numpy()
+
+
+def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
+    """Gradient times pixel value, added up over the channels: `sum_c x dS/dx`.
+
+    On a network of ReLUs without biases the map adds up to the score itself.
+    Source: Shrikumar, Greenside & Kundaje, "Learning important features" (2017), section 2.
+
+    Args, Raises: as `pixel_gradient`.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed, in logits.
+    """
+    batch, indices, function = _checked(model, images, target)
+    return compiled(model, _gradient_x_input, function=function)(batch, indices).numpy()
+
+
+def smooth_grad(
+    model: keras.Model, images, target=None, samples: int = 32, noise: float = 0.1, input_range: float = 255.0, seed=0
+) -> np.ndarray:
+    """SmoothGrad: the largest absolute value over the channels of the mean gradient over noisy copies.
+
+    Source: Smilkov et al., "SmoothGrad" (2017), section 3.
+
+    Args:
+        model, images, target: as for `pixel_gradient`. The top class is that of the image without noise.
+        samples: noisy copies of each image.
+        noise: standard deviation of the noise as a fraction of `input_range`; 0 gives `saliency`.
+        input_range: difference between the largest and smallest possible pixel value.
+        seed: of the noise.
+
+    Returns:
+        float32 maps `(N, H, W)`, not negative, in logits per grey level.
+
+    Raises:
+        ValueError: as `pixel_gradient`; no samples, negative noise.
+    """
+    mean, _ = _noisy_moments(model, images, target, samples, noise * input_range, seed)
+    return np.abs(mean).max(axis=-1)
+
+
+def var_grad(
+    model: keras.Model, images, target=None, samples: int = 32, noise: float = 0.1, input_range: float = 255.0, seed=0
+) -> np.ndarray:
+    """VarGrad: the variance of the gradient over noisy copies, its largest over the channels.
+
+    Source: Adebayo et al., "Local explanation methods for deep neural networks lack sensitivity" (2018), section 2.
+
+    Args, Raises: as `smooth_grad`; at least two samples.
+
+    Returns:
+        float32 maps `(N, H, W)`, not negative, in squared logits per grey level.
+    """
+    if samples < 2:
+        raise ValueError(f"var_grad needs at least 2 samples to have a variance, not {samples}")
+    _, variance = _noisy_moments(model, images, target, samples, noise * input_range, seed)
+    return variance.max(axis=-1)
+
+
+def integrated_gradients(
+    model: keras.Model, images, target=None, steps: int = 32, baseline="black", seed=0, return_gap: bool = False
+):
+    """Integrated gradients: `(x - x') * integral of dS/dx along the straight path from x' to x`, by the midpoint rule.
+
+    The map adds up to `S(x) - S(x')`; how far it misses is the completeness gap.
+    Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (ICML 2017), equation 1.
+
+    Args:
+        model, images, target: as for `pixel_gradient`. The top class is that of the image, all along the path.
+        steps: points on the path.
+        baseline: `black` (zeros), `mean` (each image's mean colour), `blur` (the image blurred beyond recognition),
+            `random` (uniform noise in the image's range, from `seed`), or an array that broadcasts to the images.
+        return_gap: also return the completeness gap.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed, in logits; with `return_gap` also `(N,)`: the sum of the map minus
+        `S(x) - S(x')`, in logits.
+
+    Raises:
+        ValueError: as `pixel_gradient`; no steps, an unknown baseline.
+    """
+    if steps < 1:
+        raise ValueError(f"integrated_gradients needs at least 1 step, not {steps}")
+    batch, indices, function = _checked(model, images, target, fixed=True)
+    start = _baseline(baseline, batch, seed)
+    run = compiled(model, _path_gradient, function=function)
+    fractions = tf.constant((np.arange(steps) + 0.5) / steps, batch.dtype)
+    total = sum(run(batch, indices, start, part) for part in _parts(fractions, len(batch)))
+    maps = tf.reduce_sum((batch - start) * total / steps, axis=-1)
+    if not return_gap:
+        return maps.numpy()
+    scores = compiled(model, _scores, function=function)
+    gap = tf.reduce_sum(maps, axis=(1, 2)) - (scores(batch, indices) - scores(start, indices))
+    return maps.numpy(), gap.numpy()
+
+
+def _checked(model, images, target, fixed=False):
     batch = check_images(model, images)
-    indices, function = check_target(model, batch, target)
-    run = compiled(model, _saliency, function=function)
-    return run(batch, indices).numpy()
+    return batch, *(fixed_target if fixed else check_target)(model, batch, target)
+
+
+def _parts(values: tf.Tensor, images: int) -> list[tf.Tensor]:
+    """Parts of equal length (but for the last), so that TensorFlow traces one or two shapes."""
+    size = max(1, PASSES_AT_ONCE // images)
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def _baseline(baseline, batch: tf.Tensor, seed: int) -> tf.Tensor:
+    """The start of the path, `(N, H, W, C)`."""
+    if not isinstance(baseline, str):
+        return tf.broadcast_to(tf.cast(baseline, batch.dtype), batch.shape)
+    if baseline == "black":
+        return tf.zeros_like(batch)
+    if baseline == "mean":
+        return tf.broadcast_to(tf.reduce_mean(batch, axis=(1, 2), keepdims=True), batch.shape)
+    if baseline == "blur":
+        sigma = max(batch.shape[1:3]) / 10
+        return tf.constant(gaussian_filter(batch.numpy(), (0, sigma, sigma, 0), mode="nearest"))
+    if baseline == "random":
+        # One noise for all images, so that a batch gives what its images give one by one.
+        noise = tf.random.stateless_uniform(batch.shape[1:], (seed, 0), dtype=batch.dtype)
+        low, high = (limit(batch, axis=(1, 2, 3), keepdims=True) for limit in (tf.reduce_min, tf.reduce_max))
+        return low + noise * (high - low)
+    raise ValueError(f"no baseline is called {baseline!r}; it may be black, mean, blur, random or an array")
+
+
+def _noisy_moments(model, images, target, samples, sigma, seed) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and (unbiased) variance of the pixel gradient over noisy copies, `(N, H, W, C)` each."""
+    if samples < 1 or sigma < 0:
+        raise ValueError(f"samples must be at least 1 and noise not negative, got {samples} and {sigma:g}")
+    batch, indices, function = _checked(model, images, target, fixed=True)
+    run = compiled(model, _noisy_sums, function=function)
+    settings = tf.constant(sigma, batch.dtype), tf.constant(seed)
+    sums = [run(batch, indices, *settings, part) for part in _parts(tf.range(samples), len(batch))]
+    first, squares = (sum(part) / samples for part in zip(*sums, strict=True))
+    variance = tf.nn.relu(squares - first**2) * samples / max(samples - 1, 1)
+    return first.numpy(), variance.numpy()
 
 
 def _pixel_gradient(model, images, indices, function):
@@ -58,3 +195,36 @@ def _pixel_gradient(model, images, indices, function):
 
 def _saliency(model, images, indices, function):
     return tf.reduce_max(tf.abs(_pixel_gradient(model, images, indices, function)), axis=-1)
+
+
+def _gradient_x_input(model, images, indices, function):
+    return tf.reduce_sum(images * _pixel_gradient(model, images, indices, function), axis=-1)
+
+
+def _stacked_gradient(model, copies, indices, function):
+    """Gradients `(F, N, H, W, C)` of F copies of the batch, in one pass."""
+    count = tf.shape(copies)[0]
+    flat = tf.reshape(copies, tf.concat([[-1], tf.shape(copies)[2:]], 0))
+    flat = tf.ensure_shape(flat, (copies.shape[0] * copies.shape[1], *copies.shape[2:]))
+    gradient = _pixel_gradient(model, flat, tf.tile(indices, [count]), function)
+    return tf.reshape(gradient, tf.shape(copies))
+
+
+def _path_gradient(model, images, indices, start, fractions, function):
+    copies = start + tf.reshape(fractions, (-1, 1, 1, 1, 1)) * (images - start)
+    return tf.reduce_sum(_stacked_gradient(model, copies, indices, function), axis=0)
+
+
+def _noisy_sums(model, images, indices, sigma, seed, samples, function):
+    """Sum of the gradients and of their squares; every sample's noise has a seed of its own and is shared by all images."""
+
+    def draw(sample):
+        return tf.random.stateless_normal(images.shape[1:], tf.stack([seed, sample]), dtype=images.dtype)
+
+    noise = tf.map_fn(draw, samples, fn_output_signature=images.dtype)
+    gradient = _stacked_gradient(model, images + sigma * noise[:, None], indices, function)
+    return tf.reduce_sum(gradient, axis=0), tf.reduce_sum(gradient**2, axis=0)
+
+
+def _scores(model, images, indices, function):
+    return score(model(images, training=False), indices, function)

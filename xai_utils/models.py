@@ -46,6 +46,10 @@ class Classifier:
         loaded = [image if isinstance(image, np.ndarray) else data.load_image(image) for image in images]
         return np.stack([data.prepare(image, self.input_size) for image in loaded])
 
+    def prepare_mask(self, name: str) -> np.ndarray:
+        """The object mask of a drawn picture, cropped and resized as `prepare` does it: bool `(size, size)`."""
+        return data.prepare(data.load_mask(name), self.input_size, nearest=True)
+
     def predict(self, images) -> np.ndarray:
         """Probabilities, float32 `(N, classes)`, of a batch of prepared images `(N, size, size, 3)` in 0..255."""
         return tf.nn.softmax(forward(self.model, check_images(self.model, images))).numpy()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xai_utils import layers
-from xai_utils.backend import keras, tf
+from xai_utils.backend import forward, keras, tf
 
 TOP = -1  # stands for the top class in a tensor of class indices
 
@@ -40,6 +40,14 @@ def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tens
     if np.any((indices < 0) | (indices >= outputs[1])):
         raise ValueError(f"target {target!r} is out of range: {model.name} has classes 0 to {outputs[1] - 1}")
     return tf.constant(np.broadcast_to(indices, count), tf.int32), None
+
+
+def fixed_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tensor, Callable | None]:
+    """As `check_target`, with the top class looked up once on these images, so that changed copies are asked for the same."""
+    indices, function = check_target(model, images, target)
+    if function is None and target is None:
+        indices = classes(forward(model, images), indices)
+    return indices, function
 
 
 def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:

@@ -1,0 +1,87 @@
+"""pyproject.toml, requirements.lock and environment.yml agree."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from miniature import ROOT
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYTHONS = ["3.11.9", "3.12.3", "3.13.1"]
+
+
+def locked(name: str) -> list[Requirement]:
+    return [Requirement(line) for line in (ROOT / name).read_text().splitlines()]
+
+
+def pinned(name: str, python: str) -> dict[str, Version]:
+    """Package → version that the lock gives on Linux with this Python."""
+    env = {"python_full_version": python, "python_version": python.rpartition(".")[0], "sys_platform": "linux"}
+    chosen = [r for r in locked(name) if r.marker is None or r.marker.evaluate({**env, "os_name": "posix"})]
+    names = [r.name for r in chosen]
+    assert len(names) == len(set(names)), f"{name} has two versions of a package for Python {python}"
+    return {r.name: Version(next(iter(r.specifier)).version) for r in chosen}
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_each_line_of_a_lock_is_one_exact_version_and_no_address(name):
+    for line in (ROOT / name).read_text().splitlines():
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line), line
+        assert "://" not in line and "@" not in line, line
+
+
+def test_lock_keeps_the_markers_of_all_platforms():
+    markers = " ".join(str(r.marker) for r in locked("requirements.lock") if r.marker)
+    assert "darwin" in markers and "win32" in markers and "python_full_version" in markers
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_satisfies_every_dependency(python):
+    pins = pinned("requirements.lock", python)
+    for text in PROJECT["dependencies"]:
+        wanted = Requirement(text)
+        assert wanted.name in pins and pins[wanted.name] in wanted.specifier, f"{text}: locked {pins.get(wanted.name)}"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_developer_lock_has_the_dev_extra_and_agrees_with_the_lock(python):
+    user, developer = pinned("requirements.lock", python), pinned("requirements-dev.lock", python)
+    assert {Requirement(text).name for text in PROJECT["optional-dependencies"]["dev"]} <= set(developer)
+    differing = {name for name in set(user) & set(developer) if user[name] != developer[name]}
+    assert not differing
+
+
+def test_developer_tools_stay_out_of_the_users_environment():
+    pins = pinned("requirements.lock", PYTHONS[0])
+    extras = [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    assert not {Requirement(text).name for text in extras} & set(pins)
+
+
+def test_conda_environment_is_python_and_the_lock():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    *packages, pip = dependencies
+    python = next(p.removeprefix("python=") for p in packages if p.startswith("python="))
+    assert Version(f"{python}.5") in SpecifierSet(PROJECT["requires-python"])
+    assert "pip" in packages and len(packages) == 2
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_makefile_accepts_exactly_the_pythons_of_pyproject():
+    accepted = re.search(r"filter ((?:3\.\d+ ?)+),", (ROOT / "Makefile").read_text())[1].split()
+    minors = [
+        f"3.{minor}" for minor in range(30) if Version(f"3.{minor}.5") in SpecifierSet(PROJECT["requires-python"])
+    ]
+    assert accepted == minors
+
+
+def test_the_package_has_the_version_of_pyproject_and_starts_without_tensorflow():
+    code = "import sys, xai_utils, xai_utils.runner, xai_utils.publish; print(xai_utils.__version__, *sys.modules)"
+    version, *modules = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert version == PROJECT["version"]
+    assert not {"tensorflow", "keras", "matplotlib"} & set(modules)

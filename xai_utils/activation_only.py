@@ -1,0 +1,154 @@
+"""Class activation without gradients: CAM, Score-CAM and Eigen-CAM.
+
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`.
+"""
+
+import numpy as np
+
+from xai_utils import layers
+from xai_utils.backend import check_images, compiled, keras, tf
+from xai_utils.capture import capture
+from xai_utils.class_activation import check_layer
+from xai_utils.targets import check_target, classes, fixed_target, score
+
+IMAGES_AT_ONCE = 32  # masked pictures in one forward pass of Score-CAM
+
+
+def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
+    """CAM: activations weighted by the target's column of the last Dense layer, `sum_k w_k A_k`; no gradient needed.
+
+    Exact where the network ends in global average pooling and one Dense layer; that is checked on the batch itself.
+    Source: Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016), equation 2.
+
+    Args:
+        model, images, layer: as for `grad_cam`.
+        target: None (top class), class index or N indices; a callable has no column of weights.
+
+    Returns:
+        float32 maps `(N, h, w)`, signed, in logits: their mean over the positions is the logit minus its bias.
+
+    Raises:
+        ValueError: as `grad_cam`, and where the network does not end in global average pooling and one Dense layer.
+    """
+    batch = check_images(model, images)
+    indices, function = check_target(model, batch, target)
+    if function is not None:
+        raise ValueError("cam explains classes only: its weights are a class's column of the last Dense layer")
+    layer = check_layer(model, batch, layer)
+    maps, gap = compiled(model, _cam, layer=layer, head=_dense_head(model, layer))(batch, indices)
+    if not gap.numpy() < 1e-3:
+        raise ValueError(_NOT_GAP.format(model.name, layer))
+    return maps.numpy()
+
+
+_NOT_GAP = (
+    "cam is exact only where global average pooling and one Dense layer follow the layer; {0} does something else "
+    "after {1!r}: use grad_cam, or another layer"
+)
+
+
+def score_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, baseline: float = 0.0, relu: bool = True
+) -> np.ndarray:
+    """Score-CAM: each channel, scaled to 0..1 and enlarged, masks the picture; its weight is the score that is left.
+
+    `alpha = softmax_k(f(x * norm(up A_k)) - f(baseline))`, `ReLU(sum_k alpha_k A_k)`. Dead channels are skipped: their
+    mask is empty and they add nothing to the map (their share of the softmax is counted). Pictures are masked and
+    scored in chunks, so that memory does not grow with the channels.
+    Source: Wang et al., "Score-CAM" (CVPRW 2020), equations 4 to 7, with the logit as f.
+
+    Args:
+        model, images, target, layer: as for `grad_cam`.
+        baseline: pixel value of the picture that the score is compared with.
+        relu: keep only evidence for the target.
+
+    Returns:
+        float32 maps `(N, h, w)`, in units of the activations.
+
+    Raises:
+        ValueError: as `grad_cam`.
+    """
+    batch = check_images(model, images)
+    indices, function = fixed_target(model, batch, target)
+    layer = check_layer(model, batch, layer)
+    maps = compiled(model, _activations, layer=layer)(batch)
+    low, high = (limit(maps, axis=(1, 2)) for limit in (tf.reduce_min, tf.reduce_max))
+    alive = np.argwhere((high > low).numpy()).astype(np.int32)  # (image, channel), image by image
+    norm = tf.math.divide_no_nan(maps - low[:, None, None], (high - low)[:, None, None])
+    run = compiled(model, _masked_by_channel, function=function)
+    parts = [alive[i : i + IMAGES_AT_ONCE] for i in range(0, len(alive), IMAGES_AT_ONCE)]
+    kept = np.concatenate([run(batch, norm, indices, tf.constant(part)) for part in parts] or [np.zeros(0)])
+    empty = compiled(model, _scores, function=function)(tf.fill(batch.shape, tf.cast(baseline, batch.dtype)), indices)
+    empty = empty.numpy()
+    # A dead channel leaves a black picture.
+    rise = np.zeros((len(batch), maps.shape[-1]), np.float32)
+    if len(alive) < rise.size:
+        rise += (compiled(model, _scores, function=function)(tf.zeros_like(batch), indices).numpy() - empty)[:, None]
+    rise[tuple(alive.T)] = kept - empty[alive[:, 0]]
+    result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(tf.cast(rise, maps.dtype)))
+    return (tf.nn.relu(result) if relu else result).numpy()
+
+
+def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
+    """Eigen-CAM: the activations projected on their first principal direction; no class, no gradient.
+
+    The direction's sign is chosen so that the map adds up to something positive.
+    Source: Muhammad & Yeasin, "Eigen-CAM" (IJCNN 2020), equation 3.
+
+    Args, Raises: as `grad_cam`; `target` is checked and has no effect: the map is the same for every class.
+
+    Returns:
+        float32 maps `(N, h, w)`, in units of the activations.
+    """
+    batch = check_images(model, images)
+    check_target(model, batch, target)
+    return compiled(model, _eigen_cam, layer=check_layer(model, batch, layer))(batch).numpy()
+
+
+def _eigen_cam(model, images, layer):
+    maps = _activations(model, images, layer)
+    flat = tf.reshape(maps, (maps.shape[0], -1, maps.shape[-1]))
+    # (h w)^2 is far smaller than K^2: the first left singular vector, scaled, is the projection.
+    values, vectors = tf.linalg.eigh(tf.matmul(flat, flat, transpose_b=True))
+    first = vectors[..., -1] * tf.sqrt(tf.nn.relu(values[..., -1:]))
+    first *= tf.where(tf.reduce_sum(first, axis=1, keepdims=True) < 0, -1.0, 1.0)
+    return tf.reshape(first, maps.shape[:3])
+
+
+def _dense_head(model, layer: str) -> str:
+    """Path of the last Dense layer, whose weights CAM reads."""
+    dense = [path for path, each in layers.walk(model) if isinstance(each, keras.layers.Dense)]
+    if not dense:
+        raise ValueError(_NOT_GAP.format(model.name, layer))
+    return dense[-1]
+
+
+def _cam(model, images, indices, layer, head):
+    """Maps, and how far the largest mean over positions is from its logit, relative to the spread of the logits."""
+    with capture(model, [layer]) as activations:
+        logits = model(images, training=False)
+    dense, maps = layers.find_layer(model, head), activations[layer]
+    if dense.kernel.shape != (maps.shape[-1], logits.shape[-1]):
+        return maps[..., 0], tf.constant(np.inf)
+    pooled = tf.reduce_mean(maps, axis=(1, 2)) @ dense.kernel
+    pooled = pooled + dense.bias if dense.use_bias else pooled
+    gap = tf.reduce_max(tf.abs(pooled - logits)) / (tf.math.reduce_std(logits) + 1e-12)
+    columns = tf.gather(tf.transpose(dense.kernel), classes(logits, indices))
+    return tf.einsum("nhwk,nk->nhw", maps, columns), gap
+
+
+def _activations(model, images, layer):
+    with capture(model, [layer]) as activations:
+        model(images, training=False)
+    return activations[layer]
+
+
+def _scores(model, images, indices, function):
+    return score(model(images, training=False), indices, function)
+
+
+def _masked_by_channel(model, images, norm, indices, pairs, function):
+    """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
+    masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
+    masked = tf.gather(images, pairs[:, 0]) * tf.image.resize(masks, images.shape[1:3])
+    return _scores(model, masked, tf.gather(indices, pairs[:, 0]), function)

@@ -1,0 +1,112 @@
+"""Which files each executed notebook depends on, as rules for make.
+
+    python -I -S xai_utils/dependencies.py BUILD_DIR NAME...
+
+writes BUILD_DIR/depends.mk, and BUILD_DIR/progress where the runner counts finished runs. Make calls it before every
+`make reports`, maybe before there is an environment: standard library only, and a few milliseconds.
+"""
+
+import ast
+import json
+import re
+import sys
+import time
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+NOTEBOOKS, RUNS, TEMPLATE = Path("notebooks"), Path("reports/runs"), Path("reports/template")
+PACKAGE = Path("xai_utils")
+
+
+def imported(source: str) -> set[str]:
+    """Names of the xai_utils modules that this Python source imports; `__init__` when it imports any."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = ".".join(filter(None, ["xai_utils" if node.level else "", node.module]))
+            dotted = [f"{start}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for parts in (name.split(".") for name in dotted):
+            if parts[0] == "xai_utils":
+                found |= {"__init__", *parts[1:2]}
+    return {name for name in found if (PACKAGE / f"{name}.py").is_file()}
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    try:
+        return frozenset(imported((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+    except SyntaxError:  # the run will say what is wrong with it
+        return frozenset()
+
+
+def modules(first: set[str]) -> list[str]:
+    """Files of these modules and of all they import, directly or not."""
+    seen, todo = set(), set(first)
+    while todo:
+        seen |= todo
+        todo = set().union(*map(imports_of, todo)) - seen
+    return [f"{PACKAGE}/{name}.py" for name in sorted(seen)]
+
+
+@cache
+def notebook_facts(path: Path) -> tuple[list[str], str]:
+    """The files a notebook depends on, and the glob of runs whose records it needs (metadata `report.needs`)."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        needs = notebook["metadata"].get("report", {}).get("needs", "")
+        first = set().union(*map(imported, cells))
+    except SyntaxError:  # one cell is not plain Python: depend on everything rather than on too little
+        first = {file.stem for file in PACKAGE.glob("*.py")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, or no notebook: the run will say
+        return ([str(path)] if path.is_file() else []), ""
+    return [str(path), *modules(first)], needs
+
+
+def prerequisites(name: str, build: Path, names: list[str]) -> list[str]:
+    files, needs = notebook_facts(NOTEBOOKS / f"{name.split('--')[0]}.ipynb")
+    others = [f"{build}/{other}.ipynb" for other in names if needs and other != name and fnmatch(other, needs)]
+    return [*files, *others]
+
+
+def mtime(file: Path) -> int:
+    return file.stat().st_mtime_ns
+
+
+def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -> set[str]:
+    """The runs that make will execute for these names: the same comparison of file times."""
+    stale, fresh = set(), set()
+
+    def is_stale(name: str) -> bool:
+        if name not in stale | fresh:
+            fresh.add(name)  # so that runs which need each other do not go round for ever
+            target, needed = build / f"{name}.ipynb", [RUNS / f"{name}.yaml", *map(Path, rules[name])]
+            older = [is_stale(file.stem) for file in needed if file.parent == build]  # a list: look at every one
+            if any(older) or not target.exists() or any(mtime(file) > mtime(target) for file in needed):
+                stale.add(name)
+        return name in stale
+
+    return {name for name in rules if name in selected and is_stale(name)} | stale
+
+
+def main(build: Path, selected: list[str]) -> str | None:
+    for file in RUNS.iterdir():
+        if file.suffix == ".yml" or (file.suffix == ".yaml" and not re.fullmatch(r"[\w.-]+", file.name, re.ASCII)):
+            return f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_', '-' and '.' only"
+    names = sorted(file.stem for file in RUNS.glob("*.yaml"))
+    rules = {name: prerequisites(name, build, names) for name in names}
+    build.mkdir(parents=True, exist_ok=True)
+    lines = [f"{build}/{name}.ipynb: {' '.join(needed)}" for name, needed in rules.items()]
+    lines.append(f"PUBLISH = {' '.join(modules({'publish'}))} {' '.join(map(str, sorted(TEMPLATE.rglob('*.*'))))}")
+    (build / "depends.mk").write_text("\n".join(lines) + "\n")
+    (build / "progress").write_text(f"{len(out_of_date(selected, build, rules))} {time.time():.0f}\n")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

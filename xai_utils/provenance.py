@@ -1,0 +1,67 @@
+"""What an executed notebook says about where it came from; written whole, and without this machine's paths."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from . import __version__
+
+
+def commit() -> str | None:
+    """Short hash of the checkout, with -dirty when tracked files were changed; None without git."""
+    here = Path.cwd()
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(here.parent)}  # not of a repository around us
+        return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    return None
+
+
+def versions() -> dict[str, str | None]:
+    found = {"python": sys.version.split()[0], "tensorflow": None, "keras": None, "xai_utils": __version__}
+    for package in ("tensorflow", "keras"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def without_machine(text: str) -> str:
+    """Take this machine's paths out of a text (a notebook's JSON, an error): relative to the project where possible."""
+    root, home = str(Path.cwd()), str(Path.home())
+    places = {f"{root}/": "", root: "."}
+    if root.startswith(f"{home}/"):  # IPython shortens it in tracebacks
+        places[f"~{root[len(home) :]}/"] = ""
+    for prefix in (sys.prefix, sys.base_prefix):
+        places[f"{prefix}/lib/"] = "lib/"
+        if prefix.startswith(f"{home}/"):
+            places[f"~{prefix[len(home) :]}/lib/"] = "lib/"
+    if len(home) > 1:
+        places[f"{home}/"] = "~/"
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place, places[place])
+    return re.sub(r"[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text)
+
+
+def write(notebook, path: Path, report: dict) -> None:
+    """Write beside the target and rename: nobody ever sees half a notebook."""
+    import nbformat
+
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+    notebook.metadata["report"] = {**notebook.metadata.get("report", {}), **report}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    temporary.write_text(without_machine(nbformat.writes(notebook)), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def empty_notebook(title: str):
+    """What a run shows that could not even start."""
+    import nbformat.v4
+
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}")])

@@ -1,0 +1,206 @@
+"""Executes one run: strictly checked, atomically written, and leaving no kernel behind whatever dies.
+
+    python -m xai_utils.runner run reports/runs/21_grad_cam--cat.yaml OUT.ipynb [--model vgg19]
+    python -m xai_utils.runner one-off        (NOTEBOOK, IMAGE, MODEL, PARAMS come from the environment: `make report`)
+
+A failed run leaves no OUT.ipynb; what there is of it goes to failed/ beside it, with its log.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import provenance, runs
+from .runs import RunError
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def watch_parent() -> None:
+    """When make dies, even by kill -9, stop like after Ctrl-C."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)  # a real signal wakes the main thread from waiting
+        time.sleep(10)
+        os._exit(1)  # the kernel dies with us
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def stop_once(*_) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not disturb the cleaning up
+    raise KeyboardInterrupt
+
+
+def remove_left_over(folder: Path, name: str) -> None:
+    """Delete temporary files of runs of this name whose process is gone."""
+    for file in [*folder.glob(f".{name}.*.tmp"), *folder.glob(f"failed/.{name}.*.tmp")]:
+        try:
+            os.kill(int(file.suffixes[-2][1:]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue
+
+
+def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool) -> str | None:
+    """Make the run, execute it, write the notebook. Returns one line about what failed, or None."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_over(out.parent, name)
+    out.unlink(missing_ok=True)  # it is out of date: whatever happens now, nobody may take it for good
+    log = out.with_name(f".{name}.log.{os.getpid()}.tmp")
+    started, clock = datetime.now(UTC), time.monotonic()
+    run, notebook = None, None
+    try:
+        try:
+            run = make()
+            from .execution import execute
+
+            notebook, error = execute(run, log, **limits)
+        except RunError as problem:
+            error = str(problem)
+            log.write_text(f"{error}\n")
+        except Exception as problem:  # not the notebook's fault, but still one red card and not a wall of text
+            error = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0] if str(problem).strip() else ''}"
+            with log.open("a") as file:
+                traceback.print_exc(file=file)
+        error = provenance.without_machine(ANSI.sub("", error)) if error else None
+        record = {
+            "run": name,
+            "notebook": run.notebook.stem if run else name.split("--")[0],
+            "title": run.title if run else name.split("--")[0],
+            "parameters": run.parameters if run else {},
+            "changed": run.changed if run else {},
+            "model": run.parameters.get("model") if run else None,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 1),
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+            "error": error,
+        }
+        failed = out.parent / "failed" / out.name
+        provenance.write(notebook or provenance.empty_notebook(record["title"]), failed if error else out, record)
+        if error:
+            log.write_text(provenance.without_machine(log.read_text(errors="replace")))  # the page shows its end
+            os.replace(log, failed.with_suffix(".log"))
+            return f"{error} (partial notebook: {failed}, log: {failed.with_suffix('.log')})"
+        for file in (failed, failed.with_suffix(".log")):
+            file.unlink(missing_ok=True)
+        if keep_log:
+            os.replace(log, out.with_suffix(".log"))
+        return None
+    finally:
+        log.unlink(missing_ok=True)
+
+
+def place(progress: Path, name: str) -> tuple[str, str]:
+    """`[ 3/16]` and `(13 left, 1:02 elapsed)`: add a line to the file and see which it is; right for parallel runs."""
+    me = f"{name} {os.getpid()}\n"
+    with progress.open("a") as file:
+        file.write(me)  # one short write in append mode is atomic
+    first, *done = progress.read_text().splitlines(keepends=True)
+    total, start = (int(word) for word in first.split())
+    count, elapsed = done.index(me) + 1, max(0, int(time.time()) - start)
+    total = max(total, count)
+    return f"[{count:{len(str(total))}}/{total}] ", f"({total - count} left, {elapsed // 60}:{elapsed % 60:02} elapsed)"
+
+
+def report_line(name: str, error: str | None, seconds: float, progress: Path | None) -> None:
+    before, after = place(progress, name) if progress and progress.is_file() else ("", "")
+    if error:
+        red = ("\x1b[31m", "\x1b[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("", "")
+        print(f"{red[0]}{before}FAILED {name}: {error}{red[1]}", flush=True)
+    else:
+        print(f"{before}{name}  {seconds:4.0f} s   {after}".rstrip(), flush=True)
+
+
+def split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise RunError(f"PARAMS: {error} in {text}") from None
+
+
+def one_off(limits: dict) -> int:
+    """`make report`: any notebook on any picture, to reports/site/one-off/."""
+    ask = {key: os.environ.get(key, "") for key in ("NOTEBOOK", "IMAGE", "MODEL", "PARAMS")}
+    notebook = Path(ask["NOTEBOOK"]).name.removesuffix(".ipynb")
+    try:
+        if not notebook:
+            raise RunError("say which notebook: make report NOTEBOOK=21_grad_cam IMAGE=my.jpg")
+        path = runs.find_notebook(notebook, "NOTEBOOK")
+        defaults = runs.default_parameters(runs.read_notebook(path), path)
+        given = dict(runs.parse_setting(text, defaults) for text in split(ask["PARAMS"]))
+        if ask["IMAGE"]:
+            image = runs.from_notebooks(ask["IMAGE"])
+            given |= {"images": [image]} if "images" in defaults and "image" not in defaults else {"image": image}
+        if ask["MODEL"]:
+            given["model"] = runs.from_notebooks(ask["MODEL"])
+        words = [Path(ask["IMAGE"]).stem, Path(ask["MODEL"]).stem, ask["PARAMS"]]
+        variant = "--".join(filter(None, (re.sub(r"[^A-Za-z0-9_.]+", "-", w).strip("-.")[:40] for w in words)))
+        name = f"{notebook}--{variant or 'default'}"
+        run = runs.make_run(name, given, "make report", notebook)
+    except RunError as error:
+        print(f"make report: {str(error).removeprefix('make report: ')}", file=sys.stderr)
+        return 1
+    build, page = Path("reports/build/one-off"), Path("reports/site/one-off", f"{name}.html")
+    clock = time.monotonic()
+    error = execute_and_record(lambda: run, name, build / f"{name}.ipynb", limits, False)
+    report_line(name, error, time.monotonic() - clock, None)
+    code = subprocess.run([sys.executable, "-m", "xai_utils.publish", "page", build, name, page]).returncode
+    if not code:
+        print(f"the report is in {page}", flush=True)
+    return 1 if error else code
+
+
+def main() -> int:
+    command = argparse.ArgumentParser(prog="python -m xai_utils.runner", description=__doc__.splitlines()[0])
+    limit = os.environ.get
+    command.add_argument("--cell-limit", type=float, default=limit("CELL_LIMIT"), help="seconds a cell may take")
+    command.add_argument("--start-limit", type=float, default=limit("START_LIMIT", 60), help="and a kernel, to start")
+    kinds = command.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("one-off")
+    run = kinds.add_parser("run")
+    run.add_argument("run_file", type=Path)
+    run.add_argument("out", type=Path)
+    run.add_argument("--model", help="name or file, for notebooks with that parameter")
+    run.add_argument("--progress", type=Path, help="one of many runs: count it there, and leave failures to the index")
+    run.add_argument("--keep-log", action="store_true", help="keep the log of a good run beside it")
+    asked = command.parse_args()
+    limits = {"cell_limit": asked.cell_limit, "start_limit": asked.start_limit}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_once)
+    watch_parent()
+    # jsonschema would load this grammar of web addresses, which takes longer than all else here, and nothing uses it.
+    sys.modules["rfc3987_syntax"] = None
+    if asked.kind == "one-off":
+        return one_off(limits)
+    name, clock = asked.run_file.stem, time.monotonic()
+
+    def make():
+        run = runs.make_run(name, runs.read_run_file(asked.run_file), str(asked.run_file))
+        return runs.with_model(run, asked.model)
+
+    error = execute_and_record(make, name, asked.out, limits, asked.keep_log)
+    report_line(name, error, time.monotonic() - clock, asked.progress)
+    return 1 if error and not asked.progress else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        os._exit(130)  # no wall of text about what asyncio was doing

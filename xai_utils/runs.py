@@ -1,0 +1,179 @@
+"""What one run is: a notebook, and a YAML file with some of its parameters. All checked before anything is started."""
+
+import ast
+import contextlib
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NOTEBOOKS = Path("notebooks")  # commands run in the project's folder
+
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
+
+
+class RunError(Exception):
+    """What is wrong with a run, in one line for whoever asked for it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str  # 21_grad_cam--umbrella
+    notebook: Path
+    title: str
+    defaults: dict[str, Any]  # the notebook's own
+    given: dict[str, Any]  # what the run file (or the command) sets
+    settings: dict[str, Any]  # the notebook's metadata "report", such as {"cell_limit": 1200}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {**self.defaults, **self.given}
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        return {key: value for key, value in self.given.items() if value != self.defaults[key]}
+
+
+def nearest(word: str, known) -> str:
+    """'; did you mean x?', or nothing when nothing is near."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1) or [name for name in known if word and word in name][:3]
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """The parameters in a run file: one flat YAML mapping, no key twice."""
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise RunError(f"{path}: line {key.start_mark.line + 1}: '{key.value}' is given twice")
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RunError(f"{path}: line {mark.line + 1 if mark else '?'}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: not YAML text: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror.lower()}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise RunError(f"{path}: a run file is a mapping like 'steps: 32', one parameter a line")
+    return found
+
+
+def find_notebook(name: str, asked_by: str) -> Path:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not path.is_file():
+        near = nearest(name, sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb")))
+        raise RunError(f"{asked_by}: there is no notebook '{name}'{near or f'; see {NOTEBOOKS}/'}")
+    return path
+
+
+def read_notebook(path: Path):
+    import nbformat  # takes longer than all else here
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:
+        raise RunError(f"{path}: not a notebook: {str(error).splitlines()[0][:120]}") from None
+
+
+def default_parameters(notebook, path: Path) -> dict[str, Any]:
+    """Names and values of the cell tagged `parameters`. Literals only, so that nothing has to be run to know them."""
+    found = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            try:
+                for node in ast.parse(cell.source).body:
+                    for target in getattr(node, "targets", None) or [node.target]:
+                        found[target.id] = ast.literal_eval(node.value)
+            except (SyntaxError, ValueError, AttributeError, TypeError):
+                text = "may only set names to literals, like 'steps = 32  # path points'"
+                raise RunError(f"{path}: the cell tagged 'parameters' {text}") from None
+    return found
+
+
+def check_value(where: str, key: str, value: Any, default: Any) -> Any:
+    """The value if it is of the kind of the notebook's default, else an error that says what would be right."""
+    if not isinstance(value, tuple(KINDS)):
+        raise RunError(f"{where}: {key}: {value} is a {type(value).__name__}; put it in quotes to make it text")
+    wanted, got = type(default), type(value)
+    if default is None or got is wanted or (wanted, got) in {(float, int), (tuple, list)}:
+        return value
+    hint = ""
+    if wanted is float and got is str:
+        with contextlib.suppress(ValueError):
+            hint = f" (YAML reads '{value}' as text: write {float(value)!r})"
+    raise RunError(f"{where}: {key} must be {KINDS[wanted]} like {default!r}, not {value!r} ({KINDS[got]}){hint}")
+
+
+def make_run(name: str, given: dict[str, Any], where: str, notebook: str | None = None) -> Run:
+    """Check the given parameters against the notebook's own and return the run."""
+    if notebook is None:
+        notebook, dashes, variant = name.partition("--")
+        if not (notebook and dashes and variant):
+            raise RunError(f"{where}: a run file is named <notebook>--<run>.yaml")
+    path = find_notebook(notebook, where)
+    source = read_notebook(path)
+    defaults = default_parameters(source, path)
+    for key, value in given.items():
+        if key not in defaults:
+            has = f"it has {', '.join(defaults)}" if defaults else "it has none"
+            raise RunError(f"{where}: '{key}' is not a parameter of {notebook}{nearest(key, defaults) or f'; {has}'}")
+        check_value(where, key, value, defaults[key])
+    text = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
+    titles = [line[2:].strip() for line in text.splitlines() if line.startswith("# ")]
+    return Run(name, path, (titles or [notebook])[0], defaults, given, dict(source.metadata.get("report", {})))
+
+
+def with_model(run: Run, model: str | None) -> Run:
+    """The run with another model, if its notebook has that parameter."""
+    if not model or "model" not in run.defaults:
+        return run
+    return Run(**{**vars(run), "given": {**run.given, "model": from_notebooks(model)}})
+
+
+def from_notebooks(value: str) -> str:
+    """A file's path as seen from notebooks/, where kernels run; anything else is a name, and stays as it is.
+
+    Relative paths start where the user typed the command (PWD), which `make -C` makes another place than ours.
+    """
+    for base in (os.environ.get("PWD", "."), "."):
+        path = Path(base, value).expanduser()
+        if path.is_file():
+            return Path(os.path.relpath(path.resolve(), NOTEBOOKS.resolve())).as_posix()
+    return value
+
+
+def parse_setting(text: str, defaults: dict[str, Any]) -> tuple[str, Any]:
+    """`steps=8` typed in a command, as the kind of value the notebook has for it."""
+    key, equals, raw = text.partition("=")
+    if not (key and equals):
+        raise RunError(f"PARAMS: '{text}' is not like steps=8")
+    if isinstance(defaults.get(key), str):
+        return key, raw
+    try:
+        value = yaml.safe_load(raw)
+        return key, float(value) if isinstance(defaults.get(key), float) and isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError):
+        return key, raw  # of the wrong kind: the check says so

@@ -1,0 +1,149 @@
+"""Figures: the only room that resizes, clips, normalises and colours maps.
+
+Drawing functions return a matplotlib `Figure` that belongs to nobody else (no pyplot state), `figure` displays one with
+its text alternative, `png` turns one into a frame for `stepper`. Colour maps are safe for colour-blind eyes: inferno
+for what is never negative, blue-white-red around zero for what is signed.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from skimage.transform import resize
+
+from xai_utils.widgets import stepper
+
+__all__ = ["Tile", "figure", "heat_map", "panel", "png", "resize_map", "stepper", "subplots", "tiles", "top_text"]
+
+DPI = 144  # drawn finely, shown at two thirds, so that it stays sharp when magnified or projected
+STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
+         "axes.spines.top": False, "axes.spines.right": False, "savefig.facecolor": "white"}  # fmt: skip
+CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
+
+
+def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float = 2.8, **settings):
+    """A new figure and its axes, as pyplot's `subplots`, sized in inches for each axes.
+
+    Returns:
+        `(Figure, Axes)` for one axes, else `(Figure, array of Axes)`.
+    """
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=(width * columns, height * rows), dpi=DPI)
+        return fig, fig.subplots(rows, columns, **settings)
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG bytes, for `stepper`."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def figure(fig: Figure, alt: str) -> None:
+    """Display a figure with its text alternative, for people who cannot see it.
+
+    Raises:
+        ValueError: no text.
+    """
+    from IPython.display import display
+
+    if not alt.strip():
+        raise ValueError("figure needs alt=: one sentence that says what the picture shows")
+    width = round(fig.get_figwidth() * DPI / 1.5)
+    bundle = {"image/png": png(fig), "text/plain": alt}
+    display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarge one map `(h, w)` to `(H, W)`, bilinear: it never leaves the range of the map, as bicubic would."""
+    return resize(np.asarray(values, np.float32), size, order=1, mode="edge", anti_aliasing=False)
+
+
+def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: float | None = None, clip: float = 100.0):
+    """Draw one map `(h, w)`, over a picture if there is one, with a colour bar that carries its unit.
+
+    Args:
+        ax: where to draw.
+        values: raw map; signed ones are coloured around zero.
+        image: picture `(H, W, 3)` in 0..255 to lay it over, shown in grey so that colour always means the map.
+        unit: label of the colour bar.
+        limit: value of the last colour; default the map's largest magnitude, or its percentile `clip`.
+        clip: percentile of the magnitude above which values share the last colour.
+    """
+    values = np.asarray(values, np.float32)
+    largest = float(np.abs(values).max())
+    limit = limit or float(np.percentile(np.abs(values), clip)) or largest or 1.0
+    signed = bool(values.min() < 0)
+    if image is not None:
+        grey = np.asarray(image, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        ax.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        values = resize_map(values, grey.shape)
+    drawn = ax.imshow(values, cmap="RdBu_r" if signed else "inferno", vmin=-limit if signed else 0, vmax=limit,
+                      alpha=None if image is None else 0.6)  # fmt: skip
+    over = largest > limit * (1 + 1e-6)
+    extend = {(True, True): "both", (False, True): "max"}.get((signed, over), "neither")
+    bar = ax.figure.colorbar(drawn, ax=ax, label=unit, extend=extend, fraction=0.046, pad=0.03)
+    bar.formatter.set_powerlimits((-2, 3))
+    bar.solids.set_alpha(1)
+    return drawn
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One place in `tiles`: a picture, a map, or a map over a picture."""
+
+    image: np.ndarray | None = None  # (H, W, 3) in 0..255
+    values: np.ndarray | None = None  # raw map (h, w)
+    title: str = ""
+    unit: str = ""
+    limit: float | None = None
+    clip: float = 100.0
+
+
+def tiles(rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9) -> Figure:
+    """A grid of tiles, every row as long as the longest."""
+    columns = max(map(len, rows))
+    fig, axes = subplots(len(rows), columns, width=width, height=0.95 * width, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row, row_axes in zip(rows, axes, strict=True):
+        for tile, ax in zip(row, row_axes, strict=False):
+            if tile.values is not None:
+                heat_map(ax, tile.values, tile.image, tile.unit, tile.limit, tile.clip)
+            elif tile.image is not None:
+                ax.imshow(np.clip(tile.image, 0, 255).astype(np.uint8))
+            ax.set_title(tile.title)
+    for title, ax in zip(row_titles, axes[:, 0], strict=False):
+        ax.text(-0.06, 0.5, title, transform=ax.transAxes, rotation=90, va="center", ha="right", fontsize=12)
+    return fig
+
+
+def top_text(top: Sequence[tuple[str, float]]) -> str:
+    """The likeliest class as a figure's title: `Egyptian cat  36 %`."""
+    label, probability = top[0]
+    return f"{label.replace('_', ' ')}  {100 * probability:.0f} %"
+
+
+def panel(classifier, images, grad_cam: np.ndarray, saliency: np.ndarray, names: Sequence[str] = ()) -> Figure:
+    """The study's panel: picture with its predicted class, Grad-CAM over it, saliency map; one row an image.
+
+    Args:
+        classifier: a `models.Classifier`, for the predictions.
+        images: prepared batch `(N, H, W, 3)` in 0..255.
+        grad_cam, saliency: raw maps `(N, h, w)` and `(N, H, W)` of the predicted classes.
+        names: titles of the rows.
+    """
+    rows = [
+        [
+            Tile(image, title=top_text(top)),
+            Tile(image, cam, "Grad-CAM", "logits per position"),
+            Tile(None, gradient, "saliency", "logits per grey level", clip=CLIP),
+        ]
+        for image, top, cam, gradient in zip(images, classifier.top(images, 1), grad_cam, saliency, strict=True)
+    ]
+    return tiles(rows, names, width=3.2)

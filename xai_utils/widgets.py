@@ -1,0 +1,69 @@
+"""Widgets for people: `stepper` walks through frames, live in Jupyter and as a plain slider in a report."""
+
+from base64 import b64encode
+from html import escape
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def stepper(frames, labels, alts=None, title="step", value=0):
+    """Show pictures one at a time, chosen with a slider (mouse, touch or arrow keys).
+
+    frames: list of PNG bytes; labels: one short text a frame; alts: one description a frame (default: the labels);
+    title: what the slider steps through; value: index of the frame shown first.
+
+    Displays one output: a live widget for Jupyter and, in the same bundle, HTML for the report. The HTML holds no
+    script: the report's own page script moves the slider, and without any script the first frame is still there.
+    Raises ValueError for no frames, unequal lengths, a frame that is not a PNG or an index out of range.
+    """
+    from IPython.display import display
+
+    frames, labels = list(frames), [str(label) for label in labels]
+    alts = labels if alts is None else [str(alt) for alt in alts]
+    if not frames:
+        raise ValueError("stepper needs at least one frame")
+    if not len(frames) == len(labels) == len(alts):
+        raise ValueError(f"stepper: {len(frames)} frames, {len(labels)} labels and {len(alts)} alts; give one of each")
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, bytes) or not frame.startswith(PNG):
+            raise ValueError(f"stepper: frame {index} is not PNG bytes")
+    if not 0 <= value < len(frames):
+        raise ValueError(f"stepper: value {value} is not a frame index, 0 to {len(frames) - 1}")
+
+    bundle = {"text/plain": f"{title}: {', '.join(labels)}", "text/html": _html(frames, labels, alts, title, value)}
+    if len(frames) > 1:
+        bundle |= _live(frames, labels, alts, title, value)
+    display(bundle, raw=True)
+
+
+def _html(frames, labels, alts, title, value):
+    images = [
+        f'<img src="data:image/png;base64,{b64encode(frame).decode()}" alt="{escape(alt)}" '
+        f'data-label="{escape(label)}"{"" if index == value else " hidden"}>'
+        for index, (frame, label, alt) in enumerate(zip(frames, labels, alts))
+    ]
+    control = ""
+    if len(frames) > 1:
+        control = (f'<label>{escape(title)} <input type="range" min="0" max="{len(frames) - 1}" step="1" '
+                   f'value="{value}" autocomplete="off" aria-valuetext="{escape(labels[value])}"></label> ')
+    return (f'<figure class="stepper" role="group" aria-label="{escape(title)}">{"".join(images)}'
+            f"<figcaption>{control}<output>{escape(labels[value])}</output></figcaption></figure>")
+
+
+def _live(frames, labels, alts, title, value):
+    """The mime bundle of the live widget: the frames stay in the kernel, one at a time goes to the browser."""
+    import ipywidgets
+
+    last = len(frames) - 1
+    slider = ipywidgets.IntSlider(value, 0, last, description=title, readout=False, continuous_update=True,
+                                  style={"description_width": "initial"})
+    play = ipywidgets.Play(value=value, min=0, max=last, interval=600, show_repeat=False)
+    image = ipywidgets.Image(value=frames[value], format="png", tooltip=alts[value], layout={"max_width": "100%"})
+    label = ipywidgets.Label(labels[value])
+
+    def show(change):
+        image.value, image.tooltip, label.value = frames[change.new], alts[change.new], labels[change.new]
+
+    slider.observe(show, "value")
+    ipywidgets.jslink((play, "value"), (slider, "value"))
+    return ipywidgets.VBox([image, ipywidgets.HBox([play, slider, label])])._repr_mimebundle_()
