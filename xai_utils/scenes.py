@@ -1,8 +1,8 @@
 """Two drawn scenes, an umbrella in the sky and a fly agaric in the grass, with exact object masks and free placement.
 
-A photograph comes with a rough box at best; here it is known for every pixel whether it belongs to the object, so a map can be
-scored against the truth. The objects are formulas on a plane of object coordinates, so moving or scaling one redraws it
-sharply instead of resampling a picture.
+A photograph comes with a rough box at best; here it is known for every pixel whether it belongs to the object, so a
+map can be scored against the truth. The objects are formulas on a plane of object coordinates, so moving or scaling
+one redraws it sharply instead of resampling a picture.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def draw_umbrella(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=Non
 
 
 def draw_mushroom(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=None) -> Scene:
-    """Draw a fly agaric: red cap with pale warts, gills, ring and stem; at scale 1 it is .72 of the picture wide and high.
+    """Draw a fly agaric: red cap with pale warts, gills, ring and stem; at scale 1 .72 of the picture wide and high.
 
     Args:
         size: side of the square picture in pixels, at least 16.
@@ -154,10 +154,10 @@ def _noise(size, cells, rng):
 
 def _umbrella(x, y):
     layers = _Layers(x.shape)
-    rim, height, reach = -0.02, 0.3, 0.36  # level of the canopy's lower edge, its height, its half width
+    rim, height, reach = -0.06, 0.24, 0.36  # level of the canopy's lower edge, its height, its half width
     # Shaft and handle: a bar, then half a ring below it.
     bend_x, bend_y, bend, thick = -0.055, 0.291, 0.055, 0.014
-    shaft = (abs(x) < 0.006) & (y > -0.3) & (y < 0.2)
+    shaft = (abs(x) < 0.009) & (y > -0.3) & (y < 0.2)
     layers.paint(shaft, (105, 105, 110), 1.35 - abs(x + 0.002) * 90)
     ring = np.hypot(x - bend_x, y - bend_y) - bend
     hook = (abs(ring) < thick) & (y >= bend_y)
@@ -174,8 +174,7 @@ def _umbrella(x, y):
     panels = 6
     place = (np.arcsin(around) / np.pi + 0.5) * panels % 1
     dome = (y <= rim) & ((x / reach) ** 2 + ((rim - y) / height) ** 2 <= 1)
-    arch = 0.055 * np.sin(np.pi * place) * (1 - around**2) ** 0.25
-    inside = dome & (rim - y < 0.05)
+    arch = 0.04 * np.sin(np.pi * place) * (1 - around**2) ** 0.25
     canopy = dome & (rim - y >= arch)
     tip = (abs(x) < 0.007) & (y > -0.36) & (y < -0.3)
     layers.paint(tip, (90, 60, 45), 1.3 - abs(x) * 80)
@@ -226,9 +225,43 @@ def _mushroom(x, y, rng):
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0, 1))
     light = 0.45 + 0.62 * np.clip(-0.4 * nx - 0.6 * ny + 0.6 * nz, 0, 1)
     layers.paint(cap, (205, 30, 18), light)
+    wart = np.zeros_like(cap)
+    for px, py, radius in _spots(rng):
+        pz = np.sqrt(1 - px**2 - py**2)
+        ragged = radius * (1 + 0.15 * np.sin(5 * np.arctan2(ny - py, nx - px) + 40 * px))
+        # An angle between normals, so warts near the outline are foreshortened by themselves.
+        wart |= nx * px + ny * py + nz * pz > np.cos(ragged)
+    layers.paint(cap & wart, (250, 240, 215), 0.35 + 0.65 * light)
     return layers.colour, layers.cover
+
+
+def _spots(rng, count=34):
+    """Wart places (x, y) on the unit dome and their radii, spread out: each is the farthest of some random candidates."""
+    spots = np.array([[-0.2, -0.5, 0.15]])
+    while len(spots) < count:
+        x, y = rng.uniform(-1, 1, 20), rng.uniform(-1, 0.08, 20)
+        x, y = x[x**2 + y**2 < 0.94], y[x**2 + y**2 < 0.94]
+        gaps = np.hypot(x[:, None] - spots[:, 0], y[:, None] - spots[:, 1]).min(1)
+        best = gaps.argmax()
+        spots = np.vstack([spots, [x[best], y[best], rng.uniform(0.05, 0.13)]])
+    return spots
 
 
 def _grass(size, rng):
     """Mossy ground, darker and blurred towards the top, with blades of grass that get longer towards the viewer."""
-    return np.zeros((size, size, 3), np.uint8)
+    moss = (0.5 * _noise(size, 9, rng) + 0.3 * _noise(size, 30, rng) + 0.2 * _noise(size, 90, rng))[..., None]
+    down = np.linspace(0.55, 1.0, size)[:, None, None]
+    ground = np.array([45, 70, 25]) + moss * np.array([75, 85, 40])
+    picture = Image.fromarray((ground * down).clip(0, 255).astype(np.uint8)).resize((2 * size, 2 * size))
+    for near in (0.0, 0.35, 0.7, 1.0):  # four rows, the far ones out of focus
+        draw = ImageDraw.Draw(picture)
+        for _ in range(90):
+            x, y = rng.uniform(-0.1, 1.1), near * 0.75 + rng.uniform(0.1, 0.45)
+            height, lean, width = rng.uniform(0.5, 1, 3) * (0.05 + 0.13 * near, rng.choice([-0.06, 0.06]), 0.004 + 0.006 * near)
+            t = np.linspace(0, 1, 8)
+            spine_x, spine_y, half = x + lean * (0.3 + near) * t**2, y - height * t, width * (1 - t)
+            outline = np.concatenate([np.c_[spine_x - half, spine_y], np.c_[spine_x + half, spine_y][::-1]])
+            green = rng.uniform(0.6, 1.1) * (0.55 + 0.45 * near) * np.array([105, 150, 50])
+            draw.polygon([tuple(p) for p in outline * 2 * size], fill=tuple(int(c) for c in green))
+        picture = picture.filter(ImageFilter.GaussianBlur(size * 0.008 * (1 - near)))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX))

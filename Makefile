@@ -1,0 +1,133 @@
+# The only orchestrator. `make help` lists what there is; every target builds the environment it needs first.
+#
+# PYTHON=python3.12      interpreter the environment is built from (3.11 to 3.13)
+# PY=python              use an environment of your own as it is (conda, Binder) and build none
+# -j 4                   so many notebooks at a time
+# LAUNCH="srun -c4"      prefix for each run, to send it to a cluster
+# MODEL=vgg19            another model, by name or file; its reports get a folder of their own
+# RUNS="21_* *--cat"     only these runs
+
+PYTHON = python3
+VENV   = .venv
+PY     = $(VENV)/bin/python
+LAUNCH =
+MODEL  =
+RUNS   = *
+TEST_JOBS = 2
+
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.PHONY: help env lab reports report test test-browser bench lint lock clean
+# Notebooks import this checkout's xai_utils, whichever environment runs them.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+# --- environment ------------------------------------------------------------------------------------------------------
+
+# Stamps come last: an environment without one was not finished, and is built again from nothing.
+OWN = $(findstring command,$(origin PY))
+ENV = $(if $(OWN),,$(VENV)/.complete)
+DEV = $(if $(OWN),,$(VENV)/.complete-dev)
+
+python_version := $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null
+check_python = $(if $(filter 3.11 3.12 3.13,$(found)),,$(error Python 3.11, 3.12 or 3.13 is needed, but \
+	'$(PYTHON)' is $(if $(found),Python $(found),not there): choose one with PYTHON=python3.12 or the like))
+
+env: $(ENV)  ## build .venv from requirements.lock
+
+$(VENV)/.complete: requirements.lock
+	$(eval found := $(shell $(python_version)))$(check_python)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@# setuptools is in the lock: without isolation nothing more is fetched to build our own small package.
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.complete-dev: requirements-dev.lock $(ENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+lab: $(ENV)  ## open JupyterLab on notebooks/
+	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+# One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. A run that fails leaves no
+# notebook, so it is tried again next time; the others go on (`-`), and the index ends with an error.
+
+FOLDER = $(if $(MODEL),$(basename $(notdir $(MODEL))),default)
+BUILD  = reports/build/$(FOLDER)
+SITE   = reports/site$(if $(MODEL),/$(FOLDER))
+
+ALL      := $(sort $(basename $(notdir $(wildcard reports/runs/*.yaml))))
+SELECTED := $(sort $(basename $(notdir $(wildcard $(RUNS:%=reports/runs/%.yaml)))))
+EXECUTED  = $(ALL:%=$(BUILD)/%.ipynb)
+PAGES     = $(SELECTED:%=$(SITE)/%.html)
+# A part of the runs leaves the other good reports in the index.
+finished  = $(foreach name,$(ALL),$(if $(and $(wildcard $(BUILD)/$(name).ipynb),$(wildcard $(SITE)/$(name).html)),$(name)))
+
+reports: $(SITE)/index.html  ## regenerate what is out of date (-j N, LAUNCH=, MODEL=, RUNS=)
+	@$(if $(updated),echo "the reports are in $(SITE)/index.html",echo "nothing to do: \
+	$(words $(SELECTED)) reports are up to date ($(SITE)/index.html)")
+
+ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
+  $(if $(or $(OWN),$(wildcard $(ENV))),,$(eval found := $(shell $(python_version)))$(check_python))
+  $(if $(SELECTED),,$(error no file in reports/runs matches RUNS='$(RUNS)'))
+  problem := $(shell $(or $(wildcard $(PY)),$(if $(OWN),$(PY),$(PYTHON))) -I -S xai_utils/dependencies.py $(BUILD) $(SELECTED) 2>&1)
+  $(if $(problem),$(error $(problem)))
+  include $(BUILD)/depends.mk
+endif
+
+$(EXECUTED): $(BUILD)/%.ipynb: reports/runs/%.yaml | $(ENV)
+	-@$(LAUNCH) $(PY) -m xai_utils.runner run $< $@ --progress $(BUILD)/progress $(if $(MODEL),--model '$(MODEL)')
+
+$(PAGES): $(SITE)/%.html: $(BUILD)/%.ipynb $(PUBLISH) | $(ENV)
+	-@$(PY) -m xai_utils.publish page $(BUILD) $* $@
+
+# reports/runs itself: its time changes when a run file comes or goes.
+$(SITE)/index.html: $(PAGES) $(PUBLISH) reports/runs | $(ENV)
+	@$(eval updated := yes)$(PY) -m xai_utils.publish index $(BUILD) $(SITE) $(sort $(SELECTED) $(finished))
+
+# One report on any picture. Values go to the runner as they were typed, through the environment: no quoting to get wrong.
+report: $(ENV)  ## one report: NOTEBOOK=21_grad_cam IMAGE=my.jpg [MODEL=] [PARAMS="steps=8"]
+	@$(PY) -m xai_utils.runner one-off
+ifneq ($(filter report,$(MAKECMDGOALS)),)
+  $(foreach name,NOTEBOOK IMAGE MODEL PARAMS,$(eval override $(name) := $$(value $(name))))
+  export NOTEBOOK IMAGE MODEL PARAMS
+endif
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+PYTEST = $(PY) -m pytest -q -n $(TEST_JOBS) -m "not browser" --dist
+SLOW   = tests/test_runner.py tests/test_makefile.py
+
+test: $(ENV)  ## unit tests, contracts, runner and Makefile tests, then every notebook
+	$(PYTEST) loadfile tests $(SLOW:%=--ignore=%)
+	$(PYTEST) worksteal $(SLOW)
+	$(PYTEST) loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --nbval-kernel-startup-timeout=60 notebooks
+
+chromium = $(or $(CHROMIUM),$(shell for b in chromium chromium-browser google-chrome; do command -v $$b && break; done))
+
+test-browser: $(DEV)  ## open the site in headless Chromium, with the network blocked
+	@$(if $(chromium),CHROMIUM='$(chromium)' $(PY) -m pytest -q -m browser tests,echo \
+	"test-browser skipped: no Chromium found; install chromium, or say where it is with CHROMIUM=/path/to/it")
+
+bench: $(ENV)  ## measure speed
+	$(PY) benchmarks/run.py
+
+lint: $(DEV)  ## ruff over code and notebooks
+	$(PY) -m ruff check .
+
+# --- housekeeping -----------------------------------------------------------------------------------------------------
+
+uv = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header $(if $(UPGRADE),--upgrade)
+dev_extra = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")
+
+lock: $(DEV)  ## write the lock files from pyproject.toml (UPGRADE=1 for newer versions)
+	$(uv) pyproject.toml --output-file requirements.lock
+	$(PY) -c '$(dev_extra)' | $(uv) - --constraint requirements.lock --output-file requirements-dev.lock
+
+clean:  ## delete everything generated, except .venv
+	rm -rf reports/build reports/site build *.egg-info .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
