@@ -15,7 +15,8 @@ def gap_net(classes: int = 5, size: int = 12, channels: int = 6, seed: int = 0, 
     x = layers.Conv2D(channels, 3, strides=2, padding="same", activation="relu", name="features")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     initial = keras.initializers.RandomNormal(stddev=0.1, seed=seed)
-    return keras.Model(inputs, layers.Dense(classes, use_bias=bias, bias_initializer=initial, name="logits")(x), name="gap")
+    head = layers.Dense(classes, use_bias=bias, bias_initializer=initial, name="logits")
+    return keras.Model(inputs, head(x), name="gap")
 
 
 def sequential(seed: int = 0) -> keras.Sequential:

@@ -43,9 +43,9 @@ def test_a_call_that_was_replaced_before_comes_back():
 
 def test_the_tape_watches_only_from_the_captured_layer_on():
     model, images = gap_net(), tf.constant(batch())
-    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-        with capture(model, ["features"], tape) as found:
-            score = model(images)[:, 0]
+    tape = tf.GradientTape(watch_accessed_variables=False, persistent=True)
+    with tape, capture(model, ["features"], tape) as found:
+        score = model(images)[:, 0]
     assert tape.gradient(score, found["features"]) is not None
     assert tape.gradient(score, images) is None
     assert tape.gradient(score, model.trainable_variables[0]) is None

@@ -58,6 +58,8 @@ def test_modes_become_rgb_the_documented_way(tmp_path):
     assert load(np.full((2, 2), 77, np.uint8)) == [77, 77, 77]
     assert load(Image.fromarray(np.full((2, 2), 77 * 257, np.uint16))) == [77, 77, 77]
     assert load(Image.fromarray(np.full((2, 2), 77 * 257, np.uint16)), "x.tiff") == [77, 77, 77]
+    (tmp_path / "x.pgm").write_bytes(b"P5 1 1 65535\n" + (77 * 257).to_bytes(2, "big"))
+    assert load_image(tmp_path / "x.pgm").tolist() == [[[77, 77, 77]]]
     assert load(Image.new("1", (2, 2), 1)) == [255, 255, 255]
     assert load(Image.new("RGBA", (2, 2), (255, 0, 0, 0))) == [255, 255, 255]
     assert load(Image.new("RGBA", (2, 2), (200, 100, 0, 51))) == [244, 224, 204]
@@ -69,7 +71,9 @@ def test_modes_become_rgb_the_documented_way(tmp_path):
     assert load(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "x.jpg", quality=100) == pytest.approx([255, 0, 0], abs=3)
     assert load(Image.fromarray(np.full((2, 2), 300.0, np.float32)), "x.tiff") == [255, 255, 255]
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    assert load(frames[0], "x.gif", save_all=True, append_images=frames[1:]) == [255, 0, 0]
+    for name in ("x.gif", "x.tiff", "x.webp"):
+        red = load(frames[0], name, save_all=True, append_images=frames[1:])
+        assert red == pytest.approx([255, 0, 0], abs=3), name
 
 
 def test_where_pictures_are_looked_for(tmp_path, monkeypatch):
@@ -98,6 +102,8 @@ def test_where_pictures_are_looked_for(tmp_path, monkeypatch):
         (lambda p: save(p, Image.new("1", (20000, 20000))), "20000 x 20000|decompression bomb"),
         (lambda p: "kat", "nearest: cat"),
         (lambda p: "", "is a folder|no picture is called"),
+        (lambda p: "x" * 5000, "cannot be looked up: File name too long|no picture is called"),
+        (lambda p: "~no_such_user/x.png", "'~no_such_user/x.png' cannot be looked up"),
         (lambda p: None, "a name or a path, not None"),
         (lambda p: 3, "a name or a path, not 3"),
     ],
@@ -116,6 +122,33 @@ def test_a_truncated_jpeg_is_not_half_a_picture(tmp_path):
         load_image(path)
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(PermissionError(13, "Permission denied"), "cannot be read: permission denied"),
+     (MemoryError(), "damaged or cut short: MemoryError")],
+)  # fmt: skip
+def test_a_picture_that_cannot_be_decoded(tmp_path, monkeypatch, error, message):
+    def refuse(*_):
+        raise error
+
+    path = save(tmp_path / "x.png", CORNERS)
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(PictureError, match=message):
+        load_image(path)
+
+
+def test_a_folder_without_permission_and_a_missing_package(monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(data.Path, "exists", refuse)
+    with pytest.raises(PictureError, match="'locked/x.png' cannot be looked up: Permission denied"):
+        load_image("locked/x.png")
+    monkeypatch.setattr(data.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(PictureError, match="'hound' comes with the package foolbox, which is not installed"):
+        load_image("hound")
+
+
 def test_prepare_crops_the_middle_and_masks_follow():
     image = np.zeros((256, 320, 3), np.uint8)
     image[16:240, 48:272] = 200  # exactly what a network of 224 pixels shall see
@@ -127,6 +160,12 @@ def test_prepare_crops_the_middle_and_masks_follow():
     wide = np.zeros((256, 320), bool)
     wide[:, :160] = True
     assert prepare(wide, 224, nearest=True)[:, :112].all() and not prepare(wide, 224, nearest=True)[:, 112:].any()
-    for bad in (image[..., 0], image.astype(float), image[:0]):
+    np.testing.assert_array_equal(prepare(image, (224, 224)), prepared)
+    with pytest.raises(PictureError, match=r"square pictures, not \(224, 260\)"):
+        prepare(image, (224, 260))
+    wrong = image[..., 0], image.astype(float), image.astype(np.uint16), image[:0], image[..., :1], image[..., [0] * 4]
+    for bad in (*wrong, None):
         with pytest.raises(PictureError, match="prepare takes a uint8 picture"):
             prepare(bad, 224)
+    with pytest.raises(PictureError, match="prepare takes a bool mask"):
+        prepare(image, 224, nearest=True)

@@ -152,7 +152,8 @@ def test_real_vgg19_sees_a_cat():
 def small(activation="softmax", separate=False):
     keras.utils.set_random_seed(0)
     stack = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.GlobalAveragePooling2D()]
-    stack += [keras.layers.Dense(3), keras.layers.Softmax()] if separate else [keras.layers.Dense(3, activation=activation)]
+    dense = keras.layers.Dense
+    stack += [dense(3), keras.layers.Softmax()] if separate else [dense(3, activation=activation)]
     return keras.Sequential(stack, name="small")
 
 

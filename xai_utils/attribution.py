@@ -19,7 +19,8 @@ from xai_utils.gradients import (
     var_grad,
 )
 from xai_utils.guided import deconvnet, guided_backprop, guided_grad_cam
-from xai_utils.perturbation import kernel_shap, lime, occlusion, rise
+from xai_utils.perturbation import occlusion, rise
+from xai_utils.superpixels import kernel_shap, lime
 
 TECHNIQUES = {
     method.__name__: method

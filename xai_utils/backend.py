@@ -95,7 +95,8 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
         raise ValueError(f"images has shape {array.shape}: a technique takes a batch; pass image[None]")
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiub":
         raise ValueError(f"images must be numbers of shape (N, H, W, C), not {array.dtype} of shape {array.shape}")
-    if bad := array.size - np.count_nonzero(np.isfinite(array)):
+    if not np.isfinite(array.sum(dtype=np.float64)):  # one fast pass; the bad values are counted only if there are any
+        bad = array.size - np.count_nonzero(np.isfinite(array))
         raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
     batch = tf.cast(array, model.compute_dtype)
     if not model.built:

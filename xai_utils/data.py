@@ -6,6 +6,7 @@
 """
 
 import difflib
+import functools
 import importlib.util
 import warnings
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ PICTURES = {
 }
 
 
+@functools.cache
+def _drawn(name: str) -> scenes.Scene:
+    """A scene as it is drawn by default; drawing takes about a second, so once is enough."""
+    return SCENES[name]()
+
+
 def image_names() -> tuple[str, ...]:
     """The names `load_image` knows, the four subjects among them."""
     return tuple(PICTURES)
@@ -67,7 +74,7 @@ def load_image(name_or_path) -> np.ndarray:
     A known name comes first, then a path (from the working directory; `~` is the home folder), then a file in
     `data/images/`. EXIF orientation is honoured; of several frames or pages the first is taken; colour profiles are
     ignored. Grey becomes RGB; transparency is laid over white; CMYK is converted as Pillow does; 16-bit grey is scaled
-    by 1/257; 32-bit integers and floats are taken as 0..255 and clipped.
+    by 1/257; 32-bit integers and floats (TIFF) are taken as 0..255 and clipped.
 
     Raises:
         PictureError: unknown name, missing, empty, truncated or unreadable file, no image, a directory, or more than
@@ -79,10 +86,12 @@ def load_image(name_or_path) -> np.ndarray:
     if picture is None:
         return _read(_find(str(name_or_path)), str(name_or_path))
     if picture.package == "drawn":
-        return SCENES[picture.file]().image
+        return _drawn(picture.file).image.copy()
     # The package is found, not imported: foolbox takes seconds, scikit-image's data functions may download.
-    folder = Path(importlib.util.find_spec(picture.package).origin).parent / "data"
-    return _read(folder / picture.file, str(name_or_path))
+    package = importlib.util.find_spec(picture.package)
+    if package is None:
+        raise PictureError(f"{str(name_or_path)!r} comes with the package {picture.package}, which is not installed")
+    return _read(Path(package.origin).parent / "data" / picture.file, str(name_or_path))
 
 
 def load_mask(name: str) -> np.ndarray:
@@ -93,28 +102,33 @@ def load_mask(name: str) -> np.ndarray:
     """
     if name not in SCENES:
         raise PictureError(f"{name!r} has no object mask; drawn pictures have: {', '.join(SCENES)}")
-    return SCENES[name]().mask
+    return _drawn(name).mask.copy()
 
 
-def prepare(image: np.ndarray, size: int, nearest: bool = False) -> np.ndarray:
+def prepare(image: np.ndarray, size: int | tuple[int, int], nearest: bool = False) -> np.ndarray:
     """Crop the central square, `size / (size + 32)` of the shorter side, and resize it to the network's input.
 
     This is how the embedded networks were evaluated; another crop gives other labels.
 
     Args:
         image: uint8 `(H, W, 3)`, or a bool mask `(H, W)` with `nearest`.
-        size: side of the network's input in pixels.
+        size: side of the network's input in pixels; two equal ones are accepted.
         nearest: nearest neighbour instead of bicubic, for masks.
 
     Returns:
         float32 `(size, size, 3)` in 0..255, or a bool mask `(size, size)`.
 
     Raises:
-        PictureError: not a picture of that shape.
+        PictureError: not a picture of that shape and type, or a size that is not square.
     """
+    sides = set(np.atleast_1d(size).tolist())
+    if len(sides) != 1:
+        raise PictureError(f"prepare makes square pictures, not {size}")
+    size = sides.pop()
     image = np.asarray(image)
-    expected = (2, "b") if nearest else (3, "u")
-    if (image.ndim, image.dtype.kind) != expected or not image.size:
+    # Exactly uint8: a 16-bit array would be cut to its low byte without a word.
+    expected = ((), np.bool_) if nearest else ((3,), np.uint8)
+    if image.ndim < 2 or (image.shape[2:], image.dtype) != expected or not image.size:
         wanted = "a bool mask (H, W)" if nearest else "a uint8 picture (H, W, 3)"
         raise PictureError(f"prepare takes {wanted}, not {image.dtype} of shape {image.shape}")
     height, width = image.shape[:2]
@@ -126,10 +140,13 @@ def prepare(image: np.ndarray, size: int, nearest: bool = False) -> np.ndarray:
 
 
 def _find(name: str) -> Path:
-    path = Path(name).expanduser()
-    for candidate in (path, IMAGES_FOLDER / name):
-        if candidate.exists():
-            return candidate
+    try:
+        path = Path(name).expanduser()
+        for candidate in (path, IMAGES_FOLDER / name):
+            if candidate.exists():
+                return candidate
+    except (OSError, RuntimeError) as error:  # a closed folder, a name too long, ~ of an unknown user
+        raise PictureError(f"{name!r} cannot be looked up: {getattr(error, 'strerror', error)}") from None
     if path.suffix or len(path.parts) > 1:
         raise PictureError(f"no picture at {name!r}, nor in data/images/")
     own = [p.name for p in IMAGES_FOLDER.glob("*.*") if p.name != "README.md"]
@@ -146,12 +163,16 @@ def _read(path: Path, name: str) -> np.ndarray:
             raise PictureError(f"{name!r} is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; size is checked here
-            with Image.open(path) as opened:
+            # EPS is left out: Pillow would start Ghostscript on it.
+            Image.init()
+            with Image.open(path, formats=[kind for kind in Image.OPEN if kind != "EPS"]) as opened:
                 width, height = opened.size
                 if width * height > MOST_PIXELS:
                     most = f"at most {MOST_PIXELS // 10**6} million are read"
                     raise PictureError(f"{name!r} has {width} x {height} pixels; {most}: scale it down")
-                return _to_rgb(ImageOps.exif_transpose(opened))
+                # Turning forgets the format; Pillow gives the 16-bit grey of PGM and PNG as 32-bit integers at times.
+                sixteen_bit = opened.mode == "I" and opened.format in ("PPM", "PNG")
+                return _to_rgb(ImageOps.exif_transpose(opened), sixteen_bit)
     except PictureError:
         raise
     except Image.UnidentifiedImageError:
@@ -161,17 +182,15 @@ def _read(path: Path, name: str) -> np.ndarray:
     except PermissionError:
         raise PictureError(f"{name!r} cannot be read: permission denied") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise PictureError(f"{name!r} is damaged or cut short: {str(error).splitlines()[0]}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    image.load()
-    if image.mode.startswith("I;16"):
+def _to_rgb(image: Image.Image, sixteen_bit: bool) -> np.ndarray:
+    if sixteen_bit or image.mode.startswith("I;16"):
         return _grey(np.asarray(image).astype(np.float64) / 257)
     if image.mode in ("I", "F"):
-        # PNG's 16-bit grey may arrive as 32-bit integers
-        values = np.asarray(image).astype(np.float64)
-        return _grey(values / 257 if image.format == "PNG" and image.mode == "I" else np.nan_to_num(values))
+        return _grey(np.nan_to_num(np.asarray(image).astype(np.float64)))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         white = Image.new("RGBA", clear.size, "white")

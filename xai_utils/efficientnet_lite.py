@@ -17,16 +17,18 @@ BLOCKS = [(3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2)
 VARIANTS = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
 
 
-def build(name: str) -> keras.Model:
+def build(name: str, size: int | None = None) -> keras.Model:
     """Build a variant with fresh weights.
 
     Args:
         name: a key of `VARIANTS`.
+        size: side of the input in pixels; default the one the variant was trained on.
 
     Returns:
         A flat functional model: float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N, 1000)`.
     """
-    width, depth, size = VARIANTS[name]
+    width, depth, trained_on = VARIANTS[name]
+    size = size or trained_on
     inputs = keras.Input((size, size, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(inputs)
     x = _conv_bn(x, layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem_conv"), activation=True)

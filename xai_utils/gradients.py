@@ -216,7 +216,7 @@ def _path_gradient(model, images, indices, start, fractions, function):
 
 
 def _noisy_sums(model, images, indices, sigma, seed, samples, function):
-    """Sum of the gradients and of their squares; every sample's noise has a seed of its own and is shared by all images."""
+    """Sums of gradients and of their squares; a sample's noise has a seed of its own and is shared by all images."""
 
     def draw(sample):
         return tf.random.stateless_normal(images.shape[1:], tf.stack([seed, sample]), dtype=images.dtype)

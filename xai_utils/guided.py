@@ -16,8 +16,8 @@ RELUS = ("Relu", "Relu6")
 def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
     """Guided backpropagation: at every ReLU pass a gradient only where it and the input are positive.
 
-    Source: Springenberg et al., "Striving for simplicity" (2015), section 3.4. It draws the picture's edges whatever the
-    network has learnt (Adebayo et al. 2018): read it with care.
+    Source: Springenberg et al., "Striving for simplicity" (2015), section 3.4. It draws the picture's edges whatever
+    the network has learnt (Adebayo et al. 2018): read it with care.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other activations keep their

@@ -34,7 +34,7 @@ def class_index(name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...]
             indices are given).
     """
     if not isinstance(name, str):
-        if isinstance(name, bool) or int(name) != name or not 0 <= name < len(labels):
+        if isinstance(name, bool) or name not in range(len(labels)):
             raise ValueError(f"class {name!r} is out of range: there are classes 0 to {len(labels) - 1}")
         return int(name)
     if wnids and name in wnids:
@@ -66,17 +66,20 @@ def read_labels(path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"no label file at {path}")
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a mark
+        if path.suffix.lower() == ".json":
             names = json.loads(text)
             if isinstance(names, dict):
                 names = [names[str(i)] for i in range(len(names))]
         else:
-            names = [line.strip() for line in text.splitlines() if line.strip()]
+            names = [line.strip() for line in text.strip().splitlines()]
+            if "" in names:
+                blank = names.index("") + 1
+                raise ValueError(f"{path.name}: line {blank} is blank, which would shift the classes below it")
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is not a label file: {error}") from None
     except KeyError as missing:
         raise ValueError(f"{path.name}: class {missing} has no name; a JSON object must name 0, 1, 2, ...") from None
-    if not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path.name} holds no list of class names")
     return tuple(names)

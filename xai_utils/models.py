@@ -166,7 +166,7 @@ def _without_softmax(model: keras.Model) -> keras.Model:
     if isinstance(last, keras.layers.Softmax) or (
         isinstance(last, keras.layers.Activation) and last.activation in probabilities
     ):
-        return keras.Model(model.inputs, last.input)
+        return keras.Model(model.inputs[0], last.input)
     if getattr(last, "activation", None) in probabilities:
         last.activation = keras.activations.linear
     return model

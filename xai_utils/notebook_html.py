@@ -17,8 +17,9 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 _NOISE = re.compile(r"\d%\s*\||[━█▏▎▍▌▋▊▉]{2}|\b(it/s|s/it|[mu]?s/step)\b|^WARNING: All log messages before absl"
                     r"|^[IW]\d{4} \d\d:|^\d{4}-\d\d-\d\d [\d:.]+: [IW] |^To enable the following instructions:")
 # HTML that may load something, run something, or lacks a description: only that is parsed and cleaned.
-_SUSPECT = re.compile(r"<(script|link|iframe|object|embed|base|meta|form|video|audio|source)\b|<img(?![^>]*\balt=)"
-                      r"""|\b(src|srcset|poster|background)\s*=\s*["']?(?!["']?data:)|@import|url\(""", re.I)
+_SUSPECT = re.compile(r"<(script|link|iframe|object|embed|base|meta|form|video|audio|source|image|use)\b"
+                      r"""|<img(?![^>]*\balt=)|\b(src|srcset|poster|background)\s*=\s*["']?(?!["']?data:)|@import"""
+                      r"|url\(", re.I)
 _OUTSIDE = re.compile(r"""@import[^;]*;?|url\(\s*["']?(?!["']?(data:|#))[^)]*\)""", re.I)
 
 
@@ -54,7 +55,7 @@ def math(tex, display, page):
     from latex2mathml.converter import convert
 
     source = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{split}", tex.strip())
-    source = re.sub(r"\\arg\s*\\(max|min)\b", r"\\arg\1", source)
+    source = re.sub(r"\\arg\s*\\(max|min)(?![a-zA-Z])", r"\\arg\1", source)
     try:
         mathml = convert(source, display=display)
         for element in ET.fromstring(mathml).iter():  # the converter passes on what it does not know
@@ -64,7 +65,7 @@ def math(tex, display, page):
             if tag in ("mfrac", "msub", "msup", "munder", "mover") and len(element) != 2:
                 raise ValueError("an argument is missing")
     except Exception as error:  # the converter has a dozen error classes and also lets IndexError through
-        page.warn(f"equation not converted ({error or type(error).__name__}): {tex}")
+        page.warn(f"equation not converted ({str(error) or type(error).__name__}): {tex}")
         mathml = f'<code class="tex">{escape(tex)}</code>'
     return f'<div class="equation">{mathml}</div>' if display == "block" else mathml
 
@@ -87,6 +88,9 @@ def local_only(html, page):
     for element in soup.find_all(True):
         for name in ("src", "srcset", "poster", "background"):
             if not str(element.get(name, "data:")).startswith("data:"):
+                del element[name]
+        for name in ("href", "xlink:href"):  # <image> and <use> of a drawing load what they name
+            if element.name != "a" and not str(element.get(name, "#")).startswith(("#", "data:")):
                 del element[name]
         if "style" in element.attrs:
             element["style"] = _OUTSIDE.sub("", element["style"])
@@ -202,7 +206,8 @@ def _nbconvert():
             page.ids.add(name)
             level = max(level, 2)
             if level <= 3:
-                page.toc.append({"id": name, "level": level, "html": re.sub(r"</?(a|img)\b[^>]*>", "", text)})
+                entry = local_only(re.sub(r"</?(a|img)\b[^>]*>", "", text), page)
+                page.toc.append({"id": name, "level": level, "html": entry})
             return f'<h{level} id="{escape(name)}">{text}</h{level}>\n'
 
         def link(self, text, url, title=None):

@@ -51,10 +51,9 @@ class Run:
     def facts(self):
         """What both a page and a card say about the run, as (label, text) pairs; unknown ones are left out."""
         info = self.info
-        versions = ", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items())
-        commit = str(info.get("commit") or "")[:10]
+        versions = ", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items() if version)
         pairs = [("model", info.get("model")), ("took", duration(info.get("seconds"))),
-                 ("run on", date(info.get("started"))), ("commit", commit), ("with", versions)]
+                 ("run on", date(info.get("started"))), ("commit", info.get("commit")), ("with", versions)]
         return [(label, text) for label, text in pairs if text]
 
 
@@ -97,9 +96,9 @@ def write_page(run, out):
         toc = state.toc
         for warning in state.warnings:
             print(f"warning: {run.name}: {warning}", file=sys.stderr)
-    numbers = {name: report.show_value(value) for name, value in records.items()}
-    log = "\n".join(run.log.splitlines()[-40:])
-    write(out, template("page.html.j2").render(run=run, body=body, toc=toc, parameters=rows, numbers=numbers, log=log))
+    write(out, template("page.html.j2").render(
+        run=run, body=body, toc=toc, parameters=rows, log="\n".join(run.log.splitlines()[-40:]),
+        numbers={name: report.show_value(value) for name, value in records.items()}))
 
 
 def index(build, site, names):
@@ -119,9 +118,8 @@ def index(build, site, names):
         seconds += run.info.get("seconds") or 0
         models += [run.info["model"]] if run.info.get("model") not in (None, *models) else []
         parts.setdefault(part(name), []).append(card(run, target.exists()))
-    count = sum(map(len, parts.values()))
-    html = template("gallery.html.j2").render(parts=parts, count=count, failed=len(failed), models=models,
-                                              total=duration(seconds), others=other_sites(site))
+    html = template("gallery.html.j2").render(parts=parts, count=sum(map(len, parts.values())), failed=len(failed),
+                                              models=models, total=duration(seconds), others=other_sites(site))
     write(site / "index.html", html)
     for old in site.glob("*--*.html"):
         if old.stem not in names:
@@ -231,12 +229,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="xai_utils.publish", description="Turn executed notebooks into a site.")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("page", help="write the page of one run")
+    every = commands.add_parser("index", help="write the gallery of the named runs; exit 1 if one of them failed")
     for name in ("build", "name", "out"):
         one.add_argument(name)
-    every = commands.add_parser("index", help="write the gallery of the named runs; exit 1 if one of them failed")
-    every.add_argument("build")
-    every.add_argument("site")
-    every.add_argument("names", nargs="*")
+    for name, count in (("build", None), ("site", None), ("names", "*")):
+        every.add_argument(name, nargs=count)
     options = parser.parse_args(arguments)
     try:
         if options.command == "page":

@@ -92,7 +92,9 @@ def read_records(notebook):
     """All recorded {name: value} of an executed notebook (path or dict); of two with one name the last wins."""
     found = {}
     for output in _outputs(_notebook(notebook)["cells"]):
-        found.update(output.get("data", {}).get(RECORD, {}))
+        data = output.get("data", {})
+        lines = "\n" + data.get("text/plain", "")  # in the author's order; a saved notebook sorts the names
+        found.update(sorted(data.get(RECORD, {}).items(), key=lambda pair: lines.find(f"\n{pair[0]} = ")))
     return found
 
 

@@ -156,9 +156,9 @@ def _umbrella(x, y):
     layers = _Layers(x.shape)
     rim, height, reach = -0.06, 0.24, 0.36  # level of the canopy's lower edge, its height, its half width
     # Shaft and handle: a bar, then half a ring below it.
-    bend_x, bend_y, bend, thick = -0.055, 0.291, 0.055, 0.014
+    bend_x, bend_y, bend, thick = -0.055, 0.286, 0.055, 0.019
     shaft = (abs(x) < 0.009) & (y > -0.3) & (y < 0.2)
-    layers.paint(shaft, (105, 105, 110), 1.35 - abs(x + 0.002) * 90)
+    layers.paint(shaft, (120, 80, 50), 1.35 - abs(x + 0.002) * 90)
     ring = np.hypot(x - bend_x, y - bend_y) - bend
     hook = (abs(ring) < thick) & (y >= bend_y)
     grip = (abs(x) < thick) & (y > 0.15) & (y < bend_y)
@@ -179,7 +179,7 @@ def _umbrella(x, y):
     tip = (abs(x) < 0.007) & (y > -0.36) & (y < -0.3)
     layers.paint(tip, (90, 60, 45), 1.3 - abs(x) * 80)
     light = 0.62 + 0.5 * np.clip(0.45 * up - 0.5 * around + 0.55 * np.sqrt(1 - around**2), 0, 1)
-    light = light * (0.86 + 0.2 * np.sin(np.pi * place))
+    light = light * (0.93 + 0.1 * np.sin(np.pi * place))
     layers.paint(canopy, (222, 28, 38), light)
     rib = canopy & (np.minimum(place, 1 - place) * np.sqrt(1 - around**2 + 0.02) < 0.02)
     layers.paint(rib, (120, 8, 18))
@@ -191,7 +191,7 @@ def _sky(size, rng):
     down = np.linspace(0, 1, size)[:, None, None]
     sky = (1 - down) * np.array([70, 135, 215]) + down * np.array([190, 220, 245])
     cloud = (0.6 * _noise(size, 5, rng) + 0.4 * _noise(size, 11, rng))[..., None]
-    return np.rint(sky + (255 - sky) * np.clip(cloud - 0.5, 0, 1) * 0.8).astype(np.uint8)
+    return np.rint(sky + (255 - sky) * np.clip(cloud - 0.5, 0, 1) * 0.15).astype(np.uint8)
 
 
 # -- mushroom -------------------------------------------------------------------------------------------------------
@@ -225,43 +225,36 @@ def _mushroom(x, y, rng):
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0, 1))
     light = 0.45 + 0.62 * np.clip(-0.4 * nx - 0.6 * ny + 0.6 * nz, 0, 1)
     layers.paint(cap, (205, 30, 18), light)
-    wart = np.zeros_like(cap)
-    for px, py, radius in _spots(rng):
-        pz = np.sqrt(1 - px**2 - py**2)
-        ragged = radius * (1 + 0.15 * np.sin(5 * np.arctan2(ny - py, nx - px) + 40 * px))
-        # An angle between normals, so warts near the outline are foreshortened by themselves.
-        wart |= nx * px + ny * py + nz * pz > np.cos(ragged)
-    layers.paint(cap & wart, (250, 240, 215), 0.35 + 0.65 * light)
+    # Pale warts: discs on the dome, foreshortened towards its edge; each is looked for only near its place.
+    for row, count in ((0.2, 3), (0.48, 6), (0.72, 8), (0.92, 10)):
+        for k in range(count):
+            turn = np.pi * (k + rng.uniform(0.15, 0.85)) / count
+            wx, wy = row * np.cos(turn) * -1, -np.sin(turn) * row * 0.95 - 0.02
+            facing = np.sqrt(max(1 - wx**2 - wy**2, 0.05))
+            radius = rng.uniform(0.05, 0.1)
+            near = np.nonzero(cap & (abs(nx - wx) < 0.12) & (abs(ny - wy) < 0.12))
+            dx, dy = nx[near] - wx, ny[near] - wy
+            blob = np.hypot(dx / (0.35 + 0.65 * facing), dy * 1.1) + 0.006 * np.sin(5 * np.arctan2(dy, dx) + row * 9)
+            shade = (0.55 + 0.5 * light[near] - 2.0 * (blob - 0.02))[:, None]
+            inside = blob < radius
+            place = near[0][inside], near[1][inside]
+            layers.colour[place] = np.clip(np.array([250, 244, 225], np.float32) * shade[inside], 0, 255)
     return layers.colour, layers.cover
-
-
-def _spots(rng, count=34):
-    """Wart places (x, y) on the unit dome and their radii, spread out: each is the farthest of some random candidates."""
-    spots = np.array([[-0.2, -0.5, 0.15]])
-    while len(spots) < count:
-        x, y = rng.uniform(-1, 1, 20), rng.uniform(-1, 0.08, 20)
-        x, y = x[x**2 + y**2 < 0.94], y[x**2 + y**2 < 0.94]
-        gaps = np.hypot(x[:, None] - spots[:, 0], y[:, None] - spots[:, 1]).min(1)
-        best = gaps.argmax()
-        spots = np.vstack([spots, [x[best], y[best], rng.uniform(0.05, 0.13)]])
-    return spots
 
 
 def _grass(size, rng):
     """Mossy ground, darker and blurred towards the top, with blades of grass that get longer towards the viewer."""
-    moss = (0.5 * _noise(size, 9, rng) + 0.3 * _noise(size, 30, rng) + 0.2 * _noise(size, 90, rng))[..., None]
-    down = np.linspace(0.55, 1.0, size)[:, None, None]
-    ground = np.array([45, 70, 25]) + moss * np.array([75, 85, 40])
-    picture = Image.fromarray((ground * down).clip(0, 255).astype(np.uint8)).resize((2 * size, 2 * size))
-    for near in (0.0, 0.35, 0.7, 1.0):  # four rows, the far ones out of focus
-        draw = ImageDraw.Draw(picture)
-        for _ in range(90):
-            x, y = rng.uniform(-0.1, 1.1), near * 0.75 + rng.uniform(0.1, 0.45)
-            height, lean, width = rng.uniform(0.5, 1, 3) * (0.05 + 0.13 * near, rng.choice([-0.06, 0.06]), 0.004 + 0.006 * near)
-            t = np.linspace(0, 1, 8)
-            spine_x, spine_y, half = x + lean * (0.3 + near) * t**2, y - height * t, width * (1 - t)
-            outline = np.concatenate([np.c_[spine_x - half, spine_y], np.c_[spine_x + half, spine_y][::-1]])
-            green = rng.uniform(0.6, 1.1) * (0.55 + 0.45 * near) * np.array([105, 150, 50])
-            draw.polygon([tuple(p) for p in outline * 2 * size], fill=tuple(int(c) for c in green))
-        picture = picture.filter(ImageFilter.GaussianBlur(size * 0.008 * (1 - near)))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+    down = np.linspace(0, 1, size)[:, None, None]
+    texture = 0.5 * _noise(size, 9, rng) + 0.3 * _noise(size, 30, rng) + 0.2 * _noise(size, 90, rng)
+    ground = (0.35 + 0.65 * down) * (np.array([62, 92, 34]) + 90 * (texture[..., None] - 0.4) * np.array([1, 1.1, 0.5]))
+    picture = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(size / 140))
+    large = picture.resize((2 * size, 2 * size))  # blades are drawn at twice the size, for smooth edges
+    draw = ImageDraw.Draw(large)
+    for foot in np.sort(rng.uniform(0.35, 1.15, 700)):
+        x, length = rng.uniform(-0.05, 1.05), (0.02 + 0.11 * (foot - 0.3)) * rng.uniform(0.6, 1.3)
+        lean = rng.normal(0, 0.25)
+        green = (0.45 + 0.55 * foot) * np.array([rng.uniform(60, 120), rng.uniform(105, 160), rng.uniform(25, 60)])
+        width = 0.0025 + 0.003 * (foot - 0.3)
+        points = [(x - width, foot), (x + lean * length, foot - length), (x + width, foot)]
+        draw.polygon([(2 * size * a, 2 * size * b) for a, b in points], fill=tuple(int(g) for g in green))
+    return np.asarray(large.resize((size, size), Image.Resampling.BOX))

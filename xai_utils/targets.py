@@ -43,7 +43,7 @@ def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tens
 
 
 def fixed_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tensor, Callable | None]:
-    """As `check_target`, with the top class looked up once on these images, so that changed copies are asked for the same."""
+    """As `check_target`, with the top class looked up on these images: changed copies are then asked for the same."""
     indices, function = check_target(model, images, target)
     if function is None and target is None:
         indices = classes(forward(model, images), indices)

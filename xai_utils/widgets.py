@@ -30,10 +30,9 @@ def stepper(frames, labels, alts=None, title="step", value=0):
     if not 0 <= value < len(frames):
         raise ValueError(f"stepper: value {value} is not a frame index, 0 to {len(frames) - 1}")
 
-    bundle = {"text/plain": f"{title}: {', '.join(labels)}", "text/html": _html(frames, labels, alts, title, value)}
-    if len(frames) > 1:
-        bundle |= _live(frames, labels, alts, title, value)
-    display(bundle, raw=True)
+    live = _live(frames, labels, alts, title, value) if len(frames) > 1 else {}
+    plain = {"text/plain": f"{title}: {', '.join(labels)}", "text/html": _html(frames, labels, alts, title, value)}
+    display(live | plain, raw=True)
 
 
 def _html(frames, labels, alts, title, value):

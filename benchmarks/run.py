@@ -1,0 +1,231 @@
+"""Measure what techniques cost, as ratios to one compiled forward pass of the same batch, and write a page of it.
+
+Every round times the forward pass just before each technique, so that a machine that slows down slows both; a ratio is
+the median over the rounds. Weights are random: they do not change the arithmetic.
+"""
+
+import argparse
+import base64
+import json
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import nbformat.v4 as nbf
+import numpy as np
+
+from xai_utils import attribution, efficientnet_lite, layers, provenance, publish, show
+from xai_utils.backend import forward, keras
+
+REPORTS = Path(__file__).resolve().parent.parent / "reports"
+SAMPLES, MASKS = 4, 16  # of SmoothGrad and integrated gradients; of RISE
+FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
+
+
+def build(name: str, size: int = 224) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    if name == "vgg19":
+        return keras.applications.VGG19(weights=None, classifier_activation=None, input_shape=(size, size, 3))
+    return efficientnet_lite.build(name, size)
+
+
+def techniques(model: keras.Model, images: np.ndarray) -> dict:
+    """name -> (call, passes it needs, bound on its ratio per pass or None)."""
+    a = attribution
+    family = partial(a.cams, model, images, methods=FIVE)
+    spatial = layers.default_layer(model, images.shape)
+    maps = keras.Model(model.input, model.get_layer(spatial).output)(images).numpy()
+    live = int((maps.max(axis=(1, 2)) > maps.min(axis=(1, 2))).sum()) / len(images)
+    corners = ((images.shape[1] - 64) // 32 + 1) ** 2
+    found = {
+        "Grad-CAM": (partial(a.grad_cam, model, images), 1, 1.05),
+        "five CAMs together": (family, 1, 1.08),
+        "five CAMs, four classes": (partial(family, targets=(0, 1, 2, 3)), 1, 1.08 + 3 * 0.03),
+        "saliency": (partial(a.saliency, model, images), 1, 2.1),
+        "guided backpropagation": (partial(a.guided_backprop, model, images), 1, None),
+        f"SmoothGrad, {SAMPLES} samples": (partial(a.smooth_grad, model, images, 0, SAMPLES), SAMPLES, 2.15),
+        f"integrated gradients, {SAMPLES} steps": (
+            partial(a.integrated_gradients, model, images, 0, SAMPLES), SAMPLES, 2.15),
+        f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
+        f"occlusion, {corners} patches": (partial(a.occlusion, model, images, 0, 64, 32), corners + 1, 1.05),
+    }  # fmt: skip
+    if model.name.startswith("efficientnet"):
+        found["CAM"] = (partial(a.cam, model, images), 1, 1.02)
+    else:
+        found["Score-CAM, one image"] = (partial(a.score_cam, model, images[:1], 0), live / len(images), 1.1)
+    return found | peers(model, images)
+
+
+def peers(model: keras.Model, images: np.ndarray) -> dict:
+    """tf-keras-vis in the same rounds, where it is installed (`pip install -e .[peers]`)."""
+    try:
+        from tf_keras_vis.gradcam import Gradcam
+        from tf_keras_vis.saliency import Saliency
+    except ImportError:
+        return {}
+
+    def top(outputs):
+        return [output[0] for output in outputs]
+
+    gradcam, saliency = Gradcam(model, clone=False), Saliency(model, clone=False)
+    return {
+        "Grad-CAM (tf-keras-vis)": (partial(gradcam, top, images, normalize_cam=False), 1, None),
+        "saliency (tf-keras-vis)": (partial(saliency, top, images, normalize_map=False), 1, None),
+    }
+
+
+def ratios(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> tuple[float, dict[str, float]]:
+    """Seconds of a forward pass, and each technique's time over that of the forward pass just before it."""
+    base = partial(_forward, model, images)
+    found, forwards = {name: [] for name in chosen}, []
+    for call in (base, *(call for call, *_ in chosen.values())):
+        call()  # compiles
+    for _ in range(rounds):
+        for name, (call, *_) in chosen.items():
+            forwards.append(_seconds(base))
+            found[name].append(_seconds(call) / forwards[-1])
+    return statistics.median(forwards), {name: statistics.median(values) for name, values in found.items()}
+
+
+def _forward(model, images):
+    return forward(model, images).numpy()
+
+
+def _seconds(call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def peak_memory(name: str, technique: str, passes: int) -> float:
+    """Largest resident memory in MB of a process of its own that explains one image with so many passes."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import run, numpy as np, resource\n"
+        f"model = run.build({name!r}); images = np.full((1, 224, 224, 3), 99, np.float32)\n"
+        f"run.memory_case(model, images, {technique!r}, {passes})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def memory_case(model, images, technique: str, passes: int) -> None:
+    if technique == "RISE":
+        attribution.rise(model, images, 0, passes)
+    else:  # Score-CAM at a layer with that many channels
+        wide = next(layer.name for layer in model.layers if layer.output.shape[-1] == passes and "conv" in layer.name)
+        attribution.score_cam(model, images, 0, wide)
+
+
+def compare(name: str, batch: int, rounds: int) -> list[tuple]:
+    """Rows (technique, ratio, passes, ratio per pass, bound, kept?) of one network; prints them as they come."""
+    model = build(name)
+    images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
+    chosen = techniques(model, images)
+    base, found = ratios(model, images, chosen, rounds)
+    print(f"\n{name}, batch {batch}, 224 px: one forward pass takes {base:.3f} s; {rounds} rounds")
+    rows = []
+    for technique, (_, passes, bound) in chosen.items():
+        # Score-CAM explains one image of the batch; its passes are counted in batches.
+        each = found[technique] / passes
+        verdict = "" if bound is None else ("kept" if each <= bound else "MISSED")
+        rows.append((technique, found[technique], passes, each, bound, verdict))
+        limit = "" if bound is None else f"<= {bound:.2f}"
+        print(f"  {technique:<34} {found[technique]:8.2f} {passes:8.1f} {each:8.3f} {limit:>8} {verdict}")
+    return rows
+
+
+def growth(rounds: int) -> list[tuple]:
+    """Rows (batch, size, forward seconds an image, Grad-CAM, saliency) for Lite0."""
+    rows = []
+    for size, batches in ((224, (1, 8, 32)), (448, (1, 8))):
+        model = build("efficientnet_lite0", size)
+        for batch in batches:
+            images = np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
+            chosen = {
+                "Grad-CAM": (partial(attribution.grad_cam, model, images),),
+                "saliency": (partial(attribution.saliency, model, images),),
+            }
+            base, found = ratios(model, images, chosen, rounds)
+            rows.append((batch, size, base / batch, found["Grad-CAM"], found["saliency"]))
+            print(f"  batch {batch:>2}, {size} px: {1000 * base / batch:6.1f} ms an image forward, "
+                  f"Grad-CAM x {found['Grad-CAM']:.2f}, saliency x {found['saliency']:.2f}")  # fmt: skip
+    return rows
+
+
+def memory(quick: bool) -> list[tuple]:
+    """Rows (network, technique, passes, MB): flat memory shows as equal rows."""
+    cases = [("efficientnet_lite0", "RISE", n) for n in ((250, 500) if quick else (500, 4000))]
+    cases += [("vgg19", "Score-CAM", n) for n in ((64, 128) if quick else (128, 512))]
+    rows = []
+    for case in cases:
+        rows.append((*case, peak_memory(*case)))
+        print("  {} {} with {} passes: {:.0f} MB".format(*rows[-1]))
+    return rows
+
+
+def page(results: dict) -> None:
+    """Write the figures as JSON and, in the dress of a report, as `reports/site/bench/index.html`."""
+    folder = REPORTS / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(results, indent=1))
+    cells = [nbf.new_markdown_cell("# Measure what techniques cost"), nbf.new_markdown_cell(__doc__)]
+    for name, rows in results["techniques"].items():
+        shown = [(t, f"{r:.2f}", f"{p:.1f}", f"{e:.3f}", b or "", v) for t, r, p, e, b, v in rows]
+        cells.append(_table(name, ("technique", "time", "passes", "per pass", "at most", ""), shown))
+        cells.append(_bars(name, rows))
+    shown = [(b, s, f"{1000 * f:.1f}", f"{g:.2f}", f"{c:.2f}") for b, s, f, g, c in results["growth"]]
+    cells.append(_table("How time grows (Lite0)", ("batch", "pixels", "ms an image", "Grad-CAM", "saliency"), shown))
+    shown = [(n, t, p, f"{m:.0f}") for n, t, p, m in results["memory"]]
+    cells.append(_table("Peak memory", ("network", "technique", "passes", "MB"), shown))
+    notebook = nbf.new_notebook(cells=cells)
+    notebook.metadata["report"] = {
+        "run": "bench", "notebook": "bench", "title": "Measure what techniques cost", "parameters": {}, "changed": [],
+        "versions": provenance.versions(), "commit": provenance.commit(),
+    }  # fmt: skip
+    nbformat.write(notebook, folder / "bench.ipynb")
+    publish.page(folder, "bench", REPORTS / "site" / "bench" / "index.html")
+
+
+def _table(title: str, head: tuple, rows: list[tuple]):
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return nbf.new_markdown_cell(f"## {title}\n\n" + "\n".join(lines))
+
+
+def _bars(name: str, rows: list[tuple]):
+    """A code cell that holds the plot of the ratios per pass, with the bounds as marks."""
+    fig, ax = show.subplots(width=7, height=0.32 * len(rows) + 0.8)
+    places = np.arange(len(rows))[::-1]
+    ax.barh(places, [row[3] for row in rows], color="#4477aa")
+    bounds = [(row[4], place) for row, place in zip(rows, places) if row[4]]
+    ax.plot(*zip(*bounds), "k|", markersize=14, label="at most")
+    ax.set(yticks=places, yticklabels=[row[0] for row in rows], xlabel="time of a pass / forward pass")
+    ax.legend(frameon=False)
+    alt = f"Bars of the time of each technique on {name}, per pass, against the forward pass; marks show the bounds."
+    picture = base64.b64encode(show.png(fig)).decode()
+    bundle = {"image/png": picture, "text/plain": alt}
+    output = nbf.new_output("display_data", bundle, metadata={"image/png": {"alt": alt}})
+    return nbf.new_code_cell("# drawn by benchmarks/run.py", outputs=[output])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of batch 2: to see that it runs, not to measure")
+    options = parser.parse_args()
+    rounds, batch = (2, 2) if options.quick else (options.rounds, 8)
+    results = {"techniques": {name: compare(name, batch, rounds) for name in ("vgg19", "efficientnet_lite0")}}
+    print("\nhow time grows, efficientnet_lite0")
+    results["growth"] = growth(rounds)
+    print("\npeak memory")
+    results["memory"] = memory(options.quick)
+    page(results)
+    print("\nwritten to reports/site/bench/index.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The contract every notebook keeps (CONTRIBUTING, "A notebook")."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONGEST_CELL = 15  # lines of code
+WIDEST = 120  # characters
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook["cells"] if tag in tags(cell)]
+
+
+def prose(notebook):
+    return [source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def code(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_there_are_notebooks_and_their_names_sort():
+    assert NOTEBOOKS
+    for path in NOTEBOOKS:
+        assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem), path.name
+    numbers = [path.stem[:2] for path in NOTEBOOKS]
+    assert len(numbers) == len(set(numbers)), "two notebooks share a number"
+
+
+def test_the_parameters_are_literals_with_a_comment(notebook):
+    (cell,) = tagged(notebook, "parameters")
+    for line, statement in zip(source(cell).splitlines(), ast.parse(source(cell)).body, strict=True):
+        assert isinstance(statement, ast.Assign) and len(statement.targets) == 1, line
+        ast.literal_eval(statement.value)
+        assert re.search(r"  # \S", line), f"say what it is, in a comment: {line}"
+
+
+def test_it_runs_on_the_kernel_that_every_installation_has(notebook):
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_outputs_are_stripped_but_for_those_that_are_compared(notebook):
+    kept = 0
+    for cell in code(notebook):
+        assert cell["execution_count"] is None
+        if cell["metadata"].get("keep_output"):
+            assert "nbval-check-output" in tags(cell) and cell["outputs"]
+            kept += 1
+        else:
+            assert not cell["outputs"] and "nbval-check-output" not in tags(cell), source(cell)
+    assert 1 <= kept <= 3, "keep one to three outputs, or nbval compares nothing"
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "report"}
+
+
+def test_cells_are_short_and_introduced_by_prose(notebook):
+    for before, cell in zip([None, *notebook["cells"]], notebook["cells"], strict=False):
+        if cell["cell_type"] == "code":
+            lines = source(cell).splitlines()
+            assert len(lines) <= LONGEST_CELL, f"{len(lines)} lines: {lines[0]}"
+            assert max(map(len, lines)) <= WIDEST, max(lines, key=len)
+            assert before is not None, "a notebook starts with its title"
+
+
+def test_headings(notebook):
+    first = prose(notebook)[0].splitlines()
+    assert re.fullmatch(r"# [A-Z].+", first[0]) and not first[0].endswith("."), first[0]
+    assert re.search(r"\*\*.+\?\*\*", prose(notebook)[0]), "the title is followed by one bold question"
+    headings = [line for text in prose(notebook) for line in text.splitlines() if re.match(r"#+ ", line)]
+    assert sum(line.startswith("# ") for line in headings) == 1
+    for wanted in ("## Where", "## Exercise 1", "## Exercise 2", "## Further reading"):
+        assert any(line.startswith(wanted) for line in headings), f"no heading {wanted!r}"
+    text = "\n".join(prose(notebook))
+    for wanted in ("**What you will do.**", "**What you will learn.**", "**What you need.**", "**Before you look:**"):
+        assert wanted in text, f"no {wanted!r}"
+    assert "$$" in text, "the idea has an equation"
+
+
+def test_thumbnail_and_figures_have_text_alternatives(notebook):
+    (thumbnail,) = tagged(notebook, "thumbnail")
+    assert "show.figure(" in source(thumbnail)
+    everything = "\n".join(source(cell) for cell in code(notebook))
+    assert "show.stepper(" in everything, "every notebook has something to step through"
+    assert "plt." not in everything and "pyplot" not in everything, "figures go through show, with a text alternative"
+
+
+def test_by_hand_equals_the_module(notebook):
+    if "attribution" in "\n".join(source(cell) for cell in code(notebook)):
+        assert any(re.search(r"^assert ", source(cell), re.M) for cell in code(notebook) if "check" not in tags(cell))
+
+
+def test_exercises_come_as_stub_solution_check(notebook):
+    order = [tag for cell in notebook["cells"] for tag in tags(cell) if tag in ("exercise", "solution", "check")]
+    assert order and order == ["exercise", "solution", "check"] * (len(order) // 3)
+    assert len(order) >= 6, "two exercises at least"
+    assert "\n".join(prose(notebook)).count("*Hint:*") >= len(order) // 3
+    for cell in tagged(notebook, "check"):
+        assert re.search(r"assert .+, f?\"", source(cell)), "a check says what is wrong"
+
+
+def test_nothing_depends_on_the_machine(notebook):
+    for cell in notebook["cells"]:
+        text = source(cell)
+        assert not re.search(r"^\s*[%!]", text, re.M) or cell["cell_type"] == "markdown", "no magics"
+        assert not re.search(r"/home/|/root|/tmp|/work|[A-Z]:\\\\", text), text
+        assert "](http://" not in text
+
+
+def test_every_notebook_has_a_run():
+    runs = {path.stem.split("--")[0] for path in (ROOT / "reports" / "runs").glob("*.yaml")}
+    assert {path.stem for path in NOTEBOOKS} == runs
+
+
+def test_the_readme_lists_every_notebook():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        assert f"[`{path.stem}`](notebooks/{path.name})" in readme, path.name
