@@ -128,7 +128,7 @@ def test_a_truncated_jpeg_is_not_half_a_picture(tmp_path):
      (MemoryError(), "damaged or cut short: MemoryError")],
 )  # fmt: skip
 def test_a_picture_that_cannot_be_decoded(tmp_path, monkeypatch, error, message):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise error
 
     path = save(tmp_path / "x.png", CORNERS)

@@ -42,9 +42,15 @@ def publish_index(site, *names):
 
 def test_a_script_in_what_a_run_brings_along_stays_text(site, monkeypatch):
     frames = [png("red"), png("blue")]
-    site.add("21_cam--xss", code("record()", recorded(monkeypatch, top=XSS)), code("step()", stepped(monkeypatch, frames, [XSS, "b"], title=XSS)), code("print()", text(XSS)),
-             code("1/0", failure(XSS)), code("show()", figure(alt=XSS)), title=XSS, changed=["image"],
-             given={"image": f"{XSS}.jpg"}, model=XSS, error=f"cell 3: {XSS}")
+    cells = [
+        code("record()", recorded(monkeypatch, top=XSS)),
+        code("step()", stepped(monkeypatch, frames, [XSS, "b"], title=XSS)),
+        code("print()", text(XSS)),
+        code("1/0", failure(XSS)),
+        code("show()", figure(alt=XSS)),
+    ]
+    site.add("21_cam--xss", *cells, title=XSS, changed=["image"], given={"image": f"{XSS}.jpg"}, model=XSS,
+             error=f"cell 3: {XSS}")
     page, index = site.page("21_cam--xss"), site.index("21_cam--xss")
     for html, least in ((page, 9), (index, 5)):
         assert "<script>alert" not in html

@@ -19,7 +19,7 @@ from xai_utils.widgets import stepper
 
 __all__ = ["Tile", "figure", "heat_map", "panel", "png", "resize_map", "stepper", "subplots", "tiles", "top_text"]
 
-DPI = 144  # drawn finely, shown at two thirds, so that it stays sharp when magnified or projected
+DPI = 120  # drawn finely, shown at four fifths, so that it stays sharp when magnified or projected
 STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
          "axes.spines.top": False, "axes.spines.right": False, "savefig.facecolor": "white"}  # fmt: skip
 CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
@@ -54,7 +54,7 @@ def figure(fig: Figure, alt: str) -> None:
 
     if not alt.strip():
         raise ValueError("figure needs alt=: one sentence that says what the picture shows")
-    width = round(fig.get_figwidth() * DPI / 1.5)
+    width = round(fig.get_figwidth() * DPI / 1.25)
     bundle = {"image/png": png(fig), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
