@@ -17,6 +17,8 @@ from pathlib import Path
 import nbformat
 import nbformat.v4 as nbf
 import numpy as np
+from tf_keras_vis.gradcam import Gradcam
+from tf_keras_vis.saliency import Saliency
 
 from xai_utils import attribution, efficientnet_lite, layers, provenance, publish, show
 from xai_utils.backend import forward, keras
@@ -61,12 +63,7 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
 
 
 def peers(model: keras.Model, images: np.ndarray) -> dict:
-    """tf-keras-vis in the same rounds, where it is installed (`pip install -e .[peers]`)."""
-    try:
-        from tf_keras_vis.gradcam import Gradcam
-        from tf_keras_vis.saliency import Saliency
-    except ImportError:
-        return {}
+    """tf-keras-vis in the same rounds."""
 
     def top(outputs):
         return [output[0] for output in outputs]

@@ -228,14 +228,14 @@ def test_score_cam_is_its_formula(dead, constant):
     np.testing.assert_allclose(attribution.score_cam(model, images, 2), expected, atol=1e-5)
 
 
-def test_score_cam_with_another_baseline_and_signed_activations():
+@pytest.mark.parametrize("baseline", [0.0, 0.5])
+def test_score_cam_with_signed_activations_whatever_the_papers_baseline(baseline):
     model, images = flat_net(), batch()
     model.get_layer("features").activation = keras.activations.linear
-    expected = slow_score_cam(model, images, 1, 0.5)
+    expected = slow_score_cam(model, images, 1, baseline)
     assert expected.min() < 0
-    np.testing.assert_allclose(attribution.score_cam(model, images, 1, baseline=0.5, relu=False), expected, atol=1e-5)
-    cut = attribution.score_cam(model, images, 1, baseline=0.5)
-    np.testing.assert_allclose(cut, np.maximum(expected, 0), atol=1e-5)
+    np.testing.assert_allclose(attribution.score_cam(model, images, 1, relu=False), expected, atol=1e-5)
+    np.testing.assert_allclose(attribution.score_cam(model, images, 1), np.maximum(expected, 0), atol=1e-5)
 
 
 def test_the_size_of_a_chunk_changes_nothing_and_dead_channels_cost_nothing(monkeypatch):

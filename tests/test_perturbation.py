@@ -14,8 +14,8 @@ layers = keras.layers
 SETTINGS = {
     "occlusion": {"patch": 4, "stride": 3},
     "rise": {"masks": 30, "grid": 3},
-    "lime": {"segments": 9, "samples": 30},
-    "kernel_shap": {"segments": 9, "samples": 30},
+    "lime": {"segments": 9, "samples": 30, "fill": 0.0},
+    "kernel_shap": {"segments": 9, "samples": 30, "fill": 0.0},
 }
 
 
@@ -44,7 +44,7 @@ def linear_net(size: int = 4, channels: int = 3, classes: int = 2, seed: int = 0
     inputs = keras.Input((size, size, channels))
     head = layers.Dense(classes)
     model = keras.Model(inputs, head(layers.Flatten()(inputs)), name="linear")
-    weights, biases = rng.normal(size=(size * size * channels, classes)), rng.normal(size=classes)
+    weights, biases = rng.normal(size=(size * size * channels, classes)), 10 + rng.normal(size=classes)
     head.set_weights([weights, biases])
     return model, weights.T.reshape(classes, size, size, channels).astype(np.float32), biases
 
@@ -258,14 +258,15 @@ def test_lime_is_the_weighted_ridge_regression_of_its_samples():
     regions = superpixels.superpixels(images[0], 9)
     kept = np.random.default_rng(3).integers(0, 2, (40, regions.max() + 1)).astype(bool)
     kept[0] = True
-    covered = np.where(kept[:, regions][..., None], images[0], superpixels.mean_colours(images[0], regions))
+    covered = np.where(kept[:, regions][..., None], images[0], np.float32([0.9, 0.1, 0.3]))
     scores = forward(model, covered).numpy()[:, 2].astype(float)
     distance = 1 - kept.sum(1) / (np.sqrt(kept.sum(1)) * np.sqrt(kept.shape[1]) + 1e-30)
     weights = np.exp(-(distance**2) / 0.25**2)
     z, y = (v - np.average(v, axis=0, weights=weights) for v in (kept.astype(float), scores))
     expected = np.linalg.solve(z.T * weights @ z + 2.0 * np.eye(z.shape[1]), z.T * weights @ y)
-    lime = attribution.lime(model, images, 2, segments=9, samples=40, penalty=2.0, seed=3)
-    np.testing.assert_allclose(lime[0], expected[regions], atol=1e-5)
+    lime = attribution.lime(model, images, 2, segments=9, samples=40, penalty=2.0, seed=3, fill=[0.9, 0.1, 0.3])
+    assert np.abs(expected).max() > 5e-3
+    np.testing.assert_allclose(lime[0], expected[regions], atol=1e-3 * np.abs(expected).max())
 
 
 def test_kernel_shap_is_the_shapley_value_and_sums_to_the_difference():
@@ -274,7 +275,7 @@ def test_kernel_shap_is_the_shapley_value_and_sums_to_the_difference():
     regions = superpixels.superpixels(images[0], 6)
     features = regions.max() + 1
     assert 3 <= features <= 6
-    cover = superpixels.mean_colours(images[0], regions)
+    cover = np.float32([0.9, 0.1, 0.3])
     subsets = np.array(list(itertools.product([False, True], repeat=features)))
     covered = np.where(subsets[:, regions][..., None], images[0], cover)
     scores = dict(zip(map(tuple, subsets), forward(model, covered).numpy()[:, 2].astype(float)))
@@ -285,14 +286,32 @@ def test_kernel_shap_is_the_shapley_value_and_sums_to_the_difference():
             before = scores[tuple(present)]
             present[r] = True
             exact[r] += (scores[tuple(present)] - before) / math.factorial(features)
-    shap = attribution.kernel_shap(model, images, 2, segments=6, samples=4000)[0]
+    assert np.abs(exact).max() > 5e-3
+    shap = attribution.kernel_shap(model, images, 2, segments=6, samples=4000, fill=[0.9, 0.1, 0.3])[0]
     values = np.array([shap[regions == r][0] for r in range(features)])
     # By pairs, and with few superpixels, the samples hold nearly every subset in the right share.
     np.testing.assert_allclose(values, exact, atol=0.05 * np.abs(exact).max())
     whole, nothing = scores[(True,) * features], scores[(False,) * features]
     assert values.sum() == pytest.approx(whole - nothing, abs=1e-5)
-    few = attribution.kernel_shap(model, images, 2, segments=6, samples=10)[0]
+    few = attribution.kernel_shap(model, images, 2, segments=6, samples=10, fill=[0.9, 0.1, 0.3])[0]
     assert sum(few[regions == r][0] for r in range(features)) == pytest.approx(whole - nothing, abs=1e-5)
+
+
+def test_kernel_shap_draws_pairs_with_the_sizes_of_the_shapley_kernel(monkeypatch):
+    drawn, scores = [], superpixels.kept_scores
+    monkeypatch.setattr(superpixels, "kept_scores", lambda *args: (drawn.append(args[4]), scores(*args))[1])
+    attribution.kernel_shap(gap_net(), pictures(1), 0, segments=9, samples=3002)
+    (kept,) = drawn
+    features = kept.shape[1]
+    assert len(kept) == 3002 and features >= 6
+    assert kept[0].all() and not kept[1].any()
+    np.testing.assert_array_equal(kept[2:1502], ~kept[1502:])
+    sizes = np.arange(1, features)
+    kernel = 1 / (sizes * (features - sizes))
+    share = np.bincount(kept[2:].sum(axis=1), minlength=features)[1:] / 3000
+    np.testing.assert_allclose(share, kernel / kernel.sum(), atol=5 * 0.4 / 1500**0.5)
+    assert share[0] > 1.3 * share[len(share) // 2]
+    np.testing.assert_allclose(kept.mean(axis=0), 0.5, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", [attribution.lime, attribution.kernel_shap])
@@ -314,7 +333,7 @@ def test_every_model_shape_and_batch_as_singles(name, shape):
     maps = method(model, images, **settings)
     singles = np.concatenate([method(model, image[None], **settings) for image in images])
     np.testing.assert_allclose(maps, singles, atol=2e-5)
-    assert maps.dtype == np.float32 and maps.shape[0] == 3 and maps.ndim == 3 and np.abs(maps).max() > 0
+    assert maps.dtype == np.float32 and maps.shape[0] == 3 and maps.ndim == 3 and np.abs(maps).max() > 5e-3
     top = forward(model, images).numpy().argmax(1)
     np.testing.assert_allclose(maps, method(model, images, top, **settings), atol=2e-5)
 

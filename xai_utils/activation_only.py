@@ -47,19 +47,17 @@ _NOT_GAP = (
 )
 
 
-def score_cam(
-    model: keras.Model, images, target=None, layer: str | None = None, baseline: float = 0.0, relu: bool = True
-) -> np.ndarray:
+def score_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True) -> np.ndarray:
     """Score-CAM: each channel, scaled to 0..1 and enlarged, masks the picture; its weight is the score that is left.
 
-    `alpha = softmax_k(f(x * norm(up A_k)) - f(baseline))`, `ReLU(sum_k alpha_k A_k)`. Dead channels are skipped: their
-    mask is empty and they add nothing to the map (their share of the softmax is counted). Pictures are masked and
-    scored in chunks, so that memory does not grow with the channels.
+    `alpha = softmax_k(f(x * norm(up A_k)))`, `ReLU(sum_k alpha_k A_k)`. The paper subtracts f(baseline) from every f;
+    the softmax drops what all have in common, so it is left out. Dead channels are skipped: their mask is empty and
+    leaves a black picture, which is scored once. Pictures are masked and scored in chunks, so that memory does not grow
+    with the channels.
     Source: Wang et al., "Score-CAM" (CVPRW 2020), equations 4 to 7, with the logit as f.
 
     Args:
         model, images, target, layer: as for `grad_cam`.
-        baseline: pixel value of the picture that the score is compared with.
         relu: keep only evidence for the target.
 
     Returns:
@@ -78,14 +76,11 @@ def score_cam(
     run = compiled(model, _masked_by_channel, function=function)
     parts = [alive[i : i + IMAGES_AT_ONCE] for i in range(0, len(alive), IMAGES_AT_ONCE)]
     kept = np.concatenate([run(batch, norm, indices, tf.constant(part)) for part in parts] or [np.zeros(0)])
-    empty = compiled(model, _scores, function=function)(tf.fill(batch.shape, tf.cast(baseline, batch.dtype)), indices)
-    empty = empty.numpy()
-    # A dead channel leaves a black picture.
-    rise = np.zeros((len(batch), maps.shape[-1]), np.float32)
-    if len(alive) < rise.size:
-        rise += (compiled(model, _scores, function=function)(tf.zeros_like(batch), indices).numpy() - empty)[:, None]
-    rise[tuple(alive.T)] = kept - empty[alive[:, 0]]
-    result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(tf.cast(rise, maps.dtype)))
+    left = np.zeros((len(batch), maps.shape[-1]), np.float32)
+    if len(alive) < left.size:
+        left += compiled(model, _scores, function=function)(tf.zeros_like(batch), indices).numpy()[:, None]
+    left[tuple(alive.T)] = kept
+    result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(tf.cast(left, maps.dtype)))
     return (tf.nn.relu(result) if relu else result).numpy()
 
 

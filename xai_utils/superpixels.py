@@ -32,7 +32,7 @@ def lime(
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
-        segments: superpixels wished for; SLIC may return a few less or more.
+        segments: superpixels wished for; SLIC may return fewer or more.
         samples: covered pictures for each image.
         fill: what covers a superpixel: None is its own mean colour, else as for `occlusion`.
         penalty: of the ridge regression; it pulls the weights towards 0, the less the more samples there are.
@@ -102,7 +102,7 @@ def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
 
     Args:
         image: `(H, W, C)` in any range.
-        segments: regions wished for; SLIC may return a few less or more.
+        segments: regions wished for; SLIC may return fewer or more.
     """
     pixels = np.asarray(image, np.float64)
     pixels = pixels / max(np.abs(pixels).max(), 1e-9)
