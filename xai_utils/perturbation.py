@@ -128,8 +128,9 @@ def check_cover(images: tf.Tensor, fill) -> tf.Tensor:
 
 
 def in_parts(values: np.ndarray, images: int) -> list[np.ndarray]:
-    """Parts of equal length (but for the last), so that TensorFlow traces one or two shapes."""
-    size = max(1, IMAGES_AT_ONCE // images)
+    """Parts of equal length if that can be (else but for the last), so that TensorFlow traces one or two shapes."""
+    most = max(1, IMAGES_AT_ONCE // images)
+    size = math.ceil(len(values) / math.ceil(len(values) / most))
     return [values[i : i + size] for i in range(0, len(values), size)]
 
 
