@@ -134,7 +134,8 @@ def grad_cam_plus_plus(
     """Grad-CAM++: channels weighted by the positive gradients, each place by `alpha = g^2 / (2 g^2 + sum(A) g^3)`.
 
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), equations 9 to 19 with Y = exp(S). The authors' program also
-    divides alpha by its sum over each channel, which the paper does not say: that variant is `rescaled=True`.
+    divides alpha by its sum over each channel, which the paper does not say: that variant is `rescaled=True`. Where
+    g is negative the denominator can come near zero and below, so that single places dominate; so it is in the paper.
 
     Args, Returns, Raises: as `grad_cam`.
     """
