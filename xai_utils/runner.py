@@ -45,6 +45,11 @@ def stop_once(*_) -> None:
     raise KeyboardInterrupt
 
 
+def stopped() -> bool:
+    """Whether `stop_once` was called."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
 def remove_left_over(folder: Path, name: str) -> None:
     """Delete temporary files of runs of this name whose process is gone."""
     for file in [*folder.glob(f".{name}.*.tmp"), *folder.glob(f"failed/.{name}.*.tmp")]:
@@ -77,6 +82,8 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
             error = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0] if str(problem).strip() else ''}"
             with log.open("a") as file:
                 traceback.print_exc(file=file)
+        if stopped():  # cleaning up may have put an error of its own in the place of the interrupt
+            raise KeyboardInterrupt
         error = provenance.without_machine(ANSI.sub("", error)) if error else None
         record = {
             "run": name,
