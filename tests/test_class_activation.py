@@ -326,7 +326,7 @@ def test_a_second_output_is_explained_with_a_callable(name):
         ({"images": np.full((1, 12, 12, 3), np.inf)}, "432 values that are NaN or infinite"),
         ({"images": np.zeros((2, 12, 12, 4))}, r"\(2, 12, 12, 4\), but gap takes \(N, 12, 12, 3\)"),
         ({"target": 5}, "target 5 is out of range: gap has classes 0 to 4"),
-        ({"target": [0, 1]}, "3 indices"),
+        ({"target": [0, 1]}, "3 classes"),
         ({"layer": "featurs"}, "nearest: features"),
         ({"layer": "pool"}, "not maps .* 'features' would do"),
     ],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_utils import applications, data, models
+from xai_utils import applications, attribution, data, models
 from xai_utils.applications import APPLICATIONS, Preprocess
 from xai_utils.backend import keras
 
@@ -42,6 +42,17 @@ def test_pixels_in_logits_out(lite0):
     assert lite0.conv_layer == "top_relu" and lite0.input_size == 224
     assert not lite0.model.trainable_variables
     assert lite0.class_index("Egyptian cat") == lite0.class_index("n02124075") == 285
+
+
+def test_a_target_may_be_a_class_name(lite0):
+    images = lite0.prepare("cat", "hound")
+    by_index = attribution.cam(lite0.model, images, [285, 243])
+    np.testing.assert_array_equal(attribution.cam(lite0.model, images, ["Egyptian cat", "n02108422"]), by_index)
+    tabby = attribution.cam(lite0.model, images, "tabby")
+    np.testing.assert_array_equal(tabby, attribution.cam(lite0.model, images, 281))
+    for bad, told in (("tabbi", "no class is called 'tabbi'; nearest: tabby"), ("crane", "the name of 2 classes")):
+        with pytest.raises(ValueError, match=told):
+            attribution.cam(lite0.model, images, bad)
 
 
 def test_a_damaged_or_missing_weights_file_is_named(tmp_path, monkeypatch):

@@ -6,10 +6,10 @@ Every function has the signature `method(model, images, target=None, **settings)
 import numpy as np
 
 from xai_utils import layers
-from xai_utils.backend import check_images, compiled, keras, tf
+from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.capture import capture
-from xai_utils.class_activation import check_layer
-from xai_utils.targets import check_target, classes, fixed_target, score
+from xai_utils.layers import check_layer
+from xai_utils.targets import check_target, classes, fixed_target, scores
 
 IMAGES_AT_ONCE = 32  # masked pictures in one forward pass of Score-CAM
 
@@ -34,8 +34,8 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
     indices, function = check_target(model, batch, target)
     if function is not None:
         raise ValueError("cam explains classes only: its weights are a class's column of the last Dense layer")
-    layer = check_layer(model, batch, layer)
-    maps, gap = compiled(model, _cam, layer=layer, head=_dense_head(model, layer))(batch, indices)
+    layer = check_layer(model, batch.shape, layer)
+    maps, gap = compiled(model, _cam, layer=layer)(batch, indices)
     if not gap.numpy() < 1e-3:
         raise ValueError(_NOT_GAP.format(model.name, layer))
     return maps.numpy()
@@ -68,18 +68,17 @@ def score_cam(model: keras.Model, images, target=None, layer: str | None = None,
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
-    layer = check_layer(model, batch, layer)
+    layer = check_layer(model, batch.shape, layer)
     maps = compiled(model, _activations, layer=layer)(batch)
     low, high = (limit(maps, axis=(1, 2)) for limit in (tf.reduce_min, tf.reduce_max))
     alive = np.argwhere((high > low).numpy()).astype(np.int32)  # (image, channel), image by image
     norm = tf.math.divide_no_nan(maps - low[:, None, None], (high - low)[:, None, None])
     run = compiled(model, _masked_by_channel, function=function)
-    parts = [alive[i : i + IMAGES_AT_ONCE] for i in range(0, len(alive), IMAGES_AT_ONCE)]
-    kept = np.concatenate([run(batch, norm, indices, tf.constant(part)) for part in parts] or [np.zeros(0)])
+    kept = [run(batch, norm, indices, tf.constant(part)) for part in in_parts(alive, IMAGES_AT_ONCE)]
     left = np.zeros((len(batch), maps.shape[-1]), np.float32)
     if len(alive) < left.size:
-        left += compiled(model, _scores, function=function)(tf.zeros_like(batch), indices).numpy()[:, None]
-    left[tuple(alive.T)] = kept
+        left += compiled(model, scores, function=function)(tf.zeros_like(batch), indices).numpy()[:, None]
+    left[tuple(alive.T)] = np.concatenate(kept or [np.zeros(0)])
     result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(tf.cast(left, maps.dtype)))
     return (tf.nn.relu(result) if relu else result).numpy()
 
@@ -97,7 +96,7 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
     """
     batch = check_images(model, images)
     check_target(model, batch, target)
-    return compiled(model, _eigen_cam, layer=check_layer(model, batch, layer))(batch).numpy()
+    return compiled(model, _eigen_cam, layer=check_layer(model, batch.shape, layer))(batch).numpy()
 
 
 def _eigen_cam(model, images, layer):
@@ -110,26 +109,26 @@ def _eigen_cam(model, images, layer):
     return tf.reshape(first, maps.shape[:3])
 
 
-def _dense_head(model, layer: str) -> str:
-    """Path of the last Dense layer, whose weights CAM reads."""
-    dense = [path for path, each in layers.walk(model) if isinstance(each, keras.layers.Dense)]
+def _dense_head(model, layer: str) -> keras.layers.Dense:
+    """The last Dense layer, whose weights CAM reads."""
+    dense = [each for _, each in layers.walk(model) if isinstance(each, keras.layers.Dense)]
     if not dense:
         raise ValueError(_NOT_GAP.format(model.name, layer))
     return dense[-1]
 
 
-def _cam(model, images, indices, layer, head):
-    """Maps, and how far the largest mean over positions is from its logit, relative to the spread of the logits."""
+def _cam(model, images, indices, layer):
+    """Maps, and the largest distance of their mean over positions from the logit, relative to the spread of logits."""
     with capture(model, [layer]) as activations:
         logits = model(images, training=False)
-    dense, maps = layers.find_layer(model, head), activations[layer]
+    dense, maps = _dense_head(model, layer), activations[layer]
     if dense.kernel.shape != (maps.shape[-1], logits.shape[-1]):
         return maps[..., 0], tf.constant(np.inf)
-    pooled = tf.reduce_mean(maps, axis=(1, 2)) @ dense.kernel
-    pooled = pooled + dense.bias if dense.use_bias else pooled
-    gap = tf.reduce_max(tf.abs(pooled - logits)) / (tf.math.reduce_std(logits) + 1e-12)
-    columns = tf.gather(tf.transpose(dense.kernel), classes(logits, indices))
-    return tf.einsum("nhwk,nk->nhw", maps, columns), gap
+    indices = classes(logits, indices)
+    cams = tf.einsum("nhwk,kn->nhw", maps, tf.gather(dense.kernel, indices, axis=1))
+    mean = tf.reduce_mean(cams, axis=(1, 2)) + (tf.gather(dense.bias, indices) if dense.use_bias else 0)
+    gap = tf.abs(mean - tf.gather(logits, indices, batch_dims=1)) / (tf.math.reduce_std(logits) + 1e-12)
+    return cams, tf.reduce_max(gap)
 
 
 def _activations(model, images, layer):
@@ -138,12 +137,8 @@ def _activations(model, images, layer):
     return activations[layer]
 
 
-def _scores(model, images, indices, function):
-    return score(model(images, training=False), indices, function)
-
-
 def _masked_by_channel(model, images, norm, indices, pairs, function):
     """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
     masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
     masked = tf.gather(images, pairs[:, 0]) * tf.image.resize(masks, images.shape[1:3])
-    return _scores(model, masked, tf.gather(indices, pairs[:, 0]), function)
+    return scores(model, masked, tf.gather(indices, pairs[:, 0]), function)

@@ -5,6 +5,7 @@ notebook.
 """
 
 import contextlib
+import math
 import os
 import weakref
 from collections.abc import Callable, Hashable
@@ -41,7 +42,7 @@ if keras.backend.backend() != "tensorflow":
         f"xai_utils needs Keras on TensorFlow, found {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"
     )
 
-__all__ = ["cached", "check_images", "compiled", "forward", "keras", "tf"]
+__all__ = ["cached", "check_images", "compiled", "forward", "in_parts", "keras", "tf"]
 
 _CACHE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _MOST = 64  # entries kept for one model; every callable target is one of its own
@@ -81,6 +82,12 @@ def _forward(model, images):
     return model(images, training=False)
 
 
+def in_parts(values, most: int) -> list:
+    """Parts of an array or tensor, at most so long; equal, or all but the last: one or two shapes to trace."""
+    size = math.ceil(len(values) / math.ceil(len(values) / max(most, 1))) if len(values) else 1
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
 def check_images(model: keras.Model, images) -> tf.Tensor:
     """Return a batch as a tensor of the model's dtype, or say in one line what is wrong with it.
 
@@ -95,8 +102,9 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
         raise ValueError(f"images has shape {array.shape}: a technique takes a batch; pass image[None]")
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiub":
         raise ValueError(f"images must be numbers of shape (N, H, W, C), not {array.dtype} of shape {array.shape}")
-    if not np.isfinite(array.sum(dtype=np.float64)):  # one fast pass; the bad values are counted only if there are any
-        bad = array.size - np.count_nonzero(np.isfinite(array))
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum()  # one fast pass; values are looked at one by one only if it hints at a bad one
+    if not np.isfinite(total) and (bad := array.size - np.count_nonzero(np.isfinite(array))):
         raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
     batch = tf.cast(array, model.compute_dtype)
     if not model.built:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xai_utils import layers
 from xai_utils.backend import check_images, compiled, keras, tf
 from xai_utils.capture import capture
+from xai_utils.layers import check_layer
 from xai_utils.targets import check_target, score
 
 
@@ -91,7 +91,7 @@ def cams(
         raise ValueError(f"no class activation method is called {unknown[0]!r}; there are {', '.join(CAMS)}")
     batch = check_images(model, images)
     checked = [check_target(model, batch, target) for target in targets]
-    names = tuple(check_layer(model, batch, name) for name in layer_names)
+    names = tuple(check_layer(model, batch.shape, name) for name in layer_names)
     functions = tuple(function for _, function in checked)
     run = compiled(model, _cams, names=names, methods=tuple(methods), relu=relu, functions=functions)
     maps = run(batch, tf.stack([indices for indices, _ in checked]))
@@ -113,7 +113,7 @@ def grad_cam(model: keras.Model, images, target=None, layer: str | None = None, 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
-        target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         layer: name or path of a layer that returns `(N, h, w, K)`; default the last one that computes features.
         relu: keep only evidence for the target; False also shows evidence against it.
 
@@ -171,19 +171,6 @@ def xgrad_cam(model: keras.Model, images, target=None, layer: str | None = None,
     Args, Returns, Raises: as `grad_cam`.
     """
     return _one("xgrad_cam", model, images, target, layer, relu)
-
-
-def check_layer(model, images, layer: str | None) -> str:
-    """The layer to read, checked to have spatial extent."""
-    if layer is None:
-        return layers.default_layer(model, images.shape)
-    found = layers.find_layer(model, layer)
-    shapes = layers.output_shapes(model, images.shape)[0]
-    shape = next((shapes[path] for path, each in layers.walk(model) if each is found and path in shapes), ())
-    if not layers.is_spatial(shape):
-        usable = layers.default_layer(model, images.shape)
-        raise ValueError(f"layer {layer!r} returns {shape}, not maps (N, h, w, channels); {usable!r} would do")
-    return layer
 
 
 def _cams(model, images, indices, names, methods, relu, functions):

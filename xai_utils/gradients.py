@@ -7,8 +7,8 @@ techniques add up the three colour channels; those that only know sizes take the
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from xai_utils.backend import check_images, compiled, keras, tf
-from xai_utils.targets import check_target, fixed_target, score
+from xai_utils.backend import check_images, compiled, in_parts, keras, tf
+from xai_utils.targets import check_target, fixed_target, scores
 
 PASSES_AT_ONCE = 16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
 
@@ -19,7 +19,7 @@ def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
-        target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
     Returns:
         float32 `(N, H, W, C)`, in logits per grey level for a model of pixels in 0..255.
@@ -130,24 +130,18 @@ def integrated_gradients(
     start = _baseline(baseline, batch, seed)
     run = compiled(model, _path_gradient, function=function)
     fractions = tf.constant((np.arange(steps) + 0.5) / steps, batch.dtype)
-    total = sum(run(batch, indices, start, part) for part in _parts(fractions, len(batch)))
+    total = sum(run(batch, indices, start, part) for part in in_parts(fractions, PASSES_AT_ONCE // len(batch)))
     maps = tf.reduce_sum((batch - start) * total / steps, axis=-1)
     if not return_gap:
         return maps.numpy()
-    scores = compiled(model, _scores, function=function)
-    gap = tf.reduce_sum(maps, axis=(1, 2)) - (scores(batch, indices) - scores(start, indices))
+    run = compiled(model, scores, function=function)
+    gap = tf.reduce_sum(maps, axis=(1, 2)) - (run(batch, indices) - run(start, indices))
     return maps.numpy(), gap.numpy()
 
 
 def _checked(model, images, target, fixed=False):
     batch = check_images(model, images)
     return batch, *(fixed_target if fixed else check_target)(model, batch, target)
-
-
-def _parts(values: tf.Tensor, images: int) -> list[tf.Tensor]:
-    """Parts of equal length (but for the last), so that TensorFlow traces one or two shapes."""
-    size = max(1, PASSES_AT_ONCE // images)
-    return [values[i : i + size] for i in range(0, len(values), size)]
 
 
 def _baseline(baseline, batch: tf.Tensor, seed: int) -> tf.Tensor:
@@ -176,7 +170,7 @@ def _noisy_moments(model, images, target, samples, sigma, seed) -> tuple[np.ndar
     batch, indices, function = _checked(model, images, target, fixed=True)
     run = compiled(model, _noisy_sums, function=function)
     settings = tf.constant(sigma, batch.dtype), tf.constant(seed)
-    sums = [run(batch, indices, *settings, part) for part in _parts(tf.range(samples), len(batch))]
+    sums = [run(batch, indices, *settings, part) for part in in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))]
     first, squares = (sum(part) / samples for part in zip(*sums, strict=True))
     variance = tf.nn.relu(squares - first**2) * samples / max(samples - 1, 1)
     return first.numpy(), variance.numpy()
@@ -186,8 +180,8 @@ def _pixel_gradient(model, images, indices, function):
     # Only the images are watched: gradients of weights would cost as much again and are not used.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        scores = score(model(images, training=False), indices, function)
-    gradient = tape.gradient(scores, images)
+        total = scores(model, images, indices, function)
+    gradient = tape.gradient(total, images)
     if gradient is None:
         raise ValueError(f"the score does not depend on the pixels of {model.name} through anything with a gradient")
     return gradient
@@ -224,7 +218,3 @@ def _noisy_sums(model, images, indices, sigma, seed, samples, function):
     noise = tf.map_fn(draw, samples, fn_output_signature=images.dtype)
     gradient = _stacked_gradient(model, images + sigma * noise[:, None], indices, function)
     return tf.reduce_sum(gradient, axis=0), tf.reduce_sum(gradient**2, axis=0)
-
-
-def _scores(model, images, indices, function):
-    return score(model(images, training=False), indices, function)

@@ -23,7 +23,7 @@ def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
         model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other activations keep their
             own gradient.
         images: one batch, any number type, in the model's pixel range.
-        target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
     Returns:
         float32 maps `(N, H, W)`, signed: per pixel the channel of the largest magnitude, in logits per grey level.

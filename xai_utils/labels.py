@@ -4,8 +4,10 @@ import difflib
 import functools
 import json
 import re
+import weakref
 from pathlib import Path
 
+_NAMES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _TABLE = Path(__file__).resolve().parent.parent / "data" / "imagenet_classes.json"
 
 
@@ -49,6 +51,23 @@ def class_index(name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...]
     near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
     nearest = ", ".join(labels[plain.index(each)] for each in near) or "none"
     raise ValueError(f"no class is called {name!r}; nearest: {nearest}")
+
+
+def name_classes(model, names: tuple[str, ...]) -> None:
+    """Remember a model's class names for as long as the model lives, so that a target can be a name."""
+    _NAMES[model] = tuple(names)
+
+
+def model_class(model, name: str | int) -> int:
+    """The index of a class of a model; see `class_index`.
+
+    Raises:
+        ValueError: as `class_index`, and a model whose classes have no names.
+    """
+    if model not in _NAMES:
+        raise ValueError(f"the classes of {model.name} have no names here, so {name!r} means none: give its index")
+    names = _NAMES[model]
+    return class_index(name, names, imagenet_wnids() if names == imagenet_labels() else None)
 
 
 def _plain(name: str) -> str:

@@ -122,6 +122,27 @@ def default_layer(model: keras.Model, shape: tuple) -> str:
     raise ValueError(f"{model.name}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer=")
 
 
+def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
+    """The layer a technique reads: `default_layer` if None, else that name, found and seen to have spatial extent.
+
+    Raises:
+        ValueError: as `find_layer` and `default_layer`; a layer without spatial extent.
+    """
+    return cached(model, ("layer", layer, *shape[1:]), lambda: _check_layer(model, shape, layer))
+
+
+def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
+    if layer is None:
+        return default_layer(model, shape)
+    found = find_layer(model, layer)
+    shapes = output_shapes(model, shape)[0]
+    returned = next((shapes[path] for path, each in walk(model) if each is found and path in shapes), ())
+    if not is_spatial(returned):
+        usable = default_layer(model, shape)
+        raise ValueError(f"layer {layer!r} returns {returned}, not maps (N, h, w, channels); {usable!r} would do")
+    return layer
+
+
 def is_spatial(shape: tuple) -> bool:
     """Whether a shape is a batch of maps, `(N, h, w, channels)` with more than one position."""
     return len(shape) == 4 and (shape[1] or 2) * (shape[2] or 2) > 1

@@ -62,8 +62,7 @@ class Classifier:
 
     def class_index(self, name: str | int) -> int:
         """The index of a class given by name, WordNet id (ImageNet networks) or index; ValueError if there is none."""
-        wnids = labels.imagenet_wnids() if self.labels == labels.imagenet_labels() else None
-        return labels.class_index(name, self.labels, wnids)
+        return labels.model_class(self.model, name)
 
 
 def load_model(
@@ -108,6 +107,7 @@ def load_model(
     if len(names) != classes:
         raise ValueError(f"{label_file or name} has {len(names)} class names, but the model has {classes} classes")
     model.trainable = False
+    labels.name_classes(model, names)
     return Classifier(name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape))
 
 

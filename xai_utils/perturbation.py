@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from xai_utils.backend import check_images, compiled, keras, tf
-from xai_utils.targets import fixed_target, score
+from xai_utils.backend import check_images, compiled, in_parts, keras, tf
+from xai_utils.targets import fixed_target, scores
 
 IMAGES_AT_ONCE = 64  # changed pictures in one forward pass
 
@@ -26,7 +26,7 @@ def occlusion(model: keras.Model, images, target=None, patch: int = 32, stride: 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
-        target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         patch: side of the patch in pixels.
         stride: side of a cell, at most: how far patches are apart.
         fill: what the patch shows: a pixel value, a colour `(C,)`, or pictures `(N, H, W, C)`, blurred ones say.
@@ -49,7 +49,7 @@ def occlusion(model: keras.Model, images, target=None, patch: int = 32, stride: 
     rows, columns = (_starts(extent, patch, stride) for extent in (height, width))
     corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     run = compiled(model, _occluded_scores, function=function, patch=patch)
-    left = [run(batch, indices, cover, tf.constant(part)) for part in in_parts(corners, len(batch))]
+    left = [run(batch, indices, cover, tf.constant(part)) for part in in_parts(corners, IMAGES_AT_ONCE // len(batch))]
     whole = compiled(model, scores, function=function)(batch, indices)
     return (whole[:, None] - tf.concat(left, axis=1)).numpy().reshape(len(batch), len(rows), len(columns))
 
@@ -98,7 +98,7 @@ def rise(
     run = compiled(model, _rise_sums, function=function, grid=grid)
     total = squares = 0.0
     done = 0
-    for part in in_parts(np.arange(masks, dtype=np.int32), len(batch)):
+    for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE // len(batch)):
         one, two = run(batch, indices, tf.constant(keep, batch.dtype), tf.constant(seed), tf.constant(part))
         total, squares, done = total + one, squares + two, done + len(part)
         if tolerance and done > 1 and _settled(total, squares, done, tolerance):
@@ -125,18 +125,6 @@ def check_cover(images: tf.Tensor, fill) -> tf.Tensor:
     if cover.dtype.kind not in "fiub" or cover.shape not in ((), shape[3:], shape) or not np.isfinite(cover).all():
         raise ValueError(f"fill must be finite: a number, a colour {shape[3:]} or pictures {shape}; got {cover!r:.60}")
     return tf.broadcast_to(tf.cast(cover, images.dtype), shape)
-
-
-def in_parts(values: np.ndarray, images: int) -> list[np.ndarray]:
-    """Parts of equal length if that can be (else but for the last), so that TensorFlow traces one or two shapes."""
-    most = max(1, IMAGES_AT_ONCE // images)
-    size = math.ceil(len(values) / math.ceil(len(values) / most))
-    return [values[i : i + size] for i in range(0, len(values), size)]
-
-
-def scores(model, images, indices, function):
-    """Scores `(N,)` of images; for `compiled`."""
-    return score(model(images, training=False), indices, function)
 
 
 def _starts(extent: int, patch: int, stride: int) -> np.ndarray:

@@ -7,9 +7,9 @@ samples in which each superpixel is kept or covered; they differ in which sample
 import numpy as np
 from skimage.segmentation import slic
 
-from xai_utils.backend import check_images, compiled, keras, tf
-from xai_utils.perturbation import check_cover, in_parts, scores
-from xai_utils.targets import fixed_target
+from xai_utils import perturbation
+from xai_utils.backend import check_images, compiled, in_parts, keras, tf
+from xai_utils.targets import fixed_target, scores
 
 
 def lime(
@@ -31,7 +31,7 @@ def lime(
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
-        target: None (top class), class index, N indices, or a callable `outputs -> (N,)`.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         segments: superpixels wished for; SLIC may return fewer or more.
         samples: covered pictures for each image.
         fill: what covers a superpixel: None is its own mean colour, else as for `occlusion`.
@@ -127,14 +127,15 @@ def kept_scores(model: keras.Model, image, cover, regions, kept, index, function
     run = compiled(model, _kept_scores, function=function)
     image, cover = (tf.cast(each, model.compute_dtype) for each in (image, cover))
     regions, index = tf.cast(regions, tf.int32), tf.reshape(tf.cast(index, tf.int32), (1,))
-    return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in in_parts(kept, 1)])
+    parts = in_parts(kept, perturbation.IMAGES_AT_ONCE)
+    return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in parts])
 
 
 def _regression(model, images, target, segments, samples, fill, seed, draw, fit) -> np.ndarray:
     batch = check_images(model, images)
     if segments < 2 or samples < 10:
         raise ValueError(f"at least 2 segments and 10 samples are needed, got {segments} and {samples}")
-    covers = None if fill is None else check_cover(batch, fill).numpy()
+    covers = None if fill is None else perturbation.check_cover(batch, fill).numpy()
     indices, function = fixed_target(model, batch, target)
     maps = []
     for i, image in enumerate(batch.numpy()):

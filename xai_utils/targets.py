@@ -6,6 +6,7 @@ import numpy as np
 
 from xai_utils import layers
 from xai_utils.backend import forward, keras, tf
+from xai_utils.labels import model_class
 
 TOP = -1  # stands for the top class in a tensor of class indices
 
@@ -14,15 +15,15 @@ def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tens
     """Turn a target into class indices and, if it is one, a callable.
 
     Args:
-        target: None (each image's top class), a class index, N indices, or a callable from the model's outputs to
-            scores `(N,)`.
+        target: None (each image's top class); a class index or name; N of them; or a callable from the model's
+            outputs to scores `(N,)`, such as the difference of two classes. Names need a model of `load_model`.
 
     Returns:
         int32 indices `(N,)`, `TOP` where the top class is meant; and the callable or None.
 
     Raises:
-        ValueError: an index out of range, a wrong number of indices, or a model that does not return one
-            `(N, classes)` tensor, without a callable to choose from what it returns.
+        ValueError: an index out of range, an unknown name, a wrong number of either, or a model that does not return
+            one `(N, classes)` tensor, without a callable to choose from what it returns.
     """
     count = int(images.shape[0])
     if callable(target):
@@ -35,8 +36,10 @@ def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tens
     if target is None:
         return tf.fill([count], TOP), None
     indices = np.asarray(target)
+    if indices.dtype.kind == "U" and indices.shape in ((), (count,)):
+        indices = np.reshape([model_class(model, str(name)) for name in indices.flat], indices.shape)
     if indices.dtype.kind not in "iu" or indices.shape not in ((), (count,)):
-        raise ValueError(f"target must be None, an index, {count} indices (one an image) or a callable, not {target!r}")
+        raise ValueError(f"target must be None, a class, {count} classes (one an image) or a callable, not {target!r}")
     if np.any((indices < 0) | (indices >= outputs[1])):
         raise ValueError(f"target {target!r} is out of range: {model.name} has classes 0 to {outputs[1] - 1}")
     return tf.constant(np.broadcast_to(indices, count), tf.int32), None
@@ -63,6 +66,11 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
         shape = getattr(scores, "shape", type(scores).__name__)
         raise ValueError(f"the target callable must return {indices.shape[0]} scores, one for each image; got {shape}")
     return scores
+
+
+def scores(model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
+    """Scores `(N,)` of images, in one pass; for `compiled`. The other arguments are those of `score`."""
+    return score(model(images, training=False), indices, function)
 
 
 def classes(logits, indices: tf.Tensor) -> tf.Tensor:
