@@ -86,7 +86,7 @@ def test_baselines():
     maps = [attribution.integrated_gradients(model, images, 1, baseline="random", seed=seed) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert np.abs(maps[0] - maps[2]).max() > 1e-4
-    with pytest.raises(ValueError, match="no baseline is called 'white'"):
+    with pytest.raises(ValueError, match="no filling is called 'white'"):
         attribution.integrated_gradients(model, images, baseline="white")
     with pytest.raises(ValueError, match="at least 1 step"):
         attribution.integrated_gradients(model, images, steps=0)

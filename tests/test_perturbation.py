@@ -394,7 +394,7 @@ def test_a_constant_shift_of_the_logits_changes_nothing(name):
         ("occlusion", {"patch": 4, "stride": 0}, "stride at least 1, got 4, 0"),
         ("occlusion", {"patch": 4, "fill": np.nan}, "fill must be finite"),
         ("occlusion", {"patch": 4, "fill": np.zeros(4)}, r"a colour \(3,\) or pictures \(3, 12, 12, 3\)"),
-        ("occlusion", {"patch": 4, "fill": "grey"}, "fill must be finite: a number"),
+        ("occlusion", {"patch": 4, "fill": "grey"}, "no filling is called 'grey'; it may be black"),
         ("rise", {"masks": 1}, "masks >= 2"),
         ("rise", {"grid": 0}, "grid 1 to 12"),
         ("rise", {"grid": 13}, "grid 1 to 12"),

@@ -5,10 +5,10 @@ techniques add up the three colour channels; those that only know sizes take the
 """
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import check_target, fixed_target, scores
+from xai_utils.transforms import filling
 
 PASSES_AT_ONCE = 16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
 
@@ -114,7 +114,7 @@ def integrated_gradients(
         model, images, target: as for `pixel_gradient`. The top class is that of the image, all along the path.
         steps: points on the path.
         baseline: `black` (zeros), `mean` (each image's mean colour), `blur` (the image blurred beyond recognition),
-            `random` (uniform noise in the image's range, from `seed`), or an array that broadcasts to the images.
+            `random` (uniform noise in the image's range, from `seed`), a value, a colour or images.
         return_gap: also return the completeness gap.
 
     Returns:
@@ -127,7 +127,7 @@ def integrated_gradients(
     if steps < 1:
         raise ValueError(f"integrated_gradients needs at least 1 step, not {steps}")
     batch, indices, function = _checked(model, images, target, fixed=True)
-    start = _baseline(baseline, batch, seed)
+    start = tf.constant(filling(batch.numpy(), baseline, seed))
     run = compiled(model, _path_gradient, function=function)
     fractions = tf.constant((np.arange(steps) + 0.5) / steps, batch.dtype)
     total = sum(run(batch, indices, start, part) for part in in_parts(fractions, PASSES_AT_ONCE // len(batch)))
@@ -142,25 +142,6 @@ def integrated_gradients(
 def _checked(model, images, target, fixed=False):
     batch = check_images(model, images)
     return batch, *(fixed_target if fixed else check_target)(model, batch, target)
-
-
-def _baseline(baseline, batch: tf.Tensor, seed: int) -> tf.Tensor:
-    """The start of the path, `(N, H, W, C)`."""
-    if not isinstance(baseline, str):
-        return tf.broadcast_to(tf.cast(baseline, batch.dtype), batch.shape)
-    if baseline == "black":
-        return tf.zeros_like(batch)
-    if baseline == "mean":
-        return tf.broadcast_to(tf.reduce_mean(batch, axis=(1, 2), keepdims=True), batch.shape)
-    if baseline == "blur":
-        sigma = max(batch.shape[1:3]) / 10
-        return tf.constant(gaussian_filter(batch.numpy(), (0, sigma, sigma, 0), mode="nearest"))
-    if baseline == "random":
-        # One noise for all images, so that a batch gives what its images give one by one.
-        noise = tf.random.stateless_uniform(batch.shape[1:], (seed, 0), dtype=batch.dtype)
-        low, high = (limit(batch, axis=(1, 2, 3), keepdims=True) for limit in (tf.reduce_min, tf.reduce_max))
-        return low + noise * (high - low)
-    raise ValueError(f"no baseline is called {baseline!r}; it may be black, mean, blur, random or an array")
 
 
 def _noisy_moments(model, images, target, samples, sigma, seed) -> tuple[np.ndarray, np.ndarray]:

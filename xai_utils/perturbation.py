@@ -12,6 +12,7 @@ import numpy as np
 
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import fixed_target, scores
+from xai_utils.transforms import filling
 
 IMAGES_AT_ONCE = 64  # changed pictures in one forward pass
 
@@ -29,7 +30,7 @@ def occlusion(model: keras.Model, images, target=None, patch: int = 32, stride: 
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         patch: side of the patch in pixels.
         stride: side of a cell, at most: how far patches are apart.
-        fill: what the patch shows: a pixel value, a colour `(C,)`, or pictures `(N, H, W, C)`, blurred ones say.
+        fill: what the patch shows: a pixel value, a colour, pictures, or a word; see `transforms.filling`.
 
     Returns:
         float32 maps `(N, h, w)`, one value a patch, signed, in logits: large where covering takes most of the score.
@@ -44,7 +45,7 @@ def occlusion(model: keras.Model, images, target=None, patch: int = 32, stride: 
         raise ValueError(
             f"occlusion: patch must be 1 to {min(height, width)} and stride at least 1, got {patch}, {stride}"
         )
-    cover = check_cover(batch, fill)
+    cover = tf.constant(filling(batch.numpy(), fill))
     indices, function = fixed_target(model, batch, target)
     rows, columns = (_starts(extent, patch, stride) for extent in (height, width))
     corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
@@ -108,23 +109,6 @@ def rise(
     if not return_error:
         return maps
     return maps, _standard_error(total, squares, done).numpy().reshape(shape), done
-
-
-def check_cover(images: tf.Tensor, fill) -> tf.Tensor:
-    """What covers the images, as a tensor of their shape.
-
-    Args:
-        images: `(N, H, W, C)`.
-        fill: a pixel value, a colour `(C,)`, or pictures `(N, H, W, C)`.
-
-    Raises:
-        ValueError: not finite numbers of such a shape.
-    """
-    cover = np.asarray(fill)
-    shape = tuple(images.shape)
-    if cover.dtype.kind not in "fiub" or cover.shape not in ((), shape[3:], shape) or not np.isfinite(cover).all():
-        raise ValueError(f"fill must be finite: a number, a colour {shape[3:]} or pictures {shape}; got {cover!r:.60}")
-    return tf.broadcast_to(tf.cast(cover, images.dtype), shape)
 
 
 def _starts(extent: int, patch: int, stride: int) -> np.ndarray:

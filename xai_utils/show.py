@@ -60,8 +60,9 @@ def figure(fig: Figure, alt: str) -> None:
 
 
 def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge one map `(h, w)` to `(H, W)`, bilinear: it never leaves the range of the map, as bicubic would."""
-    return resize(np.asarray(values, np.float32), size, order=1, mode="edge", anti_aliasing=False)
+    """Enlarge a map `(h, w)` or maps `(N, h, w)` to `size` `(H, W)`, bilinear: within their range, unlike bicubic."""
+    values = np.asarray(values, np.float32)
+    return resize(values, (*values.shape[:-2], *size), order=1, mode="edge", anti_aliasing=False)
 
 
 def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: float | None = None, clip: float = 100.0):

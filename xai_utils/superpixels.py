@@ -10,6 +10,7 @@ from skimage.segmentation import slic
 from xai_utils import perturbation
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import fixed_target, scores
+from xai_utils.transforms import filling
 
 
 def lime(
@@ -135,7 +136,7 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
     batch = check_images(model, images)
     if segments < 2 or samples < 10:
         raise ValueError(f"at least 2 segments and 10 samples are needed, got {segments} and {samples}")
-    covers = None if fill is None else perturbation.check_cover(batch, fill).numpy()
+    covers = None if fill is None else filling(batch.numpy(), fill)
     indices, function = fixed_target(model, batch, target)
     maps = []
     for i, image in enumerate(batch.numpy()):
