@@ -33,15 +33,27 @@ def explain(method: Callable, model: keras.Model, images, target=None) -> np.nda
     return np.concatenate([method(model, part, target) for part in in_parts(images, PICTURES_AT_ONCE // 4)])
 
 
+def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
+    """Classes that count as the same answer about a prepared picture `(H, W, 3)`: its top class first.
+
+    A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as good as the top
+    class, if that is one of them.
+    """
+    top = int(classifier.predict(image[None])[0].argmax())
+    truth = data.PICTURES[name].classes if name in data.PICTURES else ()
+    if classifier.labels != imagenet_labels() or top not in truth:
+        return (top,)
+    return (top, *(index for index in truth if index != top))
+
+
 def answer(classifier, image: np.ndarray, name: str) -> str:
     """What the network says about a prepared picture `(H, W, 3)`, and whether it is right where that is known."""
-    probabilities = classifier.predict(image[None])[0]
-    top = int(probabilities.argmax())
-    text = f"{classifier.name} calls {name} {classifier.labels[top]!r} ({100 * probabilities[top]:.0f} %)"
+    ((label, probability),) = classifier.top(image[None], 1)[0]
+    text = f"{classifier.name} calls {name} {label!r} ({100 * probability:.0f} %)"
     truth = data.PICTURES[name].classes if name in data.PICTURES else ()
     if classifier.labels != imagenet_labels() or not truth:
         return text + "; whether that is right is not known here"
-    if top in truth:
+    if accepted(classifier, image, name)[0] in truth:
         return text + ", which is right"
     right = " or ".join(classifier.labels[i] for i in truth)
     return text + f", which is wrong: it shows {right}. What follows is about the wrong answer"
@@ -164,7 +176,7 @@ class Flip(NamedTuple):
 
 
 def cover_until_flip(
-    model: keras.Model, image, maps, side: int = 24, most: int = 40, fill="black", stride: int = 1, at_once: int = 8
+    model: keras.Model, image, maps, side: int = 24, most: int = 40, fill="black", stride: int = 1, same=(), at_once=8
 ) -> list[Flip]:
     """Cover the brightest places of maps with squares, one after another, until the predicted class changes.
 
@@ -175,6 +187,7 @@ def cover_until_flip(
         side, stride: of the squares; see `brightest_rectangles`.
         most: squares to try at most.
         fill: what squares show; see `transforms.filling`.
+        same: indices of classes that do not count as a change; the top class never does.
         at_once: squares tried before it is asked whether a label has changed: more of them make larger batches.
 
     Returns:
@@ -184,6 +197,7 @@ def cover_until_flip(
         ValueError: as `brightest_rectangles`, `filling` and `check_images`.
     """
     before = int(logits_of(model, image[None])[0].argmax())
+    same = [before, *same]
     orders = [brightest_rectangles(values, side, most, stride) for values in maps]
     found: list[Flip | None] = [None] * len(orders)
     for start in range(0, most, at_once):
@@ -195,8 +209,9 @@ def cover_until_flip(
         classes = logits_of(model, np.concatenate([pictures for pictures, _ in parts.values()])).argmax(axis=1)
         for i, (pictures, covered) in parts.items():
             mine, classes = classes[: len(pictures)], classes[len(pictures) :]
-            if (mine != before).any():
-                last = int(np.argmax(mine != before))
+            fallen = ~np.isin(mine, same)
+            if fallen.any():
+                last = int(np.argmax(fallen))
                 count = start + last + 1
                 found[i] = Flip(count, float(covered[last].mean()), int(mine[last]), orders[i][:count])
     return [flip or _never(image, order, side, before) for flip, order in zip(found, orders)]
