@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from xai_utils import layers
 from xai_utils.backend import keras, tf
 
+ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU, keras.layers.Softmax)
+
 
 @contextlib.contextmanager
 def capture(model: keras.Model, names: Sequence[str], tape: tf.GradientTape | None = None) -> Iterator[dict]:
@@ -50,4 +52,41 @@ def capture(model: keras.Model, names: Sequence[str], tape: tf.GradientTape | No
         yield found
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"layer {missing[0]!r} did not run: {model.name} does not use it between input and output")
+        _did_not_run(model, missing[0])
+
+
+@contextlib.contextmanager
+def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
+    """As `capture`, for one layer, but record what goes into its activation: a ReLU layer's or an `activation=`.
+
+    Raises:
+        ValueError: as `capture`; a layer without an activation.
+    """
+    found: dict = {}
+    layer = layers.find_layer(model, name)
+
+    def noting(function):
+        def noted(inputs, *args, **kwargs):
+            found[name] = inputs
+            return function(inputs, *args, **kwargs)
+
+        return noted
+
+    if isinstance(layer, ACTIVATIONS):
+        with layers.replaced_calls({layer: noting}):
+            yield found
+    elif getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
+        raise ValueError(f"layer {name!r} has no activation, so its output is the code before it: leave it as it is")
+    else:
+        activation = vars(layer)["activation"]
+        vars(layer)["activation"] = noting(activation)  # past Keras' tracking, and back whatever happens
+        try:
+            yield found
+        finally:
+            vars(layer)["activation"] = activation
+    if name not in found:
+        _did_not_run(model, name)
+
+
+def _did_not_run(model, name):
+    raise ValueError(f"layer {name!r} did not run: {model.name} does not use it between input and output")

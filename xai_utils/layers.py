@@ -134,13 +134,22 @@ def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
 def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
     if layer is None:
         return default_layer(model, shape)
-    found = find_layer(model, layer)
-    shapes = output_shapes(model, shape)[0]
-    returned = next((shapes[path] for path, each in walk(model) if each is found and path in shapes), ())
+    returned = layer_shape(model, shape, layer)
     if not is_spatial(returned):
         usable = default_layer(model, shape)
         raise ValueError(f"layer {layer!r} returns {returned}, not maps (N, h, w, channels); {usable!r} would do")
     return layer
+
+
+def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
+    """The shape of what a layer returns, `(None, ...)`, for a batch of a shape; empty if that is not one tensor.
+
+    Raises:
+        ValueError: as `find_layer`.
+    """
+    found = find_layer(model, layer)
+    shapes = output_shapes(model, shape)[0]
+    return next((shapes[path] for path, each in walk(model) if each is found and path in shapes), ())
 
 
 def is_spatial(shape: tuple) -> bool:
