@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import SHAPES, batch, gap_net, nested
 
-from xai_utils import layers
+from xai_utils import efficientnet_lite, layers
 from xai_utils.backend import keras, tf
 from xai_utils.capture import capture
 
@@ -84,3 +84,13 @@ def test_default_layer_is_the_last_that_computes_features():
     flat = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="give layer="):
         layers.default_layer(flat, (None, 4, 4, 3))
+
+
+def test_stages_are_the_ends_of_blocks_and_the_last_code():
+    lite = efficientnet_lite.build("efficientnet_lite0", 64)
+    expected = ["block1a_project_bn", "block2b_add", "block3b_add", "block4c_add", "block5c_add", "block6d_add",
+                "block7a_project_bn", "avg_pool"]  # fmt: skip
+    assert layers.stages(lite, (1, 64, 64, 3)) == expected
+    vgg = keras.applications.VGG19(weights=None, input_shape=(64, 64, 3))
+    assert layers.stages(vgg, (1, 64, 64, 3)) == [*(f"block{i}_pool" for i in range(1, 6)), "fc2"]
+    assert layers.stages(gap_net(), (1, 12, 12, 3)) == ["early", "features", "pool"]

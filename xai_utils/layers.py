@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import functools
+import re
 from collections.abc import Iterator
 
 from xai_utils.backend import cached, keras, tf
@@ -150,6 +151,21 @@ def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
     found = find_layer(model, layer)
     shapes = output_shapes(model, shape)[0]
     return next((shapes[path] for path, each in walk(model) if each is found and path in shapes), ())
+
+
+def stages(model: keras.Model, shape: tuple) -> list[str]:
+    """Where to cut a network, shallow to deep: the last layer of each block, and the last code before the logits.
+
+    Blocks are told by the names of their layers (`block3b_add`, `conv4_block6_out`); a network whose names do not tell
+    is cut after the last layer of each resolution.
+    """
+    shapes = {path: extent for path, extent in output_shapes(model, shape)[0].items() if len(extent) in (2, 4)}
+    flat = [path for path, extent in shapes.items() if len(extent) == 2][:-1]
+    spatial = {path: extent for path, extent in shapes.items() if is_spatial(extent)}
+    blocks = {match[0]: path for path in spatial if (match := re.search(r"(block|conv|stage)_?\d+", path))}
+    if len(blocks) < 3:
+        blocks = {extent[1:3]: path for path, extent in spatial.items()}
+    return [*blocks.values(), *flat[-1:]]
 
 
 def is_spatial(shape: tuple) -> bool:

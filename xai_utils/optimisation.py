@@ -132,7 +132,7 @@ def optimise(
                 break
             if number == 0 and not np.all(slope):
                 flat = int(np.argmin(slope))
-                raise ValueError(f"the loss of picture {flat} has no gradient at the noise it starts from (dead units?)")
+                raise ValueError(f"the loss of picture {flat} has no gradient at the noise it starts from: dead units?")
             state = after
             losses.append(loss)
             if number in (0, steps) or (every and number % every == 0):

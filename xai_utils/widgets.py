@@ -35,6 +35,30 @@ def stepper(frames, labels, alts=None, title="step", value=0):
     display(live | plain, raw=True)
 
 
+def progress(title="loss"):
+    """A bar for a long computation: a function to call as `(step, steps, losses)`, which draws step and mean loss.
+
+    It shows itself at the first call and is drawn anew at most a hundred times; at the end a line of text is left.
+    """
+    from IPython.display import display
+
+    shown = None
+
+    def update(step, steps, losses):
+        nonlocal shown
+        if step % max(steps // 100, 1) and step != steps:
+            return
+        text = f"step {step} of {steps}, {title} {sum(losses) / len(losses):.3g}"
+        bar = "" if step == steps else f'<progress max="{steps}" value="{step}"></progress> '
+        bundle = {"text/plain": text, "text/html": f"<div>{bar}{escape(text)}</div>"}
+        if shown is None:
+            shown = display(bundle, raw=True, display_id=True)
+        else:
+            shown.update(bundle, raw=True)
+
+    return update
+
+
 def _html(frames, labels, alts, title, value):
     images = [
         f'<img src="data:image/png;base64,{b64encode(frame).decode()}" alt="{escape(alt)}" '
