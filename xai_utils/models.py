@@ -1,4 +1,4 @@
-"""Image classifiers that take pixels and return logits.
+"""Image classifiers that take pixels and return logits, and the embedded object detector.
 
 Every network's own normalisation is part of its graph, so that attribution, perturbation, attack and inversion all work
 in one space: float32 RGB pixels in 0..255. Probabilities are `softmax(logits)`, taken where they are shown.
@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from xai_utils import data, efficientnet_lite, labels, layers
+from xai_utils import data, efficientnet_lite, labels, layers, ssd_mobilenet
 from xai_utils.applications import APPLICATIONS, PREPROCESSING, Preprocess, load_application
 from xai_utils.backend import check_images, forward, keras, tf
+from xai_utils.detection import Detector
 
 EMBEDDED = {
     "efficientnet_lite0": "4b19272d63962130c76ca540114ce520495dd214cc78cfb12fc49c72dd7f211d",
     "efficientnet_lite2": "133a77959aacbec80a1e5d6b798fb216623abd6418960508a1383e9c5a474142",
+    "ssd_mobilenet_v2": "2d194bed55aaf9e1218268471d235ef09e7d7bdfa7fe9f4aecd81fd8e15af0f9",
 }
+DETECTOR = "ssd_mobilenet_v2"
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,13 @@ class Classifier:
 
 def load_model(
     name_or_path: str = "efficientnet_lite0", *, weights=None, preprocessing=None, label_file=None
-) -> Classifier:
-    """Load a classifier: pixels in, logits out.
+) -> Classifier | Detector:
+    """Load a classifier, pixels in, logits out; or the detector, pixels in, boxes and logits out.
 
     Args:
         name_or_path: `efficientnet_lite0` or `efficientnet_lite2` (embedded, work offline), an ImageNet network of
-            `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), or a path to your own `.keras` or `.h5`.
+            `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), or a path to your own `.keras` or `.h5`;
+            `ssd_mobilenet_v2` for the object detector (embedded).
         weights: for a network of `keras.applications`, a weights file to read. Without it they come from
             `data/models/`, then from Keras' cache, then by download.
         preprocessing: for your own model, what its input is: one of `PREPROCESSING` (see `Preprocess`).
@@ -80,7 +84,7 @@ def load_model(
             ImageNet's 1000. Without it the classes are called `class 0`, `class 1`, ...
 
     Returns:
-        A `Classifier` whose model is frozen (`trainable = False`).
+        A `Classifier`, or a `detection.Detector`, whose model is frozen (`trainable = False`).
 
     Raises:
         ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
@@ -94,8 +98,11 @@ def load_model(
         raise ValueError(f"weights= goes with a network of keras.applications, such as 'vgg19', not with {name!r}")
     if own:
         model, names = _load_own(Path(name).expanduser(), preprocessing), _own_labels(label_file)
+    elif name == DETECTOR:
+        model, anchors = _load_embedded(name, ssd_mobilenet.build())
+        return Detector(name, model, labels.coco_labels(), anchors, tuple(ssd_mobilenet.LEVELS))
     elif name in EMBEDDED:
-        model, names = _load_embedded(name), labels.imagenet_labels()
+        (model, _), names = _load_embedded(name, efficientnet_lite.build(name)), labels.imagenet_labels()
     elif name in APPLICATIONS:
         model, names = load_application(name, weights), labels.imagenet_labels()
     else:
@@ -111,7 +118,8 @@ def load_model(
     return Classifier(name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape))
 
 
-def _load_embedded(name: str) -> keras.Model:
+def _load_embedded(name: str, model: keras.Model) -> tuple[keras.Model, np.ndarray | None]:
+    """The model, frozen, with its weights of `data/models/`, and the anchors if it is a detector."""
     path = data.MODELS_FOLDER / f"{name}.npz"
     if not path.is_file():
         raise FileNotFoundError(
@@ -121,12 +129,13 @@ def _load_embedded(name: str) -> keras.Model:
         raise ValueError(
             f"data/models/{path.name} is damaged (its sha256 differs): `git checkout data/models` restores it"
         )
-    model = efficientnet_lite.build(name)
     with np.load(path, allow_pickle=False) as arrays:
         for layer in model.layers:
             if layer.weights:
                 layer.set_weights([arrays[f"{layer.name}/{w.name}"].astype(np.float32) for w in layer.weights])
-    return model
+        anchors = arrays.get("anchors")
+    model.trainable = False
+    return model, anchors
 
 
 def _own_labels(label_file) -> tuple[str, ...] | None:
