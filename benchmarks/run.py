@@ -20,8 +20,9 @@ import numpy as np
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.saliency import Saliency
 
-from xai_utils import attribution, efficientnet_lite, provenance, publish, show
+from xai_utils import attribution, efficientnet_lite, models, provenance, publish, show
 from xai_utils.backend import forward, keras
+from xai_utils.d_rise import IMAGES_AT_ONCE, d_rise
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 SAMPLES, MASKS = 4, 8  # of SmoothGrad and integrated gradients; of RISE
@@ -95,7 +96,7 @@ def ratios(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) ->
 
 
 def _forward(model, images):
-    return forward(model, images).numpy()
+    return keras.tree.map_structure(np.asarray, forward(model, images))
 
 
 def _seconds(call) -> float:
@@ -128,9 +129,12 @@ def compare(name: str, batch: int, rounds: int) -> list[tuple]:
     """Rows (technique, ratio, passes, ratio per pass, bound, kept?) of one network; prints them as they come."""
     model = build(name)
     images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
-    chosen = techniques(model, images)
+    return measure(model, images, techniques(model, images), rounds)
+
+
+def measure(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> list[tuple]:
     base, found = ratios(model, images, chosen, rounds)
-    print(f"\n{name}, batch {batch}, 224 px: one forward pass takes {base:.3f} s")
+    print(f"\n{model.name}, batch {len(images)}, {images.shape[1]} px: one forward pass takes {base:.3f} s")
     rows = []
     for technique, (_, passes, bound) in chosen.items():
         # Score-CAM explains one image of the batch; its passes are counted in batches.
@@ -140,6 +144,15 @@ def compare(name: str, batch: int, rounds: int) -> list[tuple]:
         limit = "" if bound is None else f"<= {bound:.2f}"
         print(f"  {technique:<34} {found[technique]:8.2f} {passes:8.1f} {each:8.3f} {limit:>8} {verdict}")
     return rows
+
+
+def compare_detector(masks: int, rounds: int) -> list[tuple]:
+    """The same rows for D-RISE on a photo; passes are counted in batches."""
+    detector = models.load_model(models.DETECTOR)
+    image = detector.prepare("coffee")[0]
+    call = partial(d_rise, detector, image, detector.find(image), masks)
+    chosen = {f"D-RISE, {masks} masks": (call, masks / IMAGES_AT_ONCE, 1.05)}
+    return measure(detector.model, np.repeat(image[None], IMAGES_AT_ONCE, axis=0), chosen, rounds)
 
 
 def growth(rounds: int) -> list[tuple]:
@@ -225,6 +238,7 @@ def main() -> None:
     print("peak memory")
     results = {"memory": memory(options.quick)}
     results["techniques"] = {name: compare(name, batch, rounds) for name in ("vgg19", "efficientnet_lite0")}
+    results["techniques"][models.DETECTOR] = compare_detector(64 if options.quick else 512, rounds)
     print("\nhow time grows, efficientnet_lite0")
     results["growth"] = growth(rounds)
     page(results)

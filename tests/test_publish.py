@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import ipywidgets
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
@@ -442,6 +443,19 @@ def test_stepper_html_shows_one_frame_without_any_script(monkeypatch):
     assert slider.parent.name == "label" and "<i>layer</i>" in slider.parent.get_text()
     assert bundle["text/plain"] == '<i>layer</i>: 1, <b>2</b>, "3"'
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_a_drop_down_list_chooses_live_and_a_slider_in_the_report(monkeypatch):
+    boxes = []
+    real = ipywidgets.VBox
+    monkeypatch.setattr(ipywidgets, "VBox", lambda children: boxes.append(real(children)) or boxes[-1])
+    frames = [png("red"), png("green"), png("blue")]
+    bundle = displayed(monkeypatch, widgets.stepper, frames, ["dog", "bird", "bird"], title="box", dropdown=True)
+    assert soup(bundle["text/html"]).input["type"] == "range"
+    choice, image = boxes[0].children
+    assert [label for label, _ in choice.options] == ["dog", "bird", "bird"] and image.value == frames[0]
+    choice.value = 2
+    assert image.value == frames[2] and image.tooltip == "bird"
 
 
 def test_stepper_of_one_frame_needs_no_slider(monkeypatch):

@@ -89,8 +89,7 @@ class Detector:
         if len(shape) == 4 and shape[1:3] != (self.input_size, self.input_size):
             images = self.prepare(*np.asarray(images))
         batch = check_images(self.model, images)
-        boxes, probabilities, objectness = compiled(self.model, _proposals)(batch, tf.constant(self.anchors))
-        return in_pixels(boxes, shape[1:3]), probabilities, objectness
+        return compiled(self.model, all_boxes, size=shape[1:3])(batch, tf.constant(self.anchors))
 
     def detect(self, images, threshold: float = 0.5, overlap: float = 0.5) -> list[list[Detection]]:
         """The boxes of each picture, likeliest first, after non-maximum suppression class by class.
@@ -250,8 +249,9 @@ def squeeze(image: np.ndarray, size: int) -> np.ndarray:
     return tf.image.resize(image, (size, size)).numpy()
 
 
-def _proposals(model, images, anchors):
+def all_boxes(model, images, anchors, size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What `Detector.proposals` returns; images have the model's size, boxes are in pixels of pictures of `size`."""
     outputs = model(images, training=False)
     probabilities = tf.sigmoid(outputs["logits"])
-    return decode(outputs["boxes"], anchors), probabilities[:, :, 1:], 1 - probabilities[:, :, 0]
-
+    boxes = in_pixels(decode(outputs["boxes"], anchors), size)
+    return boxes, probabilities[:, :, 1:], 1 - probabilities[:, :, 0]

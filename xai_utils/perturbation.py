@@ -108,7 +108,7 @@ def rise(
     maps = (total / done).numpy().reshape(shape)
     if not return_error:
         return maps
-    return maps, _standard_error(total, squares, done).numpy().reshape(shape), done
+    return maps, standard_error(total, squares, done).numpy().reshape(shape), done
 
 
 def _starts(extent: int, patch: int, stride: int) -> np.ndarray:
@@ -164,11 +164,11 @@ def _rise_sums(model, images, indices, keep, seed, numbers, grid, function):
     return left @ flat, left**2 @ flat**2
 
 
-def _standard_error(total, squares, done: int):
+def standard_error(total, squares, done: int):
     return tf.sqrt(tf.nn.relu(squares / done - (total / done) ** 2) / (done - 1))
 
 
 def _settled(total, squares, done: int, tolerance: float) -> bool:
-    error = tf.reduce_mean(_standard_error(total, squares, done), axis=1)
+    error = tf.reduce_mean(standard_error(total, squares, done), axis=1)
     extent = (tf.reduce_max(total, axis=1) - tf.reduce_min(total, axis=1)) / done
     return bool(tf.reduce_all(error < tolerance * extent))

@@ -13,17 +13,22 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from skimage.transform import resize
 
 from xai_utils.widgets import progress, stepper
 
-__all__ = ["Tile", "figure", "heat_map", "panel", "png", "progress", "resize_map", "stepper",
+__all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "panel", "png", "progress", "resize_map", "stepper",
            "subplots", "tiles", "top_text"]  # fmt: skip
 
 DPI = 120  # drawn finely, shown at four fifths, so that it stays sharp when magnified or projected
 STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
          "axes.spines.top": False, "axes.spines.right": False, "savefig.facecolor": "white"}  # fmt: skip
 CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too.
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
 
 def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float = 2.8, **settings):
@@ -96,8 +101,34 @@ def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: fl
 
 
 @dataclass(frozen=True)
+class Box:
+    """A box to draw: `(x_min, y_min, x_max, y_max)` in pixels of what it is drawn on, its text and its colour."""
+
+    box: tuple[float, float, float, float]
+    label: str = ""
+    colour: str = COLOURS[0]
+
+
+def boxes(detections: Sequence) -> list[Box]:
+    """Detections as boxes to draw, each in a colour of its own that it keeps in every figure (seven, then again)."""
+    return [Box(each.box, str(each), COLOURS[i % len(COLOURS)]) for i, each in enumerate(detections)]
+
+
+def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
+    """Draw boxes with their labels over a picture; a dark rim keeps them visible on every colour."""
+    for each in drawn:
+        left, top, right, bottom = each.box
+        rim = [withStroke(linewidth=4.5, foreground="black")]
+        ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=each.colour,
+                               linewidth=2.5, path_effects=rim))  # fmt: skip
+        if each.label:
+            ax.annotate(each.label, (left, top), (3, -3), textcoords="offset points", va="top", fontsize=10,
+                        color="black", bbox={"facecolor": each.colour, "edgecolor": "black", "pad": 1.5})  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Tile:
-    """One place in `tiles`: a picture, a map, or a map over a picture."""
+    """One place in `tiles`: a picture, a map, or a map over a picture; boxes are in the picture's pixels."""
 
     image: np.ndarray | None = None  # (H, W, 3) in 0..255
     values: np.ndarray | None = None  # raw map (h, w)
@@ -105,6 +136,7 @@ class Tile:
     unit: str = ""
     limit: float | None = None
     clip: float = 100.0
+    boxes: Sequence[Box] = ()
 
 
 def tiles(rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9) -> Figure:
@@ -119,6 +151,7 @@ def tiles(rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width:
                 heat_map(ax, tile.values, tile.image, tile.unit, tile.limit, tile.clip)
             elif tile.image is not None:
                 ax.imshow(np.clip(tile.image, 0, 255).astype(np.uint8))
+            draw_boxes(ax, tile.boxes)
             ax.set_title(tile.title)
     for title, ax in zip(row_titles, axes[:, 0], strict=False):
         ax.text(-0.06, 0.5, title, transform=ax.transAxes, rotation=90, va="center", ha="right", fontsize=12)

@@ -6,11 +6,12 @@ from html import escape
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def stepper(frames, labels, alts=None, title="step", value=0):
+def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     """Show pictures one at a time, chosen with a slider (mouse, touch or arrow keys).
 
     frames: list of PNG bytes; labels: one short text a frame; alts: one description a frame (default: the labels);
-    title: what the slider steps through; value: index of the frame shown first.
+    title: what the slider steps through; value: index of the frame shown first; dropdown: in Jupyter choose from a
+    list of the labels instead, for frames without an order.
 
     Displays one output: a live widget for Jupyter and, in the same bundle, HTML for the report. The HTML holds no
     script: the report's own page script moves the slider, and without any script the first frame is still there.
@@ -30,7 +31,7 @@ def stepper(frames, labels, alts=None, title="step", value=0):
     if not 0 <= value < len(frames):
         raise ValueError(f"stepper: value {value} is not a frame index, 0 to {len(frames) - 1}")
 
-    live = _live(frames, labels, alts, title, value) if len(frames) > 1 else {}
+    live = (_choice if dropdown else _live)(frames, labels, alts, title, value) if len(frames) > 1 else {}
     plain = {"text/plain": f"{title}: {', '.join(labels)}", "text/html": _html(frames, labels, alts, title, value)}
     display(live | plain, raw=True)
 
@@ -78,10 +79,10 @@ def _live(frames, labels, alts, title, value):
     import ipywidgets
 
     last = len(frames) - 1
+    image = _image(frames, alts, value)
     slider = ipywidgets.IntSlider(value, 0, last, description=title, readout=False, continuous_update=True,
                                   style={"description_width": "initial"})
     play = ipywidgets.Play(value=value, min=0, max=last, interval=600, show_repeat=False)
-    image = ipywidgets.Image(value=frames[value], format="png", tooltip=alts[value], layout={"max_width": "100%"})
     label = ipywidgets.Label(labels[value])
 
     def show(change):
@@ -90,3 +91,25 @@ def _live(frames, labels, alts, title, value):
     slider.observe(show, "value")
     ipywidgets.jslink((play, "value"), (slider, "value"))
     return ipywidgets.VBox([image, ipywidgets.HBox([play, slider, label])])._repr_mimebundle_()
+
+
+def _choice(frames, labels, alts, title, value):
+    """As `_live`, with a drop-down list; labels may repeat."""
+    import ipywidgets
+
+    image = _image(frames, alts, value)
+    options = [(label, index) for index, label in enumerate(labels)]
+    choice = ipywidgets.Dropdown(options=options, value=value, description=title,
+                                 style={"description_width": "initial"})
+
+    def show(change):
+        image.value, image.tooltip = frames[change.new], alts[change.new]
+
+    choice.observe(show, "value")
+    return ipywidgets.VBox([choice, image])._repr_mimebundle_()
+
+
+def _image(frames, alts, value):
+    import ipywidgets
+
+    return ipywidgets.Image(value=frames[value], format="png", tooltip=alts[value], layout={"max_width": "100%"})
