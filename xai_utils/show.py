@@ -19,8 +19,8 @@ from skimage.transform import resize
 
 from xai_utils.widgets import progress, stepper
 
-__all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "panel", "png", "progress", "resize_map", "stepper",
-           "subplots", "tiles", "top_text"]  # fmt: skip
+__all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "panel", "png", "progress",
+           "resize_map", "stepper", "subplots", "tiles", "top_text"]  # fmt: skip
 
 DPI = 120  # drawn finely, shown at four fifths, so that it stays sharp when magnified or projected
 STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
