@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -20,12 +21,14 @@ import numpy as np
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.saliency import Saliency
 
-from xai_utils import attribution, efficientnet_lite, models, provenance, publish, show
-from xai_utils.backend import forward, keras
+from xai_utils import attribution, efficientnet_lite, layers, models, provenance, publish, show, synthesis
+from xai_utils.backend import forward, keras, tf
+from xai_utils.capture import capture
 from xai_utils.d_rise import IMAGES_AT_ONCE, d_rise
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 SAMPLES, MASKS = 4, 8  # of SmoothGrad and integrated gradients; of RISE
+STEPS, STEP_BOUND = 8, 1.15  # of an inversion that is timed; one of them over a forward and input-gradient pass
 AT_LEAST, MOST_ROUNDS = 4.0, 25  # seconds a technique is timed for, within so many rounds
 FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
 
@@ -155,6 +158,51 @@ def compare_detector(masks: int, rounds: int) -> list[tuple]:
     return measure(detector.model, np.repeat(image[None], IMAGES_AT_ONCE, axis=0), chosen, rounds)
 
 
+def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
+    """Rows (network, layer, settings, ratio, bound, kept?): a step of an inversion over forward and input gradient.
+
+    Both run the network up to the layer, forward and back to the pixels; what a step adds is what makes it dearer.
+    """
+    model = build(name)
+    images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
+    stages = layers.stages(model, images.shape)
+    rows = []
+    for layer in (stages[len(stages) // 2], stages[-1]):
+        bare = partial(tf.function(partial(_gradient_of_code, model, layer), autograph=False), tf.constant(images))
+        for label, settings in (("Fourier, jitter", {"jitter": 4}), ("pixels", {"parameterisation": "pixels"})):
+            invert = partial(synthesis.invert, model, images, layer, steps=STEPS, settle=0, **settings)
+            _step_ratios(invert, bare)  # compiles
+            found = [ratio for _ in range(max(rounds, 2)) for ratio in _step_ratios(invert, bare)]
+            ratio = statistics.median(found)
+            verdict = "kept" if ratio <= STEP_BOUND else "MISSED"
+            rows.append((name, layer, label, ratio, STEP_BOUND, verdict))
+            print("  {} at {}, {}: {:.3f} <= {:.2f} {}".format(*rows[-1]))
+    return rows
+
+
+def _step_ratios(invert, bare) -> list[float]:
+    """Time of each step over that of the bare pass just after it; `invert` reports after each step."""
+    marks = []
+
+    def pause(*_):
+        begun = time.perf_counter()
+        bare().numpy()
+        marks.append((begun, time.perf_counter()))
+
+    invert(progress=pause)
+    inner = marks[:-1]  # the last step also keeps a frame
+    return [(after[0] - before[1]) / (after[1] - after[0]) for before, after in pairwise(inner)]
+
+
+def _gradient_of_code(model, layer, images):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        with capture(model, [layer]) as found:
+            model(images, training=False)
+        loss = tf.reduce_sum(found[layer] ** 2)
+    return tape.gradient(loss, images)
+
+
 def growth(rounds: int) -> list[tuple]:
     """Rows (batch, size, forward seconds an image, Grad-CAM, saliency) for Lite0."""
     rows = []
@@ -194,6 +242,9 @@ def page(results: dict) -> None:
         shown = [(t, f"{r:.2f}", f"{p:.1f}", f"{e:.3f}", b or "", v) for t, r, p, e, b, v in rows]
         cells.append(_table(name, ("technique", "time", "passes", "per pass", "at most", ""), shown))
         cells.append(_bars(name, rows))
+    shown = [(n, cut, label, f"{r:.3f}", b, v) for n, cut, label, r, b, v in results["steps"]]
+    head = ("network", "layer", "settings", "time of a step / pass", "at most", "")
+    cells.append(_table("One optimisation step", head, shown))
     shown = [(b, s, f"{1000 * f:.1f}", f"{g:.2f}", f"{c:.2f}") for b, s, f, g, c in results["growth"]]
     cells.append(_table("How time grows (Lite0)", ("batch", "pixels", "ms an image", "Grad-CAM", "saliency"), shown))
     shown = [(n, t, p, f"{m:.0f}") for n, t, p, m in results["memory"]]
@@ -239,6 +290,9 @@ def main() -> None:
     results = {"memory": memory(options.quick)}
     results["techniques"] = {name: compare(name, batch, rounds) for name in ("vgg19", "efficientnet_lite0")}
     results["techniques"][models.DETECTOR] = compare_detector(64 if options.quick else 512, rounds)
+    print("\none optimisation step over a forward and input-gradient pass")
+    sizes = {"vgg19": 1, "efficientnet_lite0": batch}  # VGG19 takes seconds a picture
+    results["steps"] = [row for name, size in sizes.items() for row in optimisation_step(name, size, rounds)]
     print("\nhow time grows, efficientnet_lite0")
     results["growth"] = growth(rounds)
     page(results)

@@ -15,7 +15,8 @@ from xai_utils import image_priors as priors
 from xai_utils.backend import compiled, keras, tf
 
 RATES = {"adam": 0.05, "sgd": 1.0}  # optimisers and their default learning rates
-MOMENTUM, SECOND, TINY = 0.9, 0.999, 1e-8  # decay of Adam's two running means, and what keeps it from dividing by 0
+MOMENTUM, SECOND = 0.9, 0.999  # decay of the running sums of the gradient and, for Adam, of its square
+TINY = 1e-20  # keeps Adam from dividing by 0
 SETTLING = 0.1  # learning rate of the last steps, over that of the others
 
 
@@ -41,7 +42,7 @@ class State(NamedTuple):
     """What one step hands to the next, as tensors."""
 
     values: tf.Tensor  # parameters of the pictures
-    first: tf.Tensor  # running mean of the gradient
+    first: tf.Tensor  # running sum of the gradient
     second: tf.Tensor  # and of its square
     best: tf.Tensor  # pictures (N, H, W, C)
     least: tf.Tensor  # and their objectives (N,)
@@ -158,7 +159,8 @@ def step(
         amounts: jitter, scale, rotate; moves: which movement they need, `warp`, `jitter` or none.
 
     Returns:
-        The next `State`; losses `(N,)`; largest gradient of each loss `(N,)`; the pictures `(N, H, W, C)`.
+        The next `State`; losses `(N,)`; at the first step the largest gradient of each loss, later ones, `(N,)`; the
+        pictures `(N, H, W, C)`.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state.values)
@@ -180,19 +182,19 @@ def step(
     gradient, at_network = tape.gradient(total, (state.values, moved))
     if at_network is None:
         raise ValueError(f"{model.name}: the loss does not depend on the pixels through anything with a gradient")
-    slope = tf.reduce_max(tf.abs(at_network), axis=(1, 2, 3))
+    slope = tf.cond(number == 0, lambda: tf.reduce_max(tf.abs(at_network), (1, 2, 3)), lambda: tf.ones_like(total))
     better = total < state.least
-    best = tf.where(better[:, None, None, None], images, state.best)
+    best = tf.raw_ops.Select(condition=better, x=images, y=state.best)  # tf.where is slow at this
     least = tf.where(better, total, state.least)
     values, first, second = UPDATES[optimiser](state, gradient, age_and_rate[0], age_and_rate[1], np.prod(shape))
     return State(priors.project(parameterisation, values), first, second, best, least), losses, slope, images
 
 
 def _adam(state, gradient, age, rate, _size):
-    first = MOMENTUM * state.first + (1 - MOMENTUM) * gradient
-    second = SECOND * state.second + (1 - SECOND) * gradient**2
-    fair = tf.sqrt(1 - SECOND ** (age + 1)) / (1 - MOMENTUM ** (age + 1))
-    return state.values - rate * fair * first / (tf.sqrt(second) + TINY), first, second
+    # Running sums in place of means, put right in the rate: fewer passes over the parameters.
+    first, second = MOMENTUM * state.first + gradient, SECOND * state.second + gradient**2
+    fair = tf.sqrt((1 - SECOND ** (age + 1)) / (1 - SECOND)) * (1 - MOMENTUM) / (1 - MOMENTUM ** (age + 1))
+    return state.values - (rate * fair) * (first * tf.math.rsqrt(second + TINY)), first, second
 
 
 def _sgd(state, gradient, _age, rate, size):
