@@ -116,14 +116,16 @@ def boxes(detections: Sequence) -> list[Box]:
 
 def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
     """Draw boxes with their labels over a picture; a dark rim keeps them visible on every colour."""
-    for each in drawn:
+    for number, each in enumerate(drawn):
         left, top, right, bottom = each.box
+        below = number % 2  # every second label at the lower edge, so that boxes that begin together show both
         rim = [withStroke(linewidth=4.5, foreground="black")]
         ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=each.colour,
                                linewidth=2.5, path_effects=rim))  # fmt: skip
         if each.label:
-            ax.annotate(each.label, (left, top), (3, -3), textcoords="offset points", va="top", fontsize=10,
-                        color="black", bbox={"facecolor": each.colour, "edgecolor": "black", "pad": 1.5})  # fmt: skip
+            ax.annotate(each.label, (left, bottom if below else top), (3, 3 if below else -3), fontsize=10,
+                        textcoords="offset points", va="bottom" if below else "top", color="black",
+                        bbox={"facecolor": each.colour, "edgecolor": "black", "pad": 1.5})  # fmt: skip
 
 
 @dataclass(frozen=True)
