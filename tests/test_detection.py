@@ -247,17 +247,20 @@ def test_d_rise_equals_a_slow_loop_over_its_formula(patchy):
     found = [patchy.best(image, "a"), patchy.best(image, "b")]
     maps, errors = d_rise(patchy, image, found, 40, grid=4, keep=0.3, seed=7, return_error=True)
     masks = rise_masks(tf.range(40), (SIZE, SIZE), 4, 0.3, 7).numpy()
-    for aimed, map_, error in zip(found, maps, errors):
-        terms = []
+    calm = d_rise(patchy, image, found, 40, grid=4, keep=0.3, seed=7, centred=True, return_error=True)
+    for aimed, plain, centred in zip(found, zip(maps, errors), zip(*calm)):
+        weights = []
         for mask in masks:
             places, classes, sure = (part[0].numpy() for part in patchy.proposals((image * mask[..., None])[None]))
             alike = []
             for place, vector, objectness in zip(places, classes, sure):
                 cosine = vector @ aimed.probabilities / np.linalg.norm(vector) / np.linalg.norm(aimed.probabilities)
                 alike.append(float(boxes.overlaps(place, aimed.box)) * cosine * objectness)
-            terms.append(max(alike) * mask / 0.3)
-        assert np.allclose(map_, np.mean(terms, axis=0), rtol=1e-4, atol=1e-6)
-        assert np.allclose(error, np.std(terms, axis=0) / np.sqrt(39), rtol=1e-3, atol=1e-5)
+            weights.append(max(alike))
+        for (map_, error), level in ((plain, 0), (centred, np.mean(weights))):
+            terms = (np.array(weights) - level)[:, None, None] * masks / 0.3
+            assert np.allclose(map_, terms.mean(axis=0), rtol=1e-4, atol=1e-6)
+            assert np.allclose(error, terms.std(axis=0) / np.sqrt(39), rtol=1e-3, atol=1e-5)
     again = d_rise(patchy, image, found, 40, grid=4, keep=0.3, seed=7)
     assert np.allclose(maps, again, atol=1e-6), "same seed, same maps"
     assert not np.allclose(maps, d_rise(patchy, image, found, 40, grid=4, keep=0.3, seed=8))

@@ -21,6 +21,7 @@ def d_rise(
     grid: int = 16,
     keep: float = 0.5,
     seed: int = 0,
+    centred: bool = False,
     return_error: bool = False,
 ):
     """D-RISE: the average of random soft masks, weighted by what is left of each detection under them.
@@ -39,11 +40,13 @@ def d_rise(
         grid: cells along each side of a mask, on a coarse grid.
         keep: probability that a cell is kept.
         seed: of the masks, a 32-bit whole number; mask i depends on the seed and i alone.
+        centred: subtract each detection's mean weight from its weights. The same map but for a constant, and less
+            noise: otherwise each mask adds the mean wherever it is open. Not in the paper.
         return_error: also return the standard error.
 
     Returns:
-        float32 maps `(T, H, W)`, one a detection: the similarity to expect when a place is in view, 0 to 1; with
-        `return_error` also their standard errors, of the same shape.
+        float32 maps `(T, H, W)`, one a detection: the similarity to expect when a place is in view, or with `centred`
+        how far it is above the mean; with `return_error` also their standard errors, of the same shape.
 
     Raises:
         ValueError: no picture, no detections, fewer than 2 masks, `keep` not between 0 and 1, `grid` below 1 or with
@@ -64,14 +67,19 @@ def d_rise(
         run = functools.partial(one_graph, tf.constant(detect.anchors))
     else:
         run = functools.partial(_callable_sums, detect, labels, grid=grid, errors=return_error)
-    total = squares = 0.0
+    total = squares = weights = 0.0
     for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE):
         given = (tf.constant(value) for value in (image, boxes, classes, np.float32(keep), np.int32(seed), part))
-        one, two = run(*given)
-        total, squares = total + one, squares + two
-    shape = (len(detections), *image.shape[:2])
+        sums = run(*given)
+        total, squares, weights = total + sums[0], squares + sums[1], weights + sums[2]
+    many, shape = len(detections), (len(detections), *image.shape[:2])
+    mean = (weights / masks)[:, None] * centred
+    total = total[:many] - mean * total[many:]
     maps = (total / masks).numpy().reshape(shape)
-    return (maps, standard_error(total, squares, masks).numpy().reshape(shape)) if return_error else maps
+    if not return_error:
+        return maps
+    squares = squares[:many] - 2 * mean * squares[many:-1] + mean**2 * squares[-1:]
+    return maps, standard_error(total, squares, masks).numpy().reshape(shape)
 
 
 def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
@@ -94,7 +102,7 @@ def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
 
 
 def _detector_sums(model, anchors, image, boxes, classes, keep, seed, numbers, grid, errors):
-    """Sums of what each mask adds to the maps and of its square, `(T, H W)` each; all of it in one graph."""
+    """The sums of a part of the masks, all in one graph."""
     masks = _masks(numbers, image.shape[:2], grid, keep, seed)
     found = all_boxes(model, _masked(image, masks), anchors, image.shape[:2])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)
@@ -112,10 +120,14 @@ def _masked(image, masks):
 
 
 def _sums(masks, alike, keep, errors: bool):
-    weights = tf.reduce_max(alike, axis=-1) / keep  # (F, T)
-    flat = tf.reshape(masks, (masks.shape[0], -1))
-    squares = tf.matmul(weights**2, flat**2, transpose_a=True) if errors else tf.zeros(())
-    return tf.matmul(weights, flat, transpose_a=True), squares
+    """Sums over masks of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1, H W)`; and of w."""
+    weights = tf.reduce_max(alike, axis=-1)  # (F, T)
+    ones, flat = tf.ones_like(weights[:, :1]), tf.reshape(masks, (masks.shape[0], -1))
+    first = tf.matmul(tf.concat([weights, ones], 1) / keep, flat, transpose_a=True)
+    second = tf.zeros(())
+    if errors:
+        second = tf.matmul(tf.concat([weights**2, weights, ones], 1) / keep**2, flat**2, transpose_a=True)
+    return first, second, tf.reduce_sum(weights, axis=0)
 
 
 def _masks(numbers, size, grid, keep, seed):

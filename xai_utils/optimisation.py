@@ -17,7 +17,7 @@ from xai_utils.backend import compiled, keras, tf
 RATES = {"adam": 0.05, "sgd": 1.0}  # optimisers and their default learning rates
 MOMENTUM, SECOND = 0.9, 0.999  # decay of the running sums of the gradient and, for Adam, of its square
 TINY = 1e-20  # keeps Adam from dividing by 0
-SETTLING = 0.1  # learning rate of the last steps, over that of the others
+SETTLING = 0.5  # learning rate of the last steps, over that of the others
 
 
 class Synthesis(NamedTuple):
@@ -89,7 +89,7 @@ def optimise(
         alpha_weight, alpha: weight and power of `image_priors.alpha_norm`; tv_weight, beta: of `total_variation`.
         jitter, scale, rotate: before each step a picture is moved by up to so many pixels, enlarged or reduced by up
             to this fraction, turned by up to so many degrees.
-        settle: the last share of the steps has a tenth of the rate, fresh momentum and no movement.
+        settle: the last share of the steps has half the rate, fresh momentum and no movement.
         noise: standard deviation of the start, in grey levels.
         seed: of start and movements; restart r has seed + r.
         restarts: pictures for each constant, one after the other.

@@ -4,7 +4,8 @@ Both are found from noise by `optimisation.optimise`, whose settings they share.
 networks, untested here on VGG19's real weights, which could not be downloaded: `optimiser="sgd"`,
 `parameterisation="pixels"`, codes such as `block5_pool` or `fc2`, `alpha_weight=1`; `tv_weight` .024 for blocks 1 and
 2, .24 for blocks 3 and 4, 2.4 for block 5 and the dense layers (published as 1, 10, 100 in units of a whole picture's
-length); `jitter` a quarter of the layer's stride, 8 pixels at block 5 and beyond.
+length); `jitter` a quarter of the layer's stride, 8 pixels at block 5 and beyond. They end with a seventh of the steps
+at a tenth of the rate, without jitter; here `settle` of them have half the rate.
 """
 
 import numpy as np
