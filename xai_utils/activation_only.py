@@ -101,12 +101,12 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
 
 def _eigen_cam(model, images, layer):
     maps = _activations(model, images, layer)
-    flat = tf.reshape(maps, (maps.shape[0], -1, maps.shape[-1]))
+    flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[-1]))
     # (h w)^2 is far smaller than K^2: the first left singular vector, scaled, is the projection.
     values, vectors = tf.linalg.eigh(tf.matmul(flat, flat, transpose_b=True))
     first = vectors[..., -1] * tf.sqrt(tf.nn.relu(values[..., -1:]))
     first *= tf.where(tf.reduce_sum(first, axis=1, keepdims=True) < 0, -1.0, 1.0)
-    return tf.reshape(first, maps.shape[:3])
+    return tf.reshape(first, tf.shape(maps)[:3])
 
 
 def _dense_head(model, layer: str) -> keras.layers.Dense:

@@ -63,23 +63,25 @@ def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
 
     Args:
         model: the Keras model; held weakly, so that the cache never keeps a model alive.
-        function: called when TensorFlow traces it, once for each shape; it must not close over the model.
+        function: called when TensorFlow traces it: for the first shape, and once more for all batch sizes if another one
+            comes; it must not close over the model.
         settings: hashable values; each set of them has a compiled function of its own.
     """
     reference = weakref.ref(model)
     key = (function, *sorted(settings.items(), key=lambda item: item[0]))
     # Without autograph an error raised inside keeps its own one line.
-    make = partial(tf.function, lambda *tensors: function(reference(), *tensors, **settings), autograph=False)
+    make = partial(tf.function, lambda *tensors: function(reference(), *tensors, **settings), autograph=False,
+                   reduce_retracing=True)  # fmt: skip
     return cached(model, key, make)
 
 
 def forward(model: keras.Model, images) -> tf.Tensor:
-    """Run a model on a batch, compiled, in inference mode; whatever it returns."""
-    return compiled(model, _forward)(tf.cast(images, model.compute_dtype))
-
-
-def _forward(model, images):
-    return model(images, training=False)
+    """Run a model on a batch, compiled once for all batch sizes, in inference mode; whatever it returns."""
+    images = tf.cast(images, model.compute_dtype)
+    reference, shape = weakref.ref(model), (None, *images.shape[1:])
+    make = partial(tf.function, lambda batch: reference()(batch, training=False), autograph=False,
+                   input_signature=[tf.TensorSpec(shape, images.dtype)])  # fmt: skip
+    return cached(model, ("forward", shape), make)(images)
 
 
 def in_parts(values, most: int) -> list:

@@ -122,7 +122,7 @@ def _masked(image, masks):
 def _sums(masks, alike, keep, errors: bool):
     """Sums over masks of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1, H W)`; and of w."""
     weights = tf.reduce_max(alike, axis=-1)  # (F, T)
-    ones, flat = tf.ones_like(weights[:, :1]), tf.reshape(masks, (masks.shape[0], -1))
+    ones, flat = tf.ones_like(weights[:, :1]), tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2]))
     first = tf.matmul(tf.concat([weights, ones], 1) / keep, flat, transpose_a=True)
     second = tf.zeros(())
     if errors:

@@ -179,8 +179,7 @@ def _gradient_x_input(model, images, indices, function):
 def _stacked_gradient(model, copies, indices, function):
     """Gradients `(F, N, H, W, C)` of F copies of the batch, in one pass."""
     count = tf.shape(copies)[0]
-    flat = tf.reshape(copies, tf.concat([[-1], tf.shape(copies)[2:]], 0))
-    flat = tf.ensure_shape(flat, (copies.shape[0] * copies.shape[1], *copies.shape[2:]))
+    flat = tf.reshape(copies, (-1, *copies.shape[2:]))
     gradient = _pixel_gradient(model, flat, tf.tile(indices, [count]), function)
     return tf.reshape(gradient, tf.shape(copies))
 

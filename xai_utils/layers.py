@@ -71,19 +71,33 @@ def replaced_calls(wrappers: dict):
 
 
 def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
-    """Trace a model once, without computing anything, and note what every layer returns.
+    """What every layer of a model returns.
 
-    Works where layers have no symbolic output of their own (subclassed models).
+    Most networks are one flat graph that knows its shapes. Others (nested, subclassed, of any size, with a layer used
+    twice) are traced once, without computing anything.
 
     Args:
         model: a built Keras model.
         shape: shape of a batch, `(N, H, W, C)`; N does not matter.
 
     Returns:
-        `{path: shape}` for every layer that returns one tensor, in the order in which they run (a layer that runs twice
+        `{path: shape}` for every layer that returns one tensor, in an order in which they run (a layer that runs twice
         counts where it ran last), and the shapes of the model's outputs, in their structure. Batch sizes are None.
     """
-    return cached(model, ("shapes", *shape[1:]), lambda: _trace_shapes(model, shape))
+    return cached(model, ("shapes", *shape[1:]), lambda: _graph_shapes(model, shape) or _trace_shapes(model, shape))
+
+
+def _graph_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object] | None:
+    """`output_shapes` of a flat Functional or Sequential model of one image size; None of any other."""
+    layers = [layer for layer in _children(model) if not isinstance(layer, keras.layers.InputLayer)]
+    if getattr(model, "input_shape", None) != (None, *shape[1:]) or any(map(_children, layers)):
+        return None
+    try:
+        outputs, returned = {layer.name: layer.output for layer in layers}, model.output
+    except (AttributeError, ValueError):  # not one output: used twice, or not part of a graph
+        return None
+    shapes = {name: tuple(output.shape) for name, output in outputs.items() if isinstance(output, keras.KerasTensor)}
+    return shapes, keras.tree.map_structure(lambda output: tuple(output.shape), returned)
 
 
 def _trace_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:

@@ -123,9 +123,8 @@ def _masked_scores(model, images, masks, indices, function, cover=None):
     changed = images[:, None] * masks
     if cover is not None:
         changed += cover[:, None] * (1 - masks)
-    count, copies = images.shape[0], masks.shape[1]
-    flat = tf.ensure_shape(tf.reshape(changed, (-1, *images.shape[1:])), (count * copies, *images.shape[1:]))
-    return tf.reshape(scores(model, flat, tf.repeat(indices, copies), function), (count, copies))
+    flat, copies = tf.reshape(changed, (-1, *images.shape[1:])), tf.shape(masks)[1]
+    return tf.reshape(scores(model, flat, tf.repeat(indices, copies), function), (-1, copies))
 
 
 def _occluded_scores(model, images, indices, cover, corners, patch, function):
@@ -158,9 +157,8 @@ def rise_masks(numbers: tf.Tensor, size: tuple[int, int], grid: int, keep, seed,
 def _rise_sums(model, images, indices, keep, seed, numbers, grid, function):
     """Sums over masks of what each adds to the map, and of its square; `(N, H W)` each, one matrix product each."""
     masks = rise_masks(numbers, images.shape[1:3], grid, keep, seed, images.dtype)
-    masks = tf.ensure_shape(masks, (numbers.shape[0], *images.shape[1:3]))
     left = _masked_scores(model, images, masks, indices, function)
-    flat = tf.reshape(masks, (numbers.shape[0], -1)) / keep
+    flat = tf.reshape(masks, (-1, images.shape[1] * images.shape[2])) / keep
     return left @ flat, left**2 @ flat**2
 
 

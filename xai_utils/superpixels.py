@@ -153,4 +153,4 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
 
 def _kept_scores(model, image, cover, regions, index, kept, function):
     masks = tf.cast(tf.gather(kept, regions, axis=1), image.dtype)[..., None]
-    return scores(model, image * masks + cover * (1 - masks), tf.repeat(index, kept.shape[0]), function)
+    return scores(model, image * masks + cover * (1 - masks), tf.repeat(index, tf.shape(kept)[0]), function)
