@@ -63,7 +63,7 @@ def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
 
     Args:
         model: the Keras model; held weakly, so that the cache never keeps a model alive.
-        function: called when TensorFlow traces it: for the first shape, and once more for all batch sizes if another one
+        function: called when TensorFlow traces it: for the first shape, and once more for all sizes if another one
             comes; it must not close over the model.
         settings: hashable values; each set of them has a compiled function of its own.
     """
