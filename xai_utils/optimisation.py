@@ -108,8 +108,8 @@ def optimise(
     seeds = np.tile(seed + np.arange(restarts), len(constants))
     constants = tf.repeat(constants, restarts, axis=0)
     run = compiled(
-        model, step, objective=objective, parameterisation=parameterisation, optimiser=optimiser, shape=tuple(shape),
-        moves="warp" if scale or rotate else "jitter" if jitter else "",
+        model, step, objective=objective, parameterisation=parameterisation, optimiser=optimiser,
+        shape=(len(seeds), *shape), moves="warp" if scale or rotate else "jitter" if jitter else "",
         powers=(alpha if alpha_weight else None, beta if tv_weight else None),
     )  # fmt: skip
     weights, amounts = tf.constant((alpha_weight, tv_weight), dtype), tf.constant((jitter, scale, rotate), dtype)
@@ -153,7 +153,8 @@ def step(
     """One step, for `compiled`.
 
     Args:
-        state: a `State`; constants, objective, parameterisation, optimiser, shape: as for `optimise`.
+        state: a `State`; constants, objective, parameterisation, optimiser: as for `optimise`.
+        shape: of the pictures, `(N, H, W, C)`: movement needs to know N when it is traced.
         seeds: int32 `(N,)`; number: of the step; age_and_rate: steps since the momentum was fresh, and learning rate.
         weights: of the two regularisers; powers: theirs, None where a regulariser is not used.
         amounts: jitter, scale, rotate; moves: which movement they need, `warp`, `jitter` or none.
@@ -164,7 +165,7 @@ def step(
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state.values)
-        images = priors.to_images(parameterisation, state.values, shape)
+        images = priors.to_images(parameterisation, state.values, shape[1:])
         moved = tf.identity(images)
         if moves:
             drawn = priors.draw_moves(seeds, number)
@@ -186,7 +187,7 @@ def step(
     better = total < state.least
     best = tf.raw_ops.Select(condition=better, x=images, y=state.best)  # tf.where is slow at this
     least = tf.where(better, total, state.least)
-    values, first, second = UPDATES[optimiser](state, gradient, age_and_rate[0], age_and_rate[1], np.prod(shape))
+    values, first, second = UPDATES[optimiser](state, gradient, age_and_rate[0], age_and_rate[1], np.prod(shape[1:]))
     return State(priors.project(parameterisation, values), first, second, best, least), losses, slope, images
 
 
