@@ -1,7 +1,11 @@
-"""Numbers about maps: how alike two are, and how much of one lies on an object."""
+"""Numbers about maps under one name: how alike two are (here), and how much of one lies on an object."""
 
 import numpy as np
 from scipy.stats import spearmanr
+
+from xai_utils.localisation import enrichment, grid_share, mass_share, middle, peak_distance, pointing
+
+__all__ = ["enrichment", "grid_share", "mass_share", "middle", "peak_distance", "pointing", "rank_correlation"]
 
 
 def rank_correlation(one, other, where=None) -> float:
@@ -24,21 +28,3 @@ def rank_correlation(one, other, where=None) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(spearmanr(a, b).statistic)
-
-
-def peak_distance(values, mask) -> float:
-    """Distance of a map's highest place from the middle of an object, in pixels; see `middle`."""
-    row, column = np.unravel_index(np.argmax(values), np.shape(values))
-    return float(np.hypot(*(np.array([row, column]) - middle(mask))))
-
-
-def middle(mask) -> np.ndarray:
-    """(row, column) of the centre of mass of a mask `(H, W)`.
-
-    Raises:
-        ValueError: a mask that covers nothing.
-    """
-    places = np.argwhere(mask)
-    if not len(places):
-        raise ValueError("the mask covers nothing, so it has no middle")
-    return places.mean(axis=0)
