@@ -1,0 +1,96 @@
+"""Sanity checks: does a map change when what the network has learnt is destroyed, and with what is it compared?
+
+Source: Adebayo et al., "Sanity checks for saliency maps" (NeurIPS 2018).
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.ndimage import sobel
+from skimage.metrics import structural_similarity
+
+from xai_utils import layers
+from xai_utils.backend import keras
+from xai_utils.metrics import rank_correlation
+
+
+def cascade(model: keras.Model) -> list[str]:
+    """Paths of the layers that hold weights themselves, from the logits down to the pixels: the order of the cascade.
+
+    Layers of a functional model are in the order in which it was built, others in the order of their attributes.
+    """
+    paths = [path for path, layer in layers.walk(model) if layer.weights]
+    return [path for path in paths if not any(other.startswith(f"{path}/") for other in paths)][::-1]
+
+
+@contextlib.contextmanager
+def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Iterator[keras.Model]:
+    """Destroy what layers have learnt, and put their weights back at the end of the block, whatever happens.
+
+    Every weight tensor is shuffled. It keeps its values, so activations neither die nor explode, which would make maps
+    differ for a reason that has nothing to do with learning. (The paper draws new values as before the training.)
+    What a layer gets depends on the seed and the layer alone, so a longer cascade contains a shorter one.
+
+    Args:
+        model: a Keras model; compiled techniques see the shuffled weights at once.
+        names: names or paths of its layers, with all layers inside them.
+        seed: of the shuffling.
+
+    Yields:
+        The model.
+
+    Raises:
+        ValueError: no such layer, or one without weights, which nothing would happen to.
+    """
+    order = {id(layer): number for number, (_, layer) in enumerate(layers.walk(model))}
+    chosen = {id(layer): layer for layer in (layers.find_layer(model, name) for name in names)}
+    for layer in chosen.values():
+        if not layer.weights:
+            raise ValueError(
+                f"layer {layer.name!r} has no weights to randomise; these have: {', '.join(cascade(model))}"
+            )
+    before = [(layer, layer.get_weights()) for layer in chosen.values()]
+    try:
+        for layer, weights in before:
+            rng = np.random.default_rng([seed, order[id(layer)]])
+            layer.set_weights([rng.permutation(each.ravel()).reshape(each.shape) for each in weights])
+        yield model
+    finally:
+        for layer, weights in before:
+            layer.set_weights(weights)
+
+
+def similarity(one, other) -> dict[str, float]:
+    """How alike two maps `(h, w)` are: by ranks, by ranks of their sizes, and by structure.
+
+    Returns:
+        `rank`: Spearman's correlation; `rank of sizes`: of the absolute values; `SSIM`: structural similarity (Wang et
+        al. 2004) of the absolute values, each scaled to a maximum of 1, in a window of 7 pixels or what a small map has
+        room for. A map without any variation is like no other: 0.
+
+    Raises:
+        ValueError: maps of different shapes, or smaller than 3 x 3.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    side = min(7, min(one.shape) - 1 + min(one.shape) % 2)
+    if one.shape != other.shape or side < 3:
+        raise ValueError(f"similarity compares maps of one shape, 3 x 3 at least, not {one.shape} and {other.shape}")
+    sizes = [np.abs(each) / max(np.abs(each).max(), 1e-30) for each in (one, other)]
+    if min(np.ptp(sizes[0]), np.ptp(sizes[1])) == 0:
+        return {"rank": 0.0, "rank of sizes": 0.0, "SSIM": 0.0}
+    return {
+        "rank": rank_correlation(one, other),
+        "rank of sizes": rank_correlation(*sizes),
+        "SSIM": float(structural_similarity(*sizes, win_size=side, data_range=1.0)),
+    }
+
+
+def edges(images) -> np.ndarray:
+    """A map that knows no network: the size of the brightness gradient (Sobel), float32 `(N, H, W)`, grey levels.
+
+    Args:
+        images: `(N, H, W, 3)` in 0..255.
+    """
+    grey = np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.stack([np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey])
