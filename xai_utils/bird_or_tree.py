@@ -60,15 +60,14 @@ def draw(labels, tree, seed: int = 0, ground: str = "texture") -> Scenes:
         raise ValueError(f"ground is one of {', '.join(GROUNDS)}, not {ground!r}")
     rng = np.random.default_rng(seed)
     below = (_texture if ground == "texture" else _photos)(len(labels), rng)
-    right = rng.integers(0, 2, len(labels))  # the half of the object
+    right = rng.choice(np.array([0, 24], np.float32), (len(labels), 1, 1))  # the half of the object
     animal, object_mask = _animals(labels == 0, right, below.mean(axis=(1, 2)), rng)
-    plant, tree_mask = _trees(1 - right, rng)
+    plant, tree_mask = _trees(24 - right, rng)
     tree_mask &= tree[:, None, None]
-    with_object = np.where(object_mask[..., None], animal, below)
-    with_tree = np.where(tree_mask[..., None], plant, below)
-    images = np.where(tree_mask[..., None], plant, with_object)
-    pictures = (np.clip(each, 0, 255).astype(np.uint8) for each in (images, with_tree, with_object))
-    images, without_object, without_tree = pictures
+    below, animal, plant = (np.clip(each, 0, 255).astype(np.uint8) for each in (below, animal, plant))
+    without_tree = np.where(object_mask[..., None], animal, below)
+    without_object = np.where(tree_mask[..., None], plant, below)
+    images = np.where(tree_mask[..., None], plant, without_tree)
     return Scenes(images, labels, tree, object_mask, tree_mask, without_object, without_tree)
 
 
@@ -134,30 +133,34 @@ def _photos(count: int, rng) -> np.ndarray:
 
 
 def _animals(bird, right, behind, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Birds or fish in random colours that differ from what is behind: pixels `(N, 48, 48, 3)` and masks."""
+    """Birds or fish in random colours that differ from what is behind: pixels `(N, 48, 48, 3)` and masks.
+
+    `right` is how far the half lies to the right, `(N, 1, 1)`.
+    """
     count, (rows, columns) = len(bird), _grid()
     unit = _draws(rng, count, 5.4, 6.2)  # half the length of the body, in pixels
-    x = 11.5 + 24 * right[:, None, None] + _draws(rng, count, -1, 1) * (11.5 - 1.85 * unit)
+    x = 11.5 + right + _draws(rng, count, -1, 1) * (11.5 - 1.85 * unit)
     y = _draws(rng, count, 10, 38)
-    u = (columns - x) / unit * np.where(rng.random((count, 1, 1)) < 0.5, 1, -1)  # forward
+    ahead = rng.choice(np.array([-1, 1], np.float32), (count, 1, 1))
+    u = (columns - x) / unit * ahead  # forward
     v = (rows - y) / unit + 0 * u  # down
     colour = _draws(rng, count, 20, 235, 3)
     near = np.abs(colour - behind[:, None, None]).mean(axis=-1, keepdims=True) < 60
     colour = np.where(near, (colour + 128) % 256, colour)
     shape, dark, eye = (np.where(bird[:, None, None], *pair) for pair in zip(_bird(u, v), _fish(u, v)))
-    shade = np.where(dark, 0.45, 1.0) * (1 - 0.15 * v)
-    return np.where(eye[..., None], 15, colour * shade[..., None]), shape
+    shade = np.where(dark, np.float32(0.45), np.float32(1)) * (1 - 0.15 * v)
+    return np.where(eye[..., None], np.float32(15), colour * shade[..., None]), shape
 
 
 def _bird(u, v):
-    """Body, head, beak, tail and two legs; a dark wing; an eye. Bool `(N, 48, 48)` each."""
-    body = u**2 + (v / 0.62) ** 2 < 1
-    head = (u - 0.9) ** 2 + (v + 0.6) ** 2 < 0.2
+    """Body, head, beak, tail and two legs; dark bars along the body; an eye. Bool `(N, 48, 48)` each."""
+    body = u**2 + (v / 0.68) ** 2 < 1
+    head = (u - 0.9) ** 2 + (v + 0.6) ** 2 < 0.24
     beak = (u > 1.2) & (u < 1.85) & (np.abs(v + 0.55) < 0.45 * (1.85 - u))
-    tail = (u < -0.7) & (u > -1.8) & (np.abs(v + 0.25 + 0.3 * (u + 0.7)) < 0.16)
-    legs = (np.abs(np.abs(u + 0.05) - 0.3) < 0.1) & (v > 0.4) & (v < 1.25)
-    wing = ((u + 0.25) / 0.6) ** 2 + ((v + 0.05) / 0.3) ** 2 < 1
-    return body | head | beak | tail | legs, wing | legs, (u - 1) ** 2 + (v + 0.65) ** 2 < 0.025
+    tail = (u < -0.7) & (u > -1.8) & (np.abs(v + 0.25 + 0.3 * (u + 0.7)) < 0.22)
+    legs = (np.abs(np.abs(u + 0.05) - 0.3) < 0.12) & (v > 0.4) & (v < 1.25)
+    bars = (u < 0.5) & ((v + 0.08) % 0.66 < 0.33)
+    return body | head | beak | tail | legs, bars, (u - 1) ** 2 + (v + 0.65) ** 2 < 0.025
 
 
 def _fish(u, v):
@@ -173,7 +176,7 @@ def _trees(right, rng) -> tuple[np.ndarray, np.ndarray]:
     """Trees with a trunk and a crown of three speckled discs: pixels `(N, 48, 48, 3)` and masks."""
     count, (rows, columns) = len(right), _grid()
     scale = _draws(rng, count, 0.85, 1.0)
-    x = (columns - (11.5 + 24 * right[:, None, None] + _draws(rng, count, -1, 1))) / scale
+    x = (columns - (11.5 + right + _draws(rng, count, -1, 1))) / scale
     y = (rows - _draws(rng, count, 36, 44)) / scale  # 0 at the foot
     crown = (x + 4.5) ** 2 + (y + 15) ** 2 < 33
     crown |= (x - 4.5) ** 2 + (y + 15) ** 2 < 33
@@ -181,4 +184,4 @@ def _trees(right, rng) -> tuple[np.ndarray, np.ndarray]:
     trunk = (np.abs(x) < 1.8) & (y <= 0) & (y > -14)
     green = np.array([45, 120, 40], np.float32) + _draws(rng, count, -20, 20, 3)
     speckle = 18 * rng.standard_normal((count, SIZE, SIZE, 1), np.float32)
-    return np.where(crown[..., None], green + speckle, np.array([95, 65, 40])), crown | trunk
+    return np.where(crown[..., None], green + speckle, np.array([95, 65, 40], np.float32)), crown | trunk

@@ -28,8 +28,8 @@ def cascade(model: keras.Model) -> list[str]:
 def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Iterator[keras.Model]:
     """Destroy what layers have learnt, and put their weights back at the end of the block, whatever happens.
 
-    Every weight tensor is shuffled. It keeps its values, so activations neither die nor explode, which would make maps
-    differ for a reason that has nothing to do with learning. (The paper draws new values as before the training.)
+    Every weight tensor is shuffled: it keeps its values and loses their order, so that maps do not differ merely
+    because weights are larger or smaller than they were. (The paper draws new values as before the training.)
     What a layer gets depends on the seed and the layer alone, so a longer cascade contains a shorter one.
 
     Args:

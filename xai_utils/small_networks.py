@@ -31,9 +31,9 @@ BATCH, RATE = 64, 3e-3  # pictures in a step; first learning rate
 def build(seed: int = 0) -> keras.Model:
     """A convolutional network for scenes, with fresh weights.
 
-    It ends in global average pooling and one Dense layer, so CAM is exact on `features`. Each channel is normalised
-    over one picture, so that the ground's colour does not matter; batch normalisation would mix pictures, and
-    miscalibrates when the data change.
+    It ends in global average pooling and one Dense layer, so CAM is exact on `features`. The first layer's
+    channels are normalised, each over one picture, so that the ground's colour hardly matters; batch normalisation
+    would mix pictures, and miscalibrates when the data change.
 
     Returns:
         A flat functional model: pixels `(N, 48, 48, 3)` in 0..255 to logits `(N, 2)`.
@@ -41,11 +41,11 @@ def build(seed: int = 0) -> keras.Model:
     inputs = keras.Input((bird_or_tree.SIZE, bird_or_tree.SIZE, 3), name="pixels")
     x = layers.Rescaling(1 / 64, offset=-2, name="rescale")(inputs)
     for number, (kernel, stride, channels) in enumerate([(5, 2, 16), (3, 2, 32), (3, 1, 32), (3, 1, 48)], 1):
-        last, first = number == 4, keras.initializers.HeNormal(10 * seed + number)
-        conv = layers.Conv2D(channels, kernel, stride, "same", use_bias=last, kernel_initializer=first,
-                             name=f"conv{number}")  # fmt: skip
-        x = conv(x) if last else layers.GroupNormalization(-1, name=f"norm{number}")(conv(x))
-        x = layers.ReLU(name="features" if last else f"relu{number}")(x)
+        initial = keras.initializers.HeNormal(10 * seed + number)
+        x = layers.Conv2D(channels, kernel, stride, "same", kernel_initializer=initial, name=f"conv{number}")(x)
+        if number == 1:
+            x = layers.GroupNormalization(-1, name="norm")(x)
+        x = layers.ReLU(name="features" if number == 4 else f"relu{number}")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     head = layers.Dense(2, kernel_initializer=keras.initializers.GlorotUniform(10 * seed), name="logits")
     model = keras.Model(inputs, head(x), name="bird_or_tree")
