@@ -42,8 +42,8 @@ def enrichment(values, mask) -> float:
 def pointing(values, mask, tolerance: float = 0) -> bool:
     """The pointing game: whether a map's highest place lies on the object, or near enough.
 
-    Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section 4.1, where the tolerance
-    is 15 pixels. Of several highest places the first in reading order counts; a constant map points nowhere.
+    Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section 4.1, where the
+    tolerance is 15 pixels. Of several highest places the first in reading order counts; a constant map points nowhere.
 
     Args:
         values, mask: as for `mass_share`.
