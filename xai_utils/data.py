@@ -8,6 +8,7 @@
 import difflib
 import functools
 import importlib.util
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,14 @@ def load_image(name_or_path) -> np.ndarray:
     if package is None:
         raise PictureError(f"{str(name_or_path)!r} comes with the package {picture.package}, which is not installed")
     return _read(Path(package.origin).parent / "data" / picture.file, str(name_or_path))
+
+
+def decode_image(content: bytes, name: str) -> np.ndarray:
+    """As `load_image`, from the content of a file, such as an upload; `name` is what messages call it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "picture")
+        path.write_bytes(content)
+        return _read(path, name)
 
 
 def load_mask(name: str) -> np.ndarray:

@@ -20,7 +20,7 @@ from skimage.transform import resize
 
 from xai_utils.widgets import progress, stepper
 
-__all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "panel", "png", "progress",
+__all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "overlay", "panel", "png", "progress",
            "resize_map", "stepper", "subplots", "tiles", "top_text"]  # fmt: skip
 
 DPI = 120  # drawn finely, shown at four fifths, so that it stays sharp when magnified or projected
@@ -100,6 +100,24 @@ def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: fl
     bar.solids.set_alpha(1)
     bar.ax.set_title("", y=1)  # see `tiles`
     return drawn
+
+
+def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.ndarray:
+    """As `heat_map` over a picture, without axes and without matplotlib's drawing: uint8 `(H, W, 3)`, in milliseconds.
+
+    Args:
+        values: raw map `(h, w)`; signed ones are coloured around zero.
+        image: picture `(H, W, 3)` in 0..255.
+        clip: percentile of the magnitude above which values share the last colour.
+    """
+    values = np.asarray(values, np.float32)
+    limit = float(np.percentile(np.abs(values), clip)) or float(np.abs(values).max()) or 1.0
+    signed = bool(values.min() < 0)
+    scaled = resize_map(values, image.shape[:2]) / limit
+    place = np.clip((scaled + 1) / 2 if signed else scaled, 0, 1)
+    colour = matplotlib.colormaps["RdBu_r" if signed else "inferno"](place, bytes=True)[..., :3]
+    grey = np.asarray(image, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.rint(0.4 * np.clip(grey, 0, 255)[..., None] + 0.6 * colour).astype(np.uint8)
 
 
 @dataclass(frozen=True)
