@@ -6,6 +6,7 @@
 # LAUNCH="srun -c4"      prefix for each run, to send it to a cluster
 # MODEL=vgg19            another model, by name or file; its reports get a folder of their own
 # RUNS="21_* *--cat"     only these runs
+# HOST=0.0.0.0 PORT=80   where `make app` listens; anyone who reaches it can run what the explorer runs
 
 PYTHON = python3
 VENV   = .venv
@@ -14,10 +15,12 @@ LAUNCH =
 MODEL  =
 RUNS   = *
 TEST_JOBS = 2
+HOST   = 127.0.0.1
+PORT   = 8866
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab reports report test test-browser bench lint lock clean
+.PHONY: help env lab app reports report test test-browser bench lint lock clean
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -51,6 +54,9 @@ $(VENV)/.complete-dev: requirements-dev.lock $(ENV)
 
 lab: $(ENV)  ## open JupyterLab on notebooks/
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks
+
+app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
+	@$(PY) -m xai_utils.app --host $(HOST) --port $(PORT)
 
 # --- reports ----------------------------------------------------------------------------------------------------------
 # One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. A run that fails leaves no

@@ -44,6 +44,8 @@ def test_without_any_dial_the_picture_and_its_maps_are_those_of_the_technique(cl
     for name, values in found.maps.items():
         np.testing.assert_allclose(values, attribution.TECHNIQUES[name](classifier.model, cat, 285)[0], atol=1e-5)
     np.testing.assert_allclose(found.probabilities, np.repeat(classifier.predict(cat), 2, 0), atol=1e-5)
+    again = explorer.explore(classifier, cat, State(285), untouched=found.probabilities[0])
+    np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-5)
 
 
 def test_dials_do_what_the_experiments_do_in_one_order(cat):

@@ -116,11 +116,12 @@ def maps(classifier: Classifier, images, state: State) -> dict[str, np.ndarray]:
     return {name: found[name] for name in names}
 
 
-def explore(classifier: Classifier, images: np.ndarray, state: State) -> Answer:
+def explore(classifier: Classifier, images: np.ndarray, state: State, untouched: np.ndarray | None = None) -> Answer:
     """Pictures, maps and probabilities of a state: one pass for the maps, one for all the probabilities.
 
     Args:
         images: one prepared picture, `(1, size, size, 3)`.
+        untouched: its probabilities `(classes,)` where they are known already.
 
     Raises:
         ValueError: a technique or layer that does not fit the network, a class out of range.
@@ -134,7 +135,11 @@ def explore(classifier: Classifier, images: np.ndarray, state: State) -> Answer:
             cut[name, "masked"] = experiments.keep(seen, ~experiments.top_share(large, state.mask))[0]
         if state.keep:
             cut[name, "kept"] = experiments.keep(seen, experiments.top_share(large, state.keep))[0]
-    probabilities = classifier.predict(np.stack([images[0], seen[0], *cut.values()]))
+    pictures = [seen[0], *cut.values()]
+    if untouched is None:
+        probabilities = classifier.predict(np.stack([images[0], *pictures]))
+    else:
+        probabilities = np.stack([untouched, *classifier.predict(np.stack(pictures))])
     return Answer(seen[0], {name: values[0] for name, values in found.items()}, cut, probabilities)
 
 

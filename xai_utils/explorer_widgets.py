@@ -15,14 +15,18 @@ NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
 
 
 def explore(model: str = "efficientnet_lite0", image: str = "cat", technique: str = "grad_cam", second: str = ""):
-    """The explorer as one widget: display it as the value of a cell.
+    """Display the explorer: live in Jupyter and Voilà, and its first answer as plain HTML in a report.
 
     Args:
         model: network to begin with, a name or path known to `load_model`.
         image: picture to begin with, a name or path.
         technique: technique to begin with, and a second one beside it (none if empty).
     """
-    return Explorer(model, image, technique, second or NO_SECOND).view
+    from IPython.display import display
+
+    made = Explorer(model, image, technique, second or NO_SECOND)
+    plain = {"text/plain": "the explorer", "text/html": made.alert.value + made.figure.value + made.table.value}
+    display(made.view._repr_mimebundle_() | plain, raw=True)
 
 
 class Explorer:
@@ -161,7 +165,8 @@ class Explorer:
             raise ValueError(f"no model is loaded: choose one, such as {next(iter(EMBEDDED))}")
         part = explorer.crop(self.source, _shares(self.crop_columns), _shares(self.crop_rows))
         self.images = self.classifier.prepare(part)
-        top = explorer.likeliest(self.classifier, self.classifier.predict(self.images)[0])
+        self.untouched = self.classifier.predict(self.images)[0]
+        top = explorer.likeliest(self.classifier, self.untouched)
         options = [(f"{html.plain(name)}  {100 * chance:.0f} %", index) for index, name, chance in top]
         self._set(classes_options=options, classes=top[0][0])
         self._draw(None)
@@ -201,7 +206,7 @@ class Explorer:
         start, state = time.perf_counter(), self._state()
         for slider in (self.brightness, self.shift, self.columns, self.rows, self.mask, self.keep):
             slider.continuous_update = not set(state.techniques) & set(SLOW)
-        answer = explorer.explore(self.classifier, self.images, state)
+        answer = explorer.explore(self.classifier, self.images, state, self.untouched)
         alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
         self.base.value = html.picture(answer.seen, alt, explorer.region(state, len(answer.seen)))
         self.figure.value = html.figure(self.classifier, state, answer)

@@ -1,0 +1,41 @@
+"""The explorer as an app: `python -m xai_utils.app` serves the `app` cells of `01_explorer`, without code (Voilà)."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+IDLE = 900  # seconds after which the kernel of a page nobody looks at is ended
+
+
+def write_app(folder: Path) -> Path:
+    """Write `explorer.ipynb` there: the title and the cells tagged `app` of `01_explorer`."""
+    notebook = nbformat.read(ROOT / "notebooks" / "01_explorer.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if "app" in cell.metadata.get("tags", [])]
+    notebook.cells = [notebook.cells[0], *cells]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "explorer.ipynb"
+    part = path.with_suffix(f".{os.getpid()}")
+    nbformat.write(notebook, part)
+    part.replace(path)
+    return path
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m xai_utils.app", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8866, help="port to listen on (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    path = write_app(ROOT / "reports" / "build" / "app")
+    settings = [f"--Voila.ip={given.host}", f"--port={given.port}", "--no-browser",
+                f"--MappingKernelManager.cull_idle_timeout={IDLE}",
+                "--MappingKernelManager.cull_interval=60"]  # fmt: skip
+    print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "voila", str(path), *settings])
+
+
+if __name__ == "__main__":
+    main()
