@@ -30,10 +30,12 @@ def main(arguments=None):
     parser.add_argument("--port", type=int, default=8866, help="port to listen on (default: %(default)s)")
     given = parser.parse_args(arguments)
     path = write_app(ROOT / "reports" / "build" / "app")
-    settings = [f"--Voila.ip={given.host}", f"--port={given.port}", "--no-browser",
+    settings = [f"--Voila.ip={given.host}", f"--port={given.port}", "--no-browser", "--template=offline",
                 f"--MappingKernelManager.cull_idle_timeout={IDLE}",
                 "--MappingKernelManager.cull_interval=60"]  # fmt: skip
     print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
+    templates = [str(ROOT / "reports" / "template" / "app"), os.environ.get("JUPYTER_PATH")]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
     os.execv(sys.executable, [sys.executable, "-m", "voila", str(path), *settings])
 
 
