@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90_000  # milliseconds: a cold start on a busy machine
 APP = ["-m", "xai_utils.app", "--port"]
 LAB = ["-m", "jupyterlab", "--no-browser", "--allow-root", "--IdentityProvider.token=",
-       "--ServerApp.root_dir=notebooks", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--port"]  # fmt: skip
+       "--ServerApp.root_dir=notebooks", "--LabApp.news_url=",
+       "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--port"]  # fmt: skip
 
 
 @pytest.fixture
