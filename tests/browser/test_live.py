@@ -1,4 +1,4 @@
-"""The explorer as a person meets it: served by Voilà and in JupyterLab, in Chromium, without a network."""
+"""The explorer as a person meets it: served by Voilà, in Chromium, without a network."""
 
 import io
 import os
@@ -16,9 +16,6 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90_000  # milliseconds: a cold start on a busy machine
 APP = ["-m", "xai_utils.app", "--port"]
-LAB = ["-m", "jupyterlab", "--no-browser", "--allow-root", "--IdentityProvider.token=",
-       "--ServerApp.root_dir=notebooks", "--LabApp.news_url=",
-       "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--port"]  # fmt: skip
 
 
 @pytest.fixture
@@ -117,10 +114,3 @@ def test_the_app_answers_in_voila_and_shows_no_code(serve, visit):
     play(page)
     assert "import" not in page.locator("body").inner_text()
     assert page.evaluate("() => [...document.images].filter((i) => !i.alt.trim()).length") == 0
-
-
-def test_the_explorer_answers_in_jupyterlab(serve, visit):
-    page = visit(serve(LAB) + "/lab/tree/01_explorer.ipynb")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    play(page)
