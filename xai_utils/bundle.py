@@ -73,8 +73,9 @@ def download(folder: Path, target: str, version: str) -> list[Path]:
     """Fetch the wheels into `folder`; those that are there stay. Returns all that belong to this lock."""
     tags = [part for tag in PLATFORMS[target][1] for part in ("--platform", tag)]
     folder.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps",
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-qq", "--no-deps",
            "--only-binary=:all:", "--dest", folder, *tags]  # fmt: skip
+    print(f"fetching packages for {target}, Python {version} ...", flush=True)
     everything = rounds(LOCK.read_text(encoding="utf-8"), target, version)
     for number, names in enumerate(everything):
         patch = 0 if number else 99

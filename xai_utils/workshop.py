@@ -14,18 +14,14 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
-from nbformat import v4
-
 from xai_utils.runs import RunError, read_notebook
 
 STEPS = ("exercise", "solution", "check")
 FOLDED = {"source_hidden": True}
-
 STUB_LINE = "# Your answer. Then run the folded cell below: it checks.\n"
 
-# What a room needs besides the measured run: assumptions, not measurements.
-WORDS, LINES, EXERCISE = 120, 12, 5  # words of prose and lines of code read in a minute; minutes an exercise takes
+# Assumptions, not measurements: words of prose and lines of code read in a minute; minutes an exercise takes.
+WORDS, LINES, EXERCISE = 120, 12, 5
 
 # Title: minutes there are, and the notebooks in their order.
 PATHS = {
@@ -34,7 +30,6 @@ PATHS = {
                          "30_occlusion", "71_sanity_checks", "70_bird_or_tree"]),
 }  # fmt: skip
 
-# Colab has Keras and TensorFlow but not this suite. Elsewhere the suite is found, and the cell does nothing.
 CLOUD_CELL = '''# On Colab this fetches the suite; elsewhere it does nothing.
 import importlib.util
 import subprocess
@@ -60,7 +55,7 @@ def exercises(notebook, where: str = "this notebook") -> list[tuple[int, int, in
     Raises:
         WorkshopError: no exercise, a cell with two of the tags, or cells in another order than stub, solution, check.
     """
-    found, expected = [], 0
+    found = []
     for index, cell in enumerate(notebook.cells):
         steps = [step for step in STEPS if step in tags(cell)]
         if len(steps) > 1:
@@ -69,13 +64,12 @@ def exercises(notebook, where: str = "this notebook") -> list[tuple[int, int, in
             continue
         if cell.cell_type != "code":
             raise WorkshopError(f"{where}: cell {index} is tagged {steps[0]!r} but is not a code cell")
-        if steps[0] != STEPS[expected]:
-            wanted = f"where {STEPS[expected]!r} should come (an exercise is a stub, its solution and its check)"
+        if steps[0] != STEPS[len(found) % 3]:
+            wanted = f"where {STEPS[len(found) % 3]!r} should come (an exercise is a stub, its solution and its check)"
             raise WorkshopError(f"{where}: cell {index} is tagged {steps[0]!r} {wanted}")
         found.append(index)
-        expected = (expected + 1) % 3
-    if expected:
-        raise WorkshopError(f"{where}: the exercise in cell {found[-expected]} has no {STEPS[expected]}")
+    if done := len(found) % 3:
+        raise WorkshopError(f"{where}: the exercise in cell {found[-done]} has no {STEPS[done]}")
     if not found:
         raise WorkshopError(f"{where}: no cell is tagged 'exercise': a notebook of the workshop has exercises")
     return list(zip(found[::3], found[1::3], found[2::3]))
@@ -94,6 +88,8 @@ def student_copy(notebook, where: str = "this notebook", repository: str = ""):
     Raises:
         WorkshopError: as `exercises`.
     """
+    from nbformat import v4
+
     exercises(notebook, where)
     cells = []
     for cell in copy.deepcopy(notebook.cells):
@@ -142,6 +138,8 @@ def _strip(cell) -> None:
 
 
 def _with_cells(notebook, cells):
+    from nbformat import v4
+
     metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata}
     return v4.new_notebook(cells=cells, metadata=copy.deepcopy(metadata))
 
@@ -166,9 +164,8 @@ def measured(readme: str) -> dict[str, float]:
 def plan(title: str, needed: dict[str, int]) -> list[str]:
     """Lines of Markdown: when each notebook of a path begins and ends, and what is left."""
     available, names = PATHS[title]
-    for name in names:
-        if name not in needed:
-            raise WorkshopError(f"the path {title!r} names {name}, which is not among the notebooks")
+    for name in set(names) - set(needed):
+        raise WorkshopError(f"the path {title!r} names {name}, which is not among the notebooks")
     left = available - sum(needed[name] for name in names)
     if left < 0:
         raise WorkshopError(f"the path {title!r} takes {available - left} minutes: leave a notebook out of PATHS")
@@ -181,16 +178,12 @@ def plan(title: str, needed: dict[str, int]) -> list[str]:
 
 def guide(notebooks: dict, runs: dict[str, float]) -> str:
     """The workshop's README: the paths, and the minutes of each notebook; `runs` are those measured."""
-    for name in notebooks:
-        if name not in runs:
-            raise WorkshopError(f"README.md: its table has no minutes for {name}")
+    for name in set(notebooks) - set(runs):
+        raise WorkshopError(f"README.md: its table has no minutes for {name}")
     needed = {name: minutes(notebook, runs[name], name) for name, notebook in notebooks.items()}
     rows = [f"| `{name}` | {runs[name]:g} | {needed[name]} |" for name in sorted(notebooks)]
-    assumed = f"{WORDS} words of prose or {LINES} lines of code read in a minute, {EXERCISE} minutes for an exercise"
     paths = [line for title in PATHS for line in plan(title, needed)]
-    return "\n".join([*GUIDE.splitlines(), "", *paths, "## Minutes", "",
-                      f"*Run* was measured on two cores, cold. *In a room* adds assumptions: {assumed}.", "",
-                      "| notebook | run | in a room |", "|---|---|---|", *rows, ""])  # fmt: skip
+    return "\n".join([GUIDE, "", *paths, MINUTES, "", "| notebook | run | in a room |", "|---|---|---|", *rows, ""])
 
 
 GUIDE = """# The workshop
@@ -212,11 +205,18 @@ Generated by `make workshop` from the notebooks; change those, not these.
 
 ## Paths"""
 
+MINUTES = f"""## Minutes
+
+*Run* is measured, from a cold start on two cores. *In a room* adds assumptions: {WORDS} words of prose or {LINES} lines
+of code read in a minute, {EXERCISE} minutes for an exercise."""
+
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
 def write(notebook, path: Path) -> None:
+    import nbformat
+
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, part := path.with_suffix(".part"))
     os.replace(part, path)
@@ -226,12 +226,12 @@ def main() -> int:
     command = argparse.ArgumentParser(prog="python -m xai_utils.workshop", description=__doc__.splitlines()[0])
     kinds = command.add_subparsers(dest="kind", required=True)
     one, every = kinds.add_parser("notebook"), kinds.add_parser("readme")
-    for parser, names in ((one, ("source", "student", "teacher")), (every, ("readme", "out"))):
-        for name in names:
-            parser.add_argument(name, type=Path)
+    for parser, name in ((one, "source"), (one, "student"), (one, "teacher"), (every, "readme"), (every, "out")):
+        parser.add_argument(name, type=Path)
     one.add_argument("--repository", default="", help="public address of the suite, for Colab")
     every.add_argument("notebooks", type=Path, nargs="+")
     asked = command.parse_args()
+    sys.modules["rfc3987_syntax"] = None  # as the runner: jsonschema would load it for nothing, for two seconds
     try:
         if asked.kind == "notebook":
             source = read_notebook(asked.source)
