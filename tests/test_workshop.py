@@ -53,8 +53,8 @@ def test_students_get_everything_but_solutions_and_outputs():
         "print(2)",
         "Where the suite is tested, it printed:\n\n```text\n2\n```",
         "## Exercise 1: one half\n\n*Hint:* divide.",
-        workshop.STUB_LINE + "half = None",
-        "try:\n    assert half is not None, 'half is still None: divide one by two'\n"
+        "# Your answer; then run the check below.\nhalf = None",
+        "# The check\ntry:\n    assert half is not None, 'half is still None: divide one by two'\n"
         'except AssertionError as problem:\n    print(f"Not yet: {problem}")\nelse:\n    print("Right.")',
     ]
     assert [workshop.tags(cell) for cell in copy.cells[-2:]] == [["exercise"], ["check"]]
@@ -68,6 +68,7 @@ def test_students_get_everything_but_solutions_and_outputs():
 def test_the_teacher_gets_the_solutions_folded():
     source = notebook(kept("print(2)", "2\n"), *exercise())
     copy = workshop.teacher_copy(source)
+    source.cells[4].source = "# A solution\n" + source.cells[4].source
     assert [cell.source for cell in copy.cells] == [cell.source for cell in source.cells]
     folded = [cell.metadata.get("jupyter") for cell in copy.cells]
     assert folded == [None, None, None, None, {"source_hidden": True}, None]

@@ -16,6 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MACHINES = {"linux": ("linux", "x86_64"), "linux-arm": ("linux", "aarch64"), "mac": ("darwin", "arm64"),
             "windows": ("win32", "amd64")}  # fmt: skip
+# JupyterLab would ask whether to fetch news, and look for a newer version.
+NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 TRY = """from xai_utils import models
 network = models.load_model()
 print("the network sees:", network.top(network.prepare("cat"), 1)[0][0][0])"""
@@ -57,6 +59,9 @@ def install() -> Path:
                "--find-links", HERE / "wheels", "-r", HERE / "requirements.txt"]  # fmt: skip
     if subprocess.run([str(part) for part in command]).returncode:
         sys.exit("the packages could not be installed: pip says why above")
+    settings = HERE / ".venv" / "share" / "jupyter" / "lab" / "settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "overrides.json").write_text(json.dumps(NO_NEWS))
     return python
 
 

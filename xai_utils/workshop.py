@@ -19,7 +19,8 @@ from xai_utils.runs import RunError, read_notebook
 
 STEPS = ("exercise", "solution", "check")
 FOLDED = {"source_hidden": True}
-STUB_LINE = "# Your answer. Then run the folded cell below: it checks.\n"
+# JupyterLab shows the first line of a folded cell.
+ANSWER, CHECK, SOLUTION = "# Your answer; then run the check below.\n", "# The check\n", "# A solution\n"
 CHECKED = 'try:\n{}\nexcept AssertionError as problem:\n    print(f"Not yet: {{problem}}")\nelse:\n    print("Right.")'
 
 # Assumptions, not measurements: words of prose and lines of code read in a minute; minutes an exercise takes.
@@ -72,9 +73,9 @@ def exercises(notebook, where: str = "this notebook") -> list[tuple[int, int, in
         found.append(index)
     if left := len(found) % 3:
         raise WorkshopError(f"{where}: the exercise in cell {found[-left]} has no {STEPS[left]}")
-    if not found:
-        raise WorkshopError(f"{where}: no cell is tagged 'exercise': a notebook of the workshop has exercises")
-    return list(zip(found[::3], found[1::3], found[2::3]))
+    if found:
+        return list(zip(found[::3], found[1::3], found[2::3]))
+    raise WorkshopError(f"{where}: no cell is tagged 'exercise': a notebook of the workshop has exercises")
 
 
 def student_copy(notebook, where: str = "this notebook", repository: str = ""):
@@ -99,9 +100,9 @@ def student_copy(notebook, where: str = "this notebook", repository: str = ""):
         kept = printed(cell)
         _strip(cell)
         if "exercise" in tags(cell):
-            cell.source = STUB_LINE + cell.source
+            cell.source = ANSWER + cell.source
         if "check" in tags(cell):
-            cell.source = CHECKED.format(textwrap.indent(cell.source, "    "))
+            cell.source = CHECK + CHECKED.format(textwrap.indent(cell.source, "    "))
             cell.metadata["jupyter"] = FOLDED
         if kept:
             cells.append(v4.new_markdown_cell(f"Where the suite is tested, it printed:\n\n```text\n{kept}\n```"))
@@ -112,12 +113,13 @@ def student_copy(notebook, where: str = "this notebook", repository: str = ""):
 
 
 def teacher_copy(notebook, where: str = "this notebook"):
-    """A notebook for the teacher: everything, with the solutions folded (JupyterLab shows them at a click)."""
+    """A notebook for the teacher: everything, with the solutions folded."""
     exercises(notebook, where)
     cells = copy.deepcopy(notebook.cells)
     for cell in cells:
         _strip(cell)
         if "solution" in tags(cell):
+            cell.source = SOLUTION + cell.source
             cell.metadata["jupyter"] = FOLDED
     return _with_cells(notebook, cells)
 
@@ -140,8 +142,8 @@ def _strip(cell) -> None:
 def _with_cells(notebook, cells):
     from nbformat import v4
 
-    metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info") if key in notebook.metadata}
-    return v4.new_notebook(cells=cells, metadata=copy.deepcopy(metadata))
+    metadata = {key: copy.copy(value) for key, value in notebook.metadata.items() if key != "report"}
+    return v4.new_notebook(cells=cells, metadata=metadata)
 
 
 # --- how long it takes ------------------------------------------------------------------------------------------------
