@@ -26,8 +26,7 @@ CHECKED = 'try:\n{}\nexcept AssertionError as problem:\n    print(f"Not yet: {{p
 # Assumptions, not measurements: words of prose and lines of code read in a minute; minutes an exercise takes.
 WORDS, LINES, EXERCISE = 120, 12, 5
 
-# Title: minutes there are, and the notebooks in their order.
-PATHS = {
+PATHS = {  # title: minutes there are, and the notebooks in their order
     "90 minutes": (90, ["00_start_here", "10_saliency", "20_cam", "21_grad_cam"]),
     "Half a day": (240, ["00_start_here", "10_saliency", "20_cam", "21_grad_cam", "13_integrated_gradients",
                          "30_occlusion", "71_sanity_checks", "70_bird_or_tree"]),
