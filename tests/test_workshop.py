@@ -68,10 +68,12 @@ def test_students_get_everything_but_solutions_and_outputs():
 def test_the_teacher_gets_the_solutions_folded():
     source = notebook(kept("print(2)", "2\n"), *exercise())
     copy = workshop.teacher_copy(source)
-    source.cells[4].source = "# A solution\n" + source.cells[4].source
-    assert [cell.source for cell in copy.cells] == [cell.source for cell in source.cells]
+    student = workshop.student_copy(source).cells
+    assert [cell.source for cell in copy.cells] == [
+        "# Test", "print(2)", *(cell.source for cell in student[3:5]), "# A solution\nhalf = 0.5", student[5].source
+    ]  # fmt: skip
     folded = [cell.metadata.get("jupyter") for cell in copy.cells]
-    assert folded == [None, None, None, None, {"source_hidden": True}, None]
+    assert folded == [None, None, None, None, {"source_hidden": True}, {"source_hidden": True}]
     assert not any(cell.get("outputs") for cell in copy.cells) and source.cells[1].outputs
     nbformat.validate(copy)
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from xai_utils.runs import RunError, read_notebook
 
 STEPS = ("exercise", "solution", "check")
-FOLDED = {"source_hidden": True}
-# JupyterLab shows the first line of a folded cell.
-ANSWER, CHECK, SOLUTION = "# Your answer; then run the check below.\n", "# The check\n", "# A solution\n"
-CHECKED = 'try:\n{}\nexcept AssertionError as problem:\n    print(f"Not yet: {{problem}}")\nelse:\n    print("Right.")'
+FRAMES = {  # JupyterLab shows the first line of a folded cell
+    "exercise": "# Your answer; then run the check below.\n{}",
+    "solution": "# A solution\n{}",
+    "check": "# The check\ntry:\n{}\nexcept AssertionError as problem:\n"
+             """    print(f"Not yet: {{problem}}")\nelse:\n    print("Right.")""",
+}  # fmt: skip
 
-# Assumptions, not measurements: words of prose and lines of code read in a minute; minutes an exercise takes.
-WORDS, LINES, EXERCISE = 120, 12, 5
+WORDS, LINES, EXERCISE = 120, 12, 5  # assumed: words and lines of code read in a minute, minutes an exercise takes
 
 PATHS = {  # title: minutes there are, and the notebooks in their order
     "90 minutes": (90, ["00_start_here", "10_saliency", "20_cam", "21_grad_cam"]),
@@ -97,12 +98,7 @@ def student_copy(notebook, where: str = "this notebook", repository: str = ""):
             continue
         cells.append(cell)
         kept = printed(cell)
-        _strip(cell)
-        if "exercise" in tags(cell):
-            cell.source = ANSWER + cell.source
-        if "check" in tags(cell):
-            cell.source = CHECK + CHECKED.format(textwrap.indent(cell.source, "    "))
-            cell.metadata["jupyter"] = FOLDED
+        _dress(cell)
         if kept:
             cells.append(v4.new_markdown_cell(f"Where the suite is tested, it printed:\n\n```text\n{kept}\n```"))
             cells[-1]["id"] = f"{cell.get('id', len(cells))}-kept"
@@ -116,10 +112,7 @@ def teacher_copy(notebook, where: str = "this notebook"):
     exercises(notebook, where)
     cells = copy.deepcopy(notebook.cells)
     for cell in cells:
-        _strip(cell)
-        if "solution" in tags(cell):
-            cell.source = SOLUTION + cell.source
-            cell.metadata["jupyter"] = FOLDED
+        _dress(cell)
     return _with_cells(notebook, cells)
 
 
@@ -129,13 +122,20 @@ def printed(cell) -> str:
     return "".join(texts).strip()
 
 
-def _strip(cell) -> None:
-    """No outputs, and none of the marks that compare them."""
+def _dress(cell) -> None:
+    """As it is handed out: no outputs and none of the marks that compare them; solutions and checks folded."""
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = [], None
     cell.metadata.pop("keep_output", None)
-    if "tags" in cell.metadata:
-        cell.metadata["tags"] = [tag for tag in tags(cell) if not tag.startswith("nbval")]
+    for tag in tags(cell)[:]:
+        if tag.startswith("nbval"):
+            tags(cell).remove(tag)
+        if tag == "check":
+            cell.source = textwrap.indent(cell.source, "    ")
+        if tag in STEPS:
+            cell.source = FRAMES[tag].format(cell.source)
+        if tag in STEPS[1:]:
+            cell.metadata["jupyter"] = {"source_hidden": True}
 
 
 def _with_cells(notebook, cells):
