@@ -3,7 +3,7 @@
     python -m xai_utils.workshop notebook NOTEBOOK STUDENT_COPY TEACHER_COPY
     python -m xai_utils.workshop readme README_OF_THE_SUITE OUT NOTEBOOK...
 
-An exercise is three code cells, tagged `exercise` (a stub: `margin = None`), `solution` and `check`. Nothing is run here.
+An exercise is three code cells, tagged `exercise` (a stub: `margin = None`), `solution` and `check`.
 """
 
 import argparse
