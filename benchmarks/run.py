@@ -1,7 +1,8 @@
 """Measure what techniques cost, as ratios to one compiled forward pass of the same batch, and write a page of it.
 
-Every round times the forward pass just before each technique, so that a machine that slows down slows both; a ratio is
-the median over the rounds; quick techniques get more of them. Weights are random, which does not change the arithmetic.
+Every round times the forward pass just before each technique, so that a machine that slows down slows both; quick
+techniques get more rounds. A ratio is that of the least times: what else the machine does only ever adds to a time.
+Weights are random, which does not change the arithmetic.
 """
 
 import argparse
@@ -81,9 +82,9 @@ def peers(model: keras.Model, images: np.ndarray) -> dict:
 
 
 def ratios(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> tuple[float, dict[str, float]]:
-    """Seconds of a forward pass, and each technique's time over that of the forward pass just before it."""
+    """Seconds of a forward pass, and each technique's least time over the least of the forward passes between."""
     base = partial(_forward, model, images)
-    found, forwards = {name: [] for name in chosen}, []
+    taken, bare = {name: [] for name in chosen}, {name: [] for name in chosen}
     base()
     wanted = {}
     for name, (call, *_) in chosen.items():
@@ -93,9 +94,9 @@ def ratios(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) ->
     for turn in range(max(wanted.values())):
         for name, (call, *_) in chosen.items():
             if turn < wanted[name]:
-                forwards.append(_seconds(base))
-                found[name].append(_seconds(call) / forwards[-1])
-    return statistics.median(forwards), {name: statistics.median(values) for name, values in found.items()}
+                bare[name].append(_seconds(base))
+                taken[name].append(_seconds(call))
+    return min(map(min, bare.values())), {name: min(taken[name]) / min(bare[name]) for name in chosen}
 
 
 def _forward(model, images):
@@ -197,8 +198,9 @@ def _step_ratios(invert, bare) -> list[float]:
 def _gradient_of_code(model, layer, images):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        with capture(model, [layer]) as found:
-            model(images, training=False)
+        part = layers.up_to(model, layer)
+        with capture(part, [layer]) as found:
+            part(images, training=False)
         loss = tf.reduce_sum(found[layer] ** 2)
     return tape.gradient(loss, images)
 
