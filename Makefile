@@ -17,7 +17,7 @@ TEST_JOBS = 2
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab reports report test test-browser bench lint lock clean
+.PHONY: help env lab reports report evaluate test test-browser bench lint lock clean
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -95,6 +95,15 @@ report: $(ENV)  ## one report: NOTEBOOK=21_grad_cam IMAGE=my.jpg [MODEL=] [PARAM
 ifneq ($(filter report,$(MAKECMDGOALS)),)
   $(foreach name,NOTEBOOK IMAGE MODEL PARAMS,$(eval override $(name) := $$(value $(name))))
   export NOTEBOOK IMAGE MODEL PARAMS
+endif
+
+# Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped. Values as above.
+evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" [MODEL= SCHEDULER= OUT=]
+	@$(PY) -m xai_utils.evaluate_command
+ifneq ($(filter evaluate,$(MAKECMDGOALS)),)
+  asked_for := MANIFEST MODEL TECHNIQUES OUT METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
+  $(foreach name,$(asked_for),$(eval override $(name) := $$(value $(name))))
+  export $(asked_for)
 endif
 
 # --- tests ------------------------------------------------------------------------------------------------------------
