@@ -11,6 +11,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from itertools import pairwise
@@ -22,7 +23,19 @@ import numpy as np
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.saliency import Saliency
 
-from xai_utils import attribution, efficientnet_lite, layers, models, provenance, publish, show, synthesis
+from xai_utils import (
+    attribution,
+    data,
+    efficientnet_lite,
+    evaluation,
+    floors,
+    layers,
+    models,
+    provenance,
+    publish,
+    show,
+    synthesis,
+)
 from xai_utils.backend import forward, keras, tf
 from xai_utils.capture import capture
 from xai_utils.d_rise import IMAGES_AT_ONCE, d_rise
@@ -205,6 +218,36 @@ def _gradient_of_code(model, layer, images):
     return tape.gradient(loss, images)
 
 
+def evaluation_throughput(rounds: int, pictures: int = 8, squares: int = 32, step: float = 0.05) -> list[tuple]:
+    """Rows (metrics, pictures, passes, seconds, share): time of the bare forward passes over that of an evaluation.
+
+    Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and writing.
+    """
+    names, maps, inner = list(data.PICTURES)[3 : 3 + pictures], 1 + len(floors.FLOORS), round(1 / step) - 1
+    kinds = {
+        "deletion, insertion, drop, infidelity, localisation": 7 + 2 * maps * inner + maps + squares,
+        "the same and ROAD at 3 shares": 7 + 2 * maps * inner + maps + squares + 2 * 3 * maps,
+    }
+    model, rows = models.load_model().model, []
+    images = np.random.default_rng(0).uniform(0, 255, (16, 224, 224, 3)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder, "manifest.csv")
+        manifest.write_text("\n".join(["path,label", *(f"{name},0" for name in names)]))
+        for number, (label, each) in enumerate(kinds.items()):
+            chosen = [name for name in evaluation.GROUPS if name != "sensitivity" and (number or name != "road")]
+            settings = {"metrics": chosen, "squares": squares, "step": step}
+            passes, found = each * pictures, []
+            for turn in range(rounds + 1):
+                bare = _seconds(partial(_forward, model, images)) / len(images) * passes
+                out = Path(folder, f"{number}-{turn}.parquet")
+                call = partial(evaluation.evaluate, "efficientnet_lite0", "grad_cam", manifest, out, **settings)
+                taken = _seconds(call)
+                found.append((taken, bare / taken))
+            rows.append((label, pictures, passes, *map(statistics.median, zip(*found[1:]))))  # the first one compiles
+            print("  {}: {} pictures, {} passes, {:.1f} s, {:.2f} of the bare passes' pace".format(*rows[-1]))
+    return rows
+
+
 def growth(rounds: int) -> list[tuple]:
     """Rows (batch, size, forward seconds an image, Grad-CAM, saliency) for Lite0."""
     rows = []
@@ -247,6 +290,9 @@ def page(results: dict) -> None:
     shown = [(n, cut, label, f"{r:.3f}", b, v) for n, cut, label, r, b, v in results["steps"]]
     head = ("network", "layer", "settings", "time of a step / pass", "at most", "")
     cells.append(_table("One optimisation step", head, shown))
+    shown = [(m, n, p, f"{t:.1f}", f"{share:.2f}") for m, n, p, t, share in results["evaluation"]]
+    head = ("metrics", "pictures", "passes", "seconds", "share of the bare passes' pace")
+    cells.append(_table("Evaluation at scale (Lite0)", head, shown))
     shown = [(b, s, f"{1000 * f:.1f}", f"{g:.2f}", f"{c:.2f}") for b, s, f, g, c in results["growth"]]
     cells.append(_table("How time grows (Lite0)", ("batch", "pixels", "ms an image", "Grad-CAM", "saliency"), shown))
     shown = [(n, t, p, f"{m:.0f}") for n, t, p, m in results["memory"]]
@@ -295,6 +341,8 @@ def main() -> None:
     print("\none optimisation step over a forward and input-gradient pass")
     sizes = {"vgg19": 1, "efficientnet_lite0": batch}  # VGG19 takes seconds a picture
     results["steps"] = [row for name, size in sizes.items() for row in optimisation_step(name, size, rounds)]
+    print("\nevaluation, efficientnet_lite0")
+    results["evaluation"] = evaluation_throughput(rounds, 2 if options.quick else 8)
     print("\nhow time grows, efficientnet_lite0")
     results["growth"] = growth(rounds)
     page(results)
