@@ -184,7 +184,7 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
         ("path,class\na.png,1", "m.csv has no column 'label'; it has: path, class"),
         ("", "no column 'path'; it has: nothing"),
         ("path,label\n", "m.csv lists no pictures"),
-        ("path,label\ncat,281\nhound,lion king", "line 3: no class is called 'lion king'; nearest: lion"),
+        ("path,label\ncat,281\nhound,lion king", "line 3: no class is called 'lion king'; nearest: limpkin, lion"),
         ("path,label\ncat,1000", "line 2: class 1000 is out of range"),
         ("path,label\ncat,281\nhound,243\ncat,281", "line 4: cat is listed already, in line 2"),
         ("path,label\ncat", "line 2: 2 columns are needed"),
@@ -225,7 +225,7 @@ def test_make_evaluate(place):
              (("MODEL", "net.keras"), ("MANIFEST", "pictures.csv"), ("OUT", "made.parquet"))]  # fmt: skip
     given.append("PREPROCESSING=unit")
     output = finish(make(*given, "TECHNIQUES=saliency random", "METRICS=drop localisation"))
-    assert "[7/7] pictures" in output and "1 rows have no numbers, the first: broken.jpg: 'broken.jpg' is" in output
+    assert "[7/7] pictures" in output and "rows without numbers: 1, the first: broken.jpg: 'broken.jpg' is" in output
     assert results.summary(results.read(place / "made.parquet"))["centre"]["drop"][2] == PICTURES
     output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
     assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")

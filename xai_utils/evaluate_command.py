@@ -46,7 +46,7 @@ def _evaluate(ask: dict, model: str, out) -> None:
     print(results_text(results.summary(table)))
     if wrong := results.errors(table):
         path, technique, reason = wrong[0]
-        print(f"{len(wrong)} rows have no numbers, the first: {path}{f', {technique}' if technique else ''}: {reason}")
+        print(f"rows without numbers: {len(wrong)}, the first: {path}{f', {technique}' if technique else ''}: {reason}")
     print(f"the results are in {folder}")
 
 

@@ -21,7 +21,6 @@ from xai_utils.experiments import logits_of
 from xai_utils.floors import FLOORS
 from xai_utils.manifest import Row, digest, read_manifest
 from xai_utils.results import Results
-from xai_utils.transforms import enlarge
 
 GROUPS = ("deletion", "insertion", "drop", "infidelity", "sensitivity", "road", "localisation")
 METHODS = TECHNIQUES | FLOORS
@@ -121,7 +120,7 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
             raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
         if text in found:
             raise ValueError(f"technique {text} is given twice")
-        known = [*inspect.signature(METHODS[name]).parameters][3:]
+        known = [each for each in [*inspect.signature(METHODS[name]).parameters][3:] if not each.startswith("return_")]
         found[text] = [name, dict(_setting(each, known, name) for each in settings.split(",") if each)]
     return found
 
@@ -150,26 +149,27 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
-    try:
-        numbers = _metrics(plan, classifier, rows, images, target)
-    except ValueError as error:  # one picture may spoil it for all: find out which
-        if len(rows) > 1:
-            return [found for i, row in enumerate(rows) for found in _measure(plan, classifier, [row], images[[i]])]
-        numbers = {text: {"error": [str(error)]} for text in plan["techniques"]}
+    methods = {text: functools.partial(METHODS[name], **more) for text, (name, more) in plan["techniques"].items()}
+    maps, errors = {}, {}
+    for text, method in methods.items():
+        try:
+            maps[text] = faithfulness.picture_sized(method(classifier.model, images, target), images.shape)
+        except ValueError as error:
+            if len(rows) > 1:  # one picture may spoil it for all: find out which
+                return [found for i, row in enumerate(rows) for found in _measure(plan, classifier, [row], images[[i]])]
+            errors[text] = {"error": [str(error).splitlines()[0]]}
+    numbers = _metrics(plan, classifier.model, rows, images, target, maps, methods) if maps else {}
     return [
         {"number": row.number, "path": row.path, "technique": text, "label": row.label, "top": top[i],
          "explained": target[i], "probability": probabilities[i, target[i]],
-         **{name: values[i] for name, values in each.items()}}
-        for i, row in enumerate(rows) for text, each in numbers.items()
+         **{name: values[i] for name, values in (numbers | errors)[text].items()}}
+        for i, row in enumerate(rows) for text in methods
     ]  # fmt: skip
 
 
-def _metrics(plan, classifier, rows, images, target) -> dict[str, dict]:
-    """`{technique: {column: values (N,)}}`."""
-    model, asked = classifier.model, plan["metrics"]
-    methods = {text: functools.partial(METHODS[name], **more) for text, (name, more) in plan["techniques"].items()}
-    size = images.shape[1:3]
-    maps = np.stack([enlarge(method(model, images, target), size) for method in methods.values()])
+def _metrics(plan, model, rows, images, target, maps, methods) -> dict[str, dict]:
+    """`{technique: {column: values (N,)}}` of the techniques that have maps."""
+    asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
     found = {}
     if "deletion" in asked or "insertion" in asked:
         both = faithfulness.deletion_and_insertion(model, images, maps, target, plan["step"], plan["fills"])
@@ -179,18 +179,18 @@ def _metrics(plan, classifier, rows, images, target) -> dict[str, dict]:
     if "infidelity" in asked:
         found["infidelity"] = infidelity.infidelity(model, images, maps, target, plan["squares"], scaled=True)
     if "sensitivity" in asked:
-        found["sensitivity"] = [infidelity.max_sensitivity(method, model, images, target, samples=plan["copies"])
-                                for method in methods.values()]  # fmt: skip
+        found["sensitivity"] = [infidelity.max_sensitivity(methods[name], model, images, target, samples=plan["copies"])
+                                for name in names]  # fmt: skip
     if "road" in asked:
         imputed = road.road(model, images, maps, target, plan["shares"])
         found |= {"road_most": imputed.most.mean(axis=-1), "road_least": imputed.least.mean(axis=-1)}
     if "localisation" in asked:
-        masks = [object_mask(row, size) for row in rows]
+        masks = [object_mask(row, images.shape[1:3]) for row in rows]
         for name in ("mass_share", "enrichment", "pointing"):
             score = getattr(localisation, name)
             found[name] = [[np.nan if mask is None else float(score(each, mask)) for each, mask in zip(mine, masks)]
                            for mine in maps]  # fmt: skip
-    return {text: {name: values[m] for name, values in found.items()} for m, text in enumerate(methods)}
+    return {text: {name: values[m] for name, values in found.items()} for m, text in enumerate(names)}
 
 
 def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
