@@ -221,12 +221,13 @@ def _gradient_of_code(model, layer, images):
 def evaluation_throughput(rounds: int, pictures: int = 8, squares: int = 32, step: float = 0.05) -> list[tuple]:
     """Rows (metrics, pictures, passes, seconds, share): time of the bare forward passes over that of an evaluation.
 
-    Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and writing.
+    Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and writing. Passes are those
+    that are needed for a picture: itself, black, blurred, for Grad-CAM, and one for each change of it.
     """
     names, maps, inner = list(data.PICTURES)[3 : 3 + pictures], 1 + len(floors.FLOORS), round(1 / step) - 1
     kinds = {
-        "deletion, insertion, drop, infidelity, localisation": 7 + 2 * maps * inner + maps + squares,
-        "the same and ROAD at 3 shares": 7 + 2 * maps * inner + maps + squares + 2 * 3 * maps,
+        "deletion, insertion, drop, infidelity, localisation": 4 + 2 * maps * inner + maps + squares,
+        "the same and ROAD at 3 shares": 4 + 2 * maps * inner + maps + squares + 2 * 3 * maps,
     }
     model, rows = models.load_model().model, []
     images = np.random.default_rng(0).uniform(0, 255, (16, 224, 224, 3)).astype(np.float32)

@@ -37,14 +37,17 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
         waiting, under_way, finished = iter(chunks), {}, as_completed()
 
         def send():
-            if (key := next(waiting, None)) is not None:
+            # Asked again each time: the workers of a batch system come one after another.
+            most = 2 * sum(client.nthreads().values()) + 2
+            while len(under_way) < most:
+                if (key := next(waiting, None)) is None:
+                    return
                 # A name of its own: a scheduler that is still there must not answer with an earlier call's result.
                 future = client.submit(compute, chunks[key], key=f"chunk-{key}-{os.urandom(8).hex()}")
                 under_way[future.key] = key
                 finished.add(future)
 
-        for _ in range(2 * sum(client.nthreads().values()) + 2):
-            send()
+        send()
         for future in finished:
             key = under_way.pop(future.key)
             try:

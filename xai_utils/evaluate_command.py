@@ -23,8 +23,8 @@ def main() -> int:
         model = ask["MODEL"] or "efficientnet_lite0"
         out = ask["OUT"] or Path("results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet")
         _evaluate(ask, model, out)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"make evaluate: {str(error).splitlines()[0]}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"make evaluate: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nmake evaluate: stopped; the same command goes on from here", file=sys.stderr)

@@ -61,7 +61,7 @@ def evaluate(
         explain: `top`, the network's answer, or `label`, the manifest's.
         step, fills: of `faithfulness.deletion_and_insertion`.
         squares: samples of `infidelity.infidelity`, which is scaled.
-        copies: noisy copies for `infidelity.max_sensitivity`; each costs every technique once more.
+        copies: noisy pictures for `infidelity.max_sensitivity`; each costs every technique once more.
         shares: of `road.road`.
         at_once: pictures in one chunk, which is what a kill loses at most.
         progress: called with the numbers of finished and of all pictures, after each chunk.
@@ -150,15 +150,23 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
     methods = {text: functools.partial(METHODS[name], **more) for text, (name, more) in plan["techniques"].items()}
-    maps, errors = {}, {}
+    maps, moved, errors = {}, {}, {}
     for text, method in methods.items():
         try:
-            maps[text] = faithfulness.picture_sized(method(classifier.model, images, target), images.shape)
+            raw = method(classifier.model, images, target)
+            maps[text] = faithfulness.picture_sized(raw, images.shape)
+            if "sensitivity" in plan["metrics"]:
+                moved[text] = infidelity.max_sensitivity(
+                    method, classifier.model, images, target, samples=plan["copies"], maps=raw
+                )
         except ValueError as error:
             if len(rows) > 1:  # one picture may spoil it for all: find out which
                 return [found for i, row in enumerate(rows) for found in _measure(plan, classifier, [row], images[[i]])]
-            errors[text] = {"error": [str(error).splitlines()[0]]}
-    numbers = _metrics(plan, classifier.model, rows, images, target, maps, methods) if maps else {}
+            maps.pop(text, None)
+            errors[text] = {"error": [(str(error).splitlines() or ["no reason given"])[0]]}
+    numbers = _metrics(plan, classifier.model, rows, images, target, maps) if maps else {}
+    for text, values in moved.items():
+        numbers[text]["sensitivity"] = values
     return [
         {"number": row.number, "path": row.path, "technique": text, "label": row.label, "top": top[i],
          "explained": target[i], "probability": probabilities[i, target[i]],
@@ -167,8 +175,8 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     ]  # fmt: skip
 
 
-def _metrics(plan, model, rows, images, target, maps, methods) -> dict[str, dict]:
-    """`{technique: {column: values (N,)}}` of the techniques that have maps."""
+def _metrics(plan, model, rows, images, target, maps) -> dict[str, dict]:
+    """`{technique: {column: values (N,)}}` of all that is measured on maps as they are."""
     asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
     found = {}
     if "deletion" in asked or "insertion" in asked:
@@ -178,9 +186,6 @@ def _metrics(plan, model, rows, images, target, maps, methods) -> dict[str, dict
         found |= faithfulness.average_drop(model, images, maps, target)._asdict()
     if "infidelity" in asked:
         found["infidelity"] = infidelity.infidelity(model, images, maps, target, plan["squares"], scaled=True)
-    if "sensitivity" in asked:
-        found["sensitivity"] = [infidelity.max_sensitivity(methods[name], model, images, target, samples=plan["copies"])
-                                for name in names]  # fmt: skip
     if "road" in asked:
         imputed = road.road(model, images, maps, target, plan["shares"])
         found |= {"road_most": imputed.most.mean(axis=-1), "road_least": imputed.least.mean(axis=-1)}
