@@ -56,9 +56,11 @@ lab: $(ENV)  ## open JupyterLab on notebooks/
 # One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. A run that fails leaves no
 # notebook, so it is tried again next time; the others go on (`-`), and the index ends with an error.
 
-FOLDER = $(if $(MODEL),$(basename $(notdir $(MODEL))),default)
+# One report and an evaluation take a model's file as it was typed, spaces and all.
+NAMED  = $(if $(filter report evaluate,$(MAKECMDGOALS)),,$(basename $(notdir $(MODEL))))
+FOLDER = $(or $(NAMED),default)
 BUILD  = reports/build/$(FOLDER)
-SITE   = reports/site$(if $(MODEL),/$(FOLDER))
+SITE   = reports/site$(if $(NAMED),/$(NAMED))
 
 ALL      := $(sort $(basename $(notdir $(wildcard reports/runs/*.yaml))))
 SELECTED := $(sort $(basename $(notdir $(wildcard $(RUNS:%=reports/runs/%.yaml)))))

@@ -99,11 +99,12 @@ def average_drop(model: keras.Model, images, maps, target=None) -> Drop:
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     positive = np.maximum(maps, 0)
     masks = tf.constant(positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30), batch.dtype)
-    run = compiled(model, masked_scores, function=function)
-    owners = np.arange(len(maps)) % len(batch)
-    whole = in_batches(run, len(batch), lambda part: (tf.gather(batch, part), tf.gather(indices, part)))
+    owners, black = np.arange(len(maps)) % len(batch), tf.zeros_like(batch)
+    whole = whole_scores(model, batch, indices, function)
+    run = compiled(model, masked_scores, function=function, probability=True)
     shown = in_batches(run, len(maps), lambda part: (
-        tf.gather(batch, owners[part]), tf.gather(indices, owners[part]), tf.gather(masks, part)))  # fmt: skip
+        tf.gather(batch, owners[part]), tf.gather(indices, owners[part]), tf.gather(masks, part),
+        tf.gather(black, owners[part])))  # fmt: skip
     lost = 1 - shown.reshape(-1, len(batch)) / np.maximum(whole, 1e-12)
     return Drop(np.maximum(lost, 0).reshape(lead), (lost < 0).astype(float).reshape(lead))
 
@@ -139,12 +140,22 @@ def in_batches(run, count: int, arguments) -> np.ndarray:
     return np.concatenate([run(*arguments(part)).numpy() for part in in_parts(np.arange(count), PICTURES_AT_ONCE)])
 
 
-def masked_scores(model, images, indices, masks=None, covers=0.0, function=None, probability=True):
-    """Scores of pictures under masks `(F, H, W)`, 1 where a picture shows, 0 where its cover does; for `compiled`."""
-    if masks is not None:
-        images = covers + (images - covers) * masks[..., None]
+def whole_scores(model, images, indices, function, probability: bool = True) -> np.ndarray:
+    """Scores `(F,)` of any number of pictures as they are."""
+    run = compiled(model, picture_scores, function=function, probability=probability)
+    return in_batches(run, len(images), lambda part: (tf.gather(images, part), tf.gather(indices, part)))
+
+
+def picture_scores(model, images, indices, function, probability):
+    """Scores `(F,)`, in one pass; for `compiled`."""
     outputs = model(images, training=False)
     return score(tf.nn.softmax(outputs) if probability and function is None else outputs, indices, function)
+
+
+def masked_scores(model, images, indices, masks, covers, function, probability):
+    """Scores of pictures under masks `(F, H, W)`, 1 where a picture shows, 0 where its cover does; for `compiled`."""
+    shown = covers + (images - covers) * masks[..., None]
+    return picture_scores(model, shown, indices, function, probability)
 
 
 def _curves(model, images, maps, target, kinds, step, probability) -> list[Curves]:
@@ -152,10 +163,8 @@ def _curves(model, images, maps, target, kinds, step, probability) -> list[Curve
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     counts, count = _counts(maps[0].size, step), len(batch)
     covers = tf.concat([tf.constant(filling(batch.numpy(), fill)) for _, fill in kinds], axis=0)
-    ends = tf.concat([batch, covers], axis=0)
-    run = compiled(model, masked_scores, function=function, probability=probability)
-    ends = in_batches(run, len(ends), lambda part: (tf.gather(ends, part), tf.gather(indices, part % count)))
-    whole, *nothing = ends.reshape(-1, count)
+    ends, asked = tf.concat([batch, covers], axis=0), tf.tile(indices, [1 + len(kinds)])
+    whole, *nothing = whole_scores(model, ends, asked, function, probability).reshape(-1, count)
     run = compiled(model, _partly_covered, function=function, probability=probability)
     ordered, inner = tf.constant(ranks(maps)), len(counts) - 2
     changed = tf.constant(counts[1:-1], tf.int32)
@@ -183,7 +192,7 @@ def _partly_covered(model, images, covers, indices, ordered, changed, late, func
     """The `changed` highest pixels of each picture covered; or, where `late`, all but those."""
     shown = (ordered >= changed[:, None, None]) != (late[:, None, None] > 0)
     images = tf.where(shown[..., None], images, covers)
-    return masked_scores(model, images, indices, function=function, probability=probability)
+    return picture_scores(model, images, indices, function, probability)
 
 
 def _counts(pixels: int, step) -> np.ndarray:

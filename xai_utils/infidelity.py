@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xai_utils.backend import check_images, compiled, keras, tf
-from xai_utils.faithfulness import checked, in_batches, masked_scores
+from xai_utils.faithfulness import checked, in_batches, masked_scores, whole_scores
 from xai_utils.targets import fixed_target
 from xai_utils.transforms import filling
 
@@ -47,7 +47,7 @@ def infidelity(
         i = part // samples
         return tf.gather(batch, i), tf.gather(indices, i), tf.gather(kept, part % samples), tf.gather(covers, i)
 
-    whole = in_batches(run, count, lambda part: (tf.gather(batch, part), tf.gather(indices, part)))
+    whole = whole_scores(model, batch, indices, function, probability=False)
     cost = whole[:, None] - in_batches(run, count * samples, parts).reshape(count, samples).astype(np.float64)
     said = maps.reshape(-1, count, squares[0].size).astype(np.float64) @ squares.reshape(samples, -1).T
     if not scaled:

@@ -13,7 +13,7 @@ from scipy.sparse import csc_array
 from scipy.sparse.linalg import splu
 
 from xai_utils.backend import compiled, in_parts, keras, tf
-from xai_utils.faithfulness import checked, masked_scores, ranks
+from xai_utils.faithfulness import checked, picture_scores, ranks
 
 PICTURES_AT_ONCE = 32
 DIRECT, DIAGONAL = 1 / 6, 1 / 12
@@ -73,7 +73,7 @@ def road(
     ordered = ranks(maps)
     pixels, count = ordered[0].size, len(batch)
     pictures = batch.numpy()
-    run = compiled(model, masked_scores, function=function, probability=probability)
+    run = compiled(model, picture_scores, function=function, probability=probability)
     jobs = [(m, round(share * pixels), least) for m in range(len(ordered)) for least in (0, 1) for share in shares]
     found = []
     for part in in_parts(jobs, PICTURES_AT_ONCE):
