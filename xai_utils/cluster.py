@@ -34,7 +34,7 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
             raise ConnectionError(
                 f"the Dask scheduler at {address} has had no worker for {SECONDS_FOR_A_WORKER} seconds"
             ) from None
-        waiting, under_way, finished = iter(chunks), {}, as_completed()
+        waiting, under_way, finished = iter(chunks), {}, as_completed(loop=client.loop)
 
         def send():
             # Asked again each time: the workers of a batch system come one after another.
