@@ -133,6 +133,37 @@ def test_kill_and_resume(place, whole):
     assert counts == [PICTURES + 1], "there was nothing left to do"
 
 
+def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypatch):
+    odd = evaluation.data.prepare(evaluation.data.load_image(str(place / "picture 4.png")), 32)
+
+    def choosy(model, images, target=None):
+        if any((image == odd).all() for image in images):
+            raise ValueError("not this one")
+        return images[..., 0]
+
+    def shaky(model, images, target=None):
+        if (images % 1).any():  # pictures are whole numbers, noisy copies are not
+            raise ValueError("too noisy")
+        return images[..., 0]
+
+    monkeypatch.setitem(evaluation.METHODS, "choosy", choosy)
+    monkeypatch.setitem(evaluation.METHODS, "shaky", shaky)
+    out = evaluation.evaluate(
+        str(place / "net.keras"), "choosy shaky", place / "pictures.csv", place / "failing.parquet", at_once=7, **QUICK
+    )
+    rows = results.read(out).to_pylist()
+    failed = [(row["path"], row["technique"], row["error"]) for row in rows if row["error"]]
+    assert ("picture 4.png", "choosy", "not this one") in failed and len(failed) == 1 + 1 + PICTURES
+    assert sum(each[1:] == ("shaky", "too noisy") for each in failed) == PICTURES
+    edges, before = ([row for row in table if row["technique"] == "edges"] for table in (rows, whole.to_pylist()))
+    for name, kind in results.COLUMNS.items():
+        mine, theirs = ([row[name] for row in each] for each in (edges, before))
+        if kind == "float64":
+            np.testing.assert_allclose(np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name)
+        else:
+            assert mine == theirs, name
+
+
 def test_results_of_other_values_are_refused(place, whole):
     out = place / "whole.parquet"
     for changed, told in (

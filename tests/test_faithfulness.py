@@ -131,6 +131,8 @@ def test_max_sensitivity():
     assert (few <= many).all() and (many < bound).all() and (many > 0.5 * bound).all()
     np.testing.assert_allclose(infidelity.max_sensitivity(pixels, model, images, 0, 0.2, 1), 2 * few, rtol=1e-5)
     assert np.isnan(infidelity.max_sensitivity(lambda m, i, t: 0 * i[..., 0], model, images, 0)).all()
+    known = infidelity.max_sensitivity(pixels, model, images, 0, 0.1, 1, maps=pixels(model, images, 0))
+    np.testing.assert_array_equal(known, few)
 
 
 def test_imputation_carries_a_linear_ramp_across_a_hole():
