@@ -86,7 +86,10 @@ def results_text(summary: dict) -> str:
 
 
 def _cell(found) -> str:
-    return f"{f'{found[0]:.3f} ({found[1]:.3f})':>16}" if found else " " * 16
+    if not found:
+        return " " * 16
+    mean, error, count = found
+    return f"{f'{mean:.3f} ({error:.3f})' if count > 1 else f'{mean:.3f} (-)':>16}"
 
 
 if __name__ == "__main__":
