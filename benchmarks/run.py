@@ -218,7 +218,7 @@ def _gradient_of_code(model, layer, images):
     return tape.gradient(loss, images)
 
 
-def evaluation_throughput(rounds: int, pictures: int = 8, squares: int = 32, step: float = 0.05) -> list[tuple]:
+def evaluation_throughput(rounds: int, pictures: int = 4, squares: int = 16, step: float = 0.1) -> list[tuple]:
     """Rows (metrics, pictures, passes, seconds, share): time of the bare forward passes over that of an evaluation.
 
     Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and writing. Passes are those
@@ -343,7 +343,7 @@ def main() -> None:
     sizes = {"vgg19": 1, "efficientnet_lite0": batch}  # VGG19 takes seconds a picture
     results["steps"] = [row for name, size in sizes.items() for row in optimisation_step(name, size, rounds)]
     print("\nevaluation, efficientnet_lite0")
-    results["evaluation"] = evaluation_throughput(rounds, 2 if options.quick else 8)
+    results["evaluation"] = evaluation_throughput(min(rounds, 3), 2 if options.quick else 4)
     print("\nhow time grows, efficientnet_lite0")
     results["growth"] = growth(rounds)
     page(results)
