@@ -22,8 +22,7 @@ PYTHON_VERSION =
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab reports report workshop workshop-bundle test test-browser bench lint \
-        lock clean
+.PHONY: help env lab reports report evaluate workshop workshop-bundle test test-browser bench lint lock clean
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -62,9 +61,11 @@ lab: $(ENV)  ## open JupyterLab on notebooks/
 # One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. A run that fails leaves no
 # notebook, so it is tried again next time; the others go on (`-`), and the index ends with an error.
 
-FOLDER = $(if $(MODEL),$(basename $(notdir $(MODEL))),default)
+# One report and an evaluation take a model's file as it was typed, spaces and all.
+NAMED  = $(if $(filter report evaluate,$(MAKECMDGOALS)),,$(basename $(notdir $(MODEL))))
+FOLDER = $(or $(NAMED),default)
 BUILD  = reports/build/$(FOLDER)
-SITE   = reports/site$(if $(MODEL),/$(FOLDER))
+SITE   = reports/site$(if $(NAMED),/$(NAMED))
 
 ALL      := $(sort $(basename $(notdir $(wildcard reports/runs/*.yaml))))
 SELECTED := $(sort $(basename $(notdir $(wildcard $(RUNS:%=reports/runs/%.yaml)))))
@@ -103,11 +104,20 @@ ifneq ($(filter report,$(MAKECMDGOALS)),)
   export NOTEBOOK IMAGE MODEL PARAMS
 endif
 
+# Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped. Values as above.
+evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" [MODEL= SCHEDULER= OUT=]
+	@$(PY) -m xai_utils.evaluate_command
+ifneq ($(filter evaluate,$(MAKECMDGOALS)),)
+  asked_for := MANIFEST MODEL TECHNIQUES OUT METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
+  $(foreach name,$(asked_for),$(eval override $(name) := $$(value $(name))))
+  export $(asked_for)
+endif
+
 # --- workshop ---------------------------------------------------------------------------------------------------------
 # Both folders stand alone: notebooks, module, weights. The user's own pictures and models stay at home.
 
 TAUGHT  = $(wildcard notebooks/[0-9]*.ipynb)
-CARRIED = $(wildcard xai_utils/*.py data/*.json data/models/*.npz data/README.md data/images/README.md) \
+CARRIED = $(wildcard xai_utils/*.py data/*.json data/*.csv data/models/*.npz data/README.md data/images/README.md) \
           requirements.lock LICENSE
 copies  = $(foreach folder,student teacher,$(1:%=workshop/$(folder)/%))
 STALE   = $(filter-out $(call copies,$(notdir $(TAUGHT))),$(wildcard workshop/student/*.ipynb workshop/teacher/*.ipynb))

@@ -132,6 +132,7 @@ def _cam(model, images, indices, layer):
 
 
 def _activations(model, images, layer):
+    model = layers.up_to(model, layer)
     with capture(model, [layer]) as activations:
         model(images, training=False)
     return activations[layer]

@@ -61,18 +61,42 @@ def cached(model: keras.Model, key: Hashable, make: Callable):
 def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
     """Return `function(model, *tensors, **settings)` as a `tf.function` of the tensors, made once for each model.
 
+    It is traced once for all lengths of the tensors' first axes. With a callable among the settings, which may rely on
+    the shapes it sees, it is traced for the first ones, and once more for all lengths if others come.
+
     Args:
         model: the Keras model; held weakly, so that the cache never keeps a model alive.
-        function: called when TensorFlow traces it: for the first shape, and once more for all sizes if another one
-            comes; it must not close over the model.
+        function: called when TensorFlow traces it; it must not close over the model.
         settings: hashable values; each set of them has a compiled function of its own.
     """
     reference = weakref.ref(model)
     key = (function, *sorted(settings.items(), key=lambda item: item[0]))
-    # Without autograph an error raised inside keeps its own one line.
-    make = partial(tf.function, lambda *tensors: function(reference(), *tensors, **settings), autograph=False,
-                   reduce_retracing=True)  # fmt: skip
+
+    def make():
+        # Without autograph an error raised inside keeps its own one line.
+        run = tf.function(lambda *tensors: function(reference(), *tensors, **settings), autograph=False,
+                          reduce_retracing=True)  # fmt: skip
+        traced = _holds_callable(tuple(settings.values()))
+
+        def call(*tensors):
+            nonlocal traced
+            if not traced:
+                run.get_concrete_function(*tf.nest.map_structure(_of_any_length, tensors))
+                traced = True
+            return run(*tensors)
+
+        return call
+
     return cached(model, key, make)
+
+
+def _holds_callable(value) -> bool:
+    return any(map(_holds_callable, value)) if isinstance(value, tuple) else callable(value)
+
+
+def _of_any_length(tensor) -> tf.TensorSpec:
+    shape, dtype = tuple(np.shape(tensor)), getattr(tensor, "dtype", None) or np.asarray(tensor).dtype
+    return tf.TensorSpec((None, *shape[1:]) if shape else (), dtype)
 
 
 def forward(model: keras.Model, images) -> tf.Tensor:

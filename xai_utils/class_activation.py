@@ -94,7 +94,7 @@ def cams(
     names = tuple(check_layer(model, batch.shape, name) for name in layer_names)
     functions = tuple(function for _, function in checked)
     run = compiled(model, _cams, names=names, methods=tuple(methods), relu=relu, functions=functions)
-    maps = run(batch, tf.stack([indices for indices, _ in checked]))
+    maps = run(batch, [indices for indices, _ in checked])
     return {
         given: {method: maps[name][method].numpy() for method in methods}
         for given, name in zip(layer_names, names, strict=True)

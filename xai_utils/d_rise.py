@@ -69,7 +69,7 @@ def d_rise(
         run = functools.partial(_callable_sums, detect, labels, grid=grid, errors=return_error)
     total = squares = weights = 0.0
     for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE):
-        given = (tf.constant(value) for value in (image, boxes, classes, np.float32(keep), np.int32(seed), part))
+        given = (tf.constant(value) for value in (image[None], boxes, classes, np.float32(keep), np.int32(seed), part))
         sums = run(*given)
         total, squares, weights = total + sums[0], squares + sums[1], weights + sums[2]
     many, shape = len(detections), (len(detections), *image.shape[:2])
@@ -102,13 +102,15 @@ def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
 
 
 def _detector_sums(model, anchors, image, boxes, classes, keep, seed, numbers, grid, errors):
-    """The sums of a part of the masks, all in one graph."""
+    """The sums of a part of the masks, all in one graph; of one picture `(1, H, W, 3)`."""
+    image = image[0]
     masks = _masks(numbers, image.shape[:2], grid, keep, seed)
     found = all_boxes(model, _masked(image, masks), anchors, image.shape[:2])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)
 
 
 def _callable_sums(detect, labels, image, boxes, classes, keep, seed, numbers, grid, errors):
+    image = image[0]
     masks = _compiled_masks(tuple(image.shape[:2]), grid)(numbers, keep=keep, seed=seed)
     found = _found(detect, _masked(image, masks), labels, classes.shape[-1])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)

@@ -70,6 +70,25 @@ def replaced_calls(wrappers: dict):
                 vars(layer).pop("call", None)
 
 
+def up_to(model: keras.Model, layer: str) -> keras.Model:
+    """The part of a model that ends with a layer, so that nothing above it is built; it shares all layers.
+
+    Only a flat graph has such parts; another model is returned as it is.
+
+    Raises:
+        ValueError: as `find_layer`.
+    """
+    found = find_layer(model, layer)
+
+    def make():
+        try:
+            return keras.Model(model.input, found.output)
+        except (AttributeError, ValueError):  # no graph, used twice, or inside another model
+            return None
+
+    return cached(model, ("up to", layer), make) or model
+
+
 def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
     """What every layer of a model returns.
 

@@ -8,6 +8,7 @@ for what is never negative, blue-white-red around zero for what is signed.
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import matplotlib
 import numpy as np
@@ -47,7 +48,7 @@ def png(fig: Figure) -> bytes:
     """The figure as PNG bytes, for `stepper`."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        fig.savefig(buffer, format="png", dpi=DPI)
+        fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 4})  # 2 % larger in half the time
     return buffer.getvalue()
 
 
@@ -95,9 +96,10 @@ def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: fl
                       alpha=None if image is None else 0.6)  # fmt: skip
     over = largest > limit * (1 + 1e-6)
     extend = {(True, True): "both", (False, True): "max"}.get((signed, over), "neither")
-    bar = ax.figure.colorbar(drawn, ax=ax, label=unit, extend=extend, fraction=0.046, pad=0.03)
+    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend)
     bar.formatter.set_powerlimits((-2, 3))
     bar.solids.set_alpha(1)
+    bar.ax.set_title("", y=1)  # see `tiles`
     return drawn
 
 
@@ -143,22 +145,47 @@ class Tile:
 
 
 def tiles(rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9) -> Figure:
-    """A grid of tiles, every row as long as the longest."""
-    columns = max(map(len, rows))
-    fig, axes = subplots(len(rows), columns, width=width, height=0.95 * width, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
+    """A grid of tiles, every row as long as the longest; `width` is that of a column in inches."""
+    fig, axes = _grid(rows, bool(row_titles), width)
     for row, row_axes in zip(rows, axes, strict=True):
         for tile, ax in zip(row, row_axes, strict=False):
+            ax.set_axis_off()
             if tile.values is not None:
                 heat_map(ax, tile.values, tile.image, tile.unit, tile.limit, tile.clip)
             elif tile.image is not None:
                 ax.imshow(np.clip(tile.image, 0, 255).astype(np.uint8))
             draw_boxes(ax, tile.boxes)
-            ax.set_title(tile.title)
-    for title, ax in zip(row_titles, axes[:, 0], strict=False):
-        ax.text(-0.06, 0.5, title, transform=ax.transAxes, rotation=90, va="center", ha="right", fontsize=12)
+            ax.set_title(tile.title, y=1)  # left to itself, matplotlib measures all ticks before it places a title
+    for title, row_axes in zip(row_titles, axes, strict=False):
+        row_axes[0].text(-0.06, 0.5, title, transform=row_axes[0].transAxes, rotation=90, va="center", ha="right",
+                         fontsize=12)  # fmt: skip
     return fig
+
+
+def _grid(rows: Sequence[Sequence[Tile]], titled: bool, width: float) -> tuple[Figure, list[list[Axes]]]:
+    """A figure and its axes, placed by arithmetic: matplotlib's solver takes longer than all the drawing."""
+    columns = list(zip_longest(*rows, fillvalue=Tile()))
+    right = [0.06 if all(tile.values is None for tile in column) else
+             0.92 if any(tile.unit for tile in column) else 0.7 for column in columns]  # fmt: skip
+    left = 0.36 if titled else 0.04
+    side = (width * len(columns) - left - sum(right)) / len(columns)
+    above = [0.1 + 0.2 * max(1 + tile.title.count("\n") for tile in row) for row in rows]
+    tall = [side * max(_aspect(tile) for tile in row) for row in rows]
+    height = sum(above) + sum(tall) + 0.12
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=(width * len(columns), height), dpi=DPI, layout="none")
+        total, axes, bottom = fig.get_figwidth(), [], height
+        for row, gap, high in zip(rows, above, tall, strict=True):
+            bottom -= gap + high
+            lefts = left + np.cumsum([0.0, *(side + space for space in right)])
+            axes.append([fig.add_axes((lefts[i] / total, bottom / height, side / total, high / height))
+                         for i in range(len(row))])  # fmt: skip
+    return fig, axes
+
+
+def _aspect(tile: Tile) -> float:
+    shown = tile.values if tile.image is None else tile.image
+    return 0.0 if shown is None else np.shape(shown)[0] / np.shape(shown)[1]
 
 
 def top_text(top: Sequence[tuple[str, float]]) -> str:

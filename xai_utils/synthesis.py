@@ -94,6 +94,7 @@ def code(model: keras.Model, images, layer: str, before_activation: bool = False
 
 
 def _code(model, images, layer, before):
+    model = layers.up_to(model, layer)
     with (capture_before_activation(model, layer) if before else capture(model, [layer])) as found:
         model(images, training=False)
     return found[layer]
