@@ -7,6 +7,8 @@
 # MODEL=vgg19            another model, by name or file; its reports get a folder of their own
 # RUNS="21_* *--cat"     only these runs
 # HOST=0.0.0.0 PORT=80   where `make app` listens; anyone who reaches it can run what the explorer runs
+# REPOSITORY=https://... the suite's public address, for student copies that run on Colab
+# PLATFORM=windows       make a bundle for other laptops: linux, linux-arm, mac, windows; PYTHON_VERSION=3.12
 
 PYTHON = python3
 VENV   = .venv
@@ -17,15 +19,18 @@ RUNS   = *
 TEST_JOBS = 2
 HOST   = 127.0.0.1
 PORT   = 8866
+REPOSITORY =
+PLATFORM =
+PYTHON_VERSION =
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab app reports report test test-browser bench lint lock clean
+.PHONY: help env lab app reports report evaluate workshop workshop-bundle test test-browser bench lint lock clean
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 # --- environment ------------------------------------------------------------------------------------------------------
 
@@ -62,9 +67,11 @@ app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
 # One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. A run that fails leaves no
 # notebook, so it is tried again next time; the others go on (`-`), and the index ends with an error.
 
-FOLDER = $(if $(MODEL),$(basename $(notdir $(MODEL))),default)
+# One report and an evaluation take a model's file as it was typed, spaces and all.
+NAMED  = $(if $(filter report evaluate,$(MAKECMDGOALS)),,$(basename $(notdir $(MODEL))))
+FOLDER = $(or $(NAMED),default)
 BUILD  = reports/build/$(FOLDER)
-SITE   = reports/site$(if $(MODEL),/$(FOLDER))
+SITE   = reports/site$(if $(NAMED),/$(NAMED))
 
 ALL      := $(sort $(basename $(notdir $(wildcard reports/runs/*.yaml))))
 SELECTED := $(sort $(basename $(notdir $(wildcard $(RUNS:%=reports/runs/%.yaml)))))
@@ -103,6 +110,47 @@ ifneq ($(filter report,$(MAKECMDGOALS)),)
   export NOTEBOOK IMAGE MODEL PARAMS
 endif
 
+# Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped. Values as above.
+evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" [MODEL= SCHEDULER= OUT=]
+	@$(PY) -m xai_utils.evaluate_command
+ifneq ($(filter evaluate,$(MAKECMDGOALS)),)
+  asked_for := MANIFEST MODEL TECHNIQUES OUT METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
+  $(foreach name,$(asked_for),$(eval override $(name) := $$(value $(name))))
+  export $(asked_for)
+endif
+
+# --- workshop ---------------------------------------------------------------------------------------------------------
+# Both folders stand alone: notebooks, module, weights. The user's own pictures and models stay at home.
+
+TAUGHT  = $(wildcard notebooks/[0-9]*.ipynb)
+CARRIED = $(wildcard xai_utils/*.py data/*.json data/*.csv data/models/*.npz data/README.md data/images/README.md) \
+          requirements.lock LICENSE
+copies  = $(foreach folder,student teacher,$(1:%=workshop/$(folder)/%))
+STALE   = $(filter-out $(call copies,$(notdir $(TAUGHT))),$(wildcard workshop/student/*.ipynb workshop/teacher/*.ipynb))
+
+workshop: $(call copies,$(notdir $(TAUGHT)) $(CARRIED)) workshop/README.md  ## student and teacher copies (REPOSITORY=)
+	@$(if $(STALE),rm -f $(STALE))
+	@echo "the workshop is in workshop/README.md"
+
+# One recipe makes both copies. With REPOSITORY= it is run in any case: the copies then begin with another cell.
+workshop/student/%.ipynb workshop/teacher/%.ipynb: notebooks/%.ipynb xai_utils/workshop.py $(if $(REPOSITORY),FORCE) | $(ENV)
+	@$(PY) -m xai_utils.workshop notebook $< workshop/student/$*.ipynb workshop/teacher/$*.ipynb --repository '$(REPOSITORY)'
+
+$(CARRIED:%=workshop/student/%): workshop/student/%: %
+	@mkdir -p $(@D) && cp $< $@
+$(CARRIED:%=workshop/teacher/%): workshop/teacher/%: %
+	@mkdir -p $(@D) && cp $< $@
+
+workshop/README.md: README.md xai_utils/workshop.py $(TAUGHT) | $(ENV)
+	@mkdir -p $(@D)
+	@$(PY) -m xai_utils.workshop readme README.md $@ $(TAUGHT)
+
+workshop-bundle: workshop  ## an archive that installs without network (PLATFORM=windows PYTHON_VERSION=3.12)
+	@$(PY) -m xai_utils.bundle workshop --platform '$(PLATFORM)' --python-version '$(PYTHON_VERSION)'
+
+.PHONY: FORCE
+FORCE:
+
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 PYTEST = $(PY) -m pytest -q -n $(TEST_JOBS) -m "not browser" --dist
@@ -135,5 +183,5 @@ lock: $(DEV)  ## write the lock files from pyproject.toml (UPGRADE=1 for newer v
 	$(PY) -c '$(dev_extra)' | $(uv) - --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:  ## delete everything generated, except .venv
-	rm -rf reports/build reports/site build *.egg-info .pytest_cache .ruff_cache
+	rm -rf reports/build reports/site workshop build *.egg-info .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,11 +1,30 @@
-"""Numbers about maps under one name: how alike two are (here), and how much of one lies on an object."""
+"""Every metric under one name: of one map, of a technique, of a whole evaluation.
+
+- Where a map lies (`localisation`): `mass_share`, `enrichment`, `pointing`, `grid_share`, `peak_distance`.
+- Whether the network agrees (`faithfulness`, `infidelity`, `road`): `deletion`, `insertion`, `average_drop`,
+  `infidelity`, `max_sensitivity`, `road`.
+- How alike two maps are: `rank_correlation`, here.
+- All of it over a list of pictures (`evaluation`): `evaluate`.
+"""
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from xai_utils.faithfulness import average_drop, deletion, deletion_and_insertion, insertion
+from xai_utils.infidelity import infidelity, max_sensitivity
 from xai_utils.localisation import enrichment, grid_share, mass_share, middle, peak_distance, pointing
+from xai_utils.road import road
 
-__all__ = ["enrichment", "grid_share", "mass_share", "middle", "peak_distance", "pointing", "rank_correlation"]
+__all__ = ["average_drop", "deletion", "deletion_and_insertion", "enrichment", "evaluate", "grid_share", "infidelity",
+           "insertion", "mass_share", "max_sensitivity", "middle", "peak_distance", "pointing", "rank_correlation",
+           "road"]  # fmt: skip
+
+
+def evaluate(*args, **settings):
+    """Score techniques over a list of pictures; see `evaluation.evaluate`."""
+    from xai_utils import evaluation  # it loads all techniques
+
+    return evaluation.evaluate(*args, **settings)
 
 
 def rank_correlation(one, other, where=None) -> float:

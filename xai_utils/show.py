@@ -24,12 +24,13 @@ __all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "overlay"
            "resize_map", "stepper", "subplots", "tiles", "top_text"]  # fmt: skip
 
 DPI = 120  # drawn finely, shown at four fifths, so that it stays sharp when magnified or projected
-STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
-         "axes.spines.top": False, "axes.spines.right": False, "savefig.facecolor": "white"}  # fmt: skip
-CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
-
-# Okabe and Ito's colours, told apart by colour-blind eyes too.
+# Okabe and Ito's colours, told apart by colour-blind eyes too: for boxes, bright ones first; for lines, dark ones.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
+LINES = matplotlib.cycler(color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black"])
+STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
+         "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": LINES,
+         "savefig.facecolor": "white"}  # fmt: skip
+CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
 
 
 def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float = 2.8, **settings):

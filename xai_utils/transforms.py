@@ -132,6 +132,15 @@ def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
     return apply(name, maps, inverse(amount)), seen[0] > 0.999
 
 
+def enlarge(maps, size: tuple[int, int]) -> np.ndarray:
+    """Maps `(..., h, w)` at the size `(H, W)` of their pictures, bilinear, float32: as `show.resize_map` draws them."""
+    maps = np.asarray(maps, np.float32)
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    flat = maps.reshape(-1, *maps.shape[-2:], 1)
+    return tf.image.resize(flat, size).numpy().reshape(*maps.shape[:-2], *size)
+
+
 def filling(images, fill, seed: int = 0) -> np.ndarray:
     """What is put in place of covered pixels, as pictures `(N, H, W, C)`.
 

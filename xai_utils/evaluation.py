@@ -1,0 +1,244 @@
+"""Score techniques over any number of pictures, on one machine or on a Dask cluster, with results that survive a kill.
+
+Pictures are read, explained and measured in chunks. A chunk depends on nothing but its rows and the plan, so it gives
+the same numbers wherever it is computed; what is finished is never computed again.
+"""
+
+import functools
+import hashlib
+import inspect
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xai_utils import __version__, data, faithfulness, infidelity, localisation, models, road
+from xai_utils.attribution import TECHNIQUES
+from xai_utils.cluster import on_cluster
+from xai_utils.experiments import logits_of
+from xai_utils.floors import FLOORS
+from xai_utils.manifest import Row, digest, read_manifest
+from xai_utils.results import Results
+
+GROUPS = ("deletion", "insertion", "drop", "infidelity", "sensitivity", "road", "localisation")
+METHODS = TECHNIQUES | FLOORS
+_ONE_AT_A_TIME = threading.Lock()  # a worker may have several threads; layers are watched while a function is traced
+
+
+def evaluate(
+    model: str,
+    techniques: str | Sequence[str],
+    manifest,
+    out,
+    *,
+    scheduler: str | None = None,
+    metrics: Sequence[str] = GROUPS,
+    explain: str = "top",
+    step: float = 0.05,
+    fills: tuple[str, str] = ("black", "blur"),
+    squares: int = 32,
+    copies: int = 2,
+    shares: Sequence[float] = (0.2, 0.5, 0.8),
+    at_once: int = 8,
+    model_options: dict | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Measure techniques on every picture of a manifest; go on where an earlier call with the same values stopped.
+
+    Random, centre and edge-detector maps are always measured beside them.
+
+    Args:
+        model: name or file for `models.load_model`; `model_options` are its other arguments.
+        techniques: names of `attribution.TECHNIQUES`, each with settings if wished, `rise:masks=500,grid=7`; in a list
+            or in one string with spaces between; `all` for all.
+        manifest: CSV file; see `manifest.read_manifest`.
+        out: folder of the results, by custom `*.parquet`; `results.read` reads it.
+        scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process. Workers need this
+            package and see the pictures at the same paths.
+        metrics: of `GROUPS`.
+        explain: `top`, the network's answer, or `label`, the manifest's.
+        step, fills: of `faithfulness.deletion_and_insertion`.
+        squares: samples of `infidelity.infidelity`, which is scaled.
+        copies: noisy pictures for `infidelity.max_sensitivity`; each costs every technique once more.
+        shares: of `road.road`.
+        at_once: pictures in one chunk, which is what a kill loses at most.
+        progress: called with the numbers of finished and of all pictures, after each chunk.
+
+    Returns:
+        The folder of the results. A picture that cannot be read, or a map that cannot be made, is a row with its
+        `error`.
+
+    Raises:
+        ValueError, FileNotFoundError: a bad manifest, model, technique or setting, or results of other values.
+        ConnectionError: no scheduler at that address, or no worker.
+        RuntimeError: workers that died of the same pictures again and again.
+    """
+    plan = {"model": os.fspath(model), "model_options": model_options or {}, "techniques": parse(techniques),
+            "metrics": [*metrics], "explain": explain, "step": step, "fills": [*fills], "squares": squares,
+            "copies": copies, "shares": [*shares], "at_once": at_once, "version": __version__}  # fmt: skip
+    if not metrics or (unknown := [name for name in metrics if name not in GROUPS]):
+        raise ValueError(f"no metric is called {unknown[0] if metrics else ''!r}; there are {', '.join(GROUPS)}")
+    if explain not in ("top", "label") or at_once < 1:
+        raise ValueError(f"explain must be top or label and at_once at least 1; got {explain!r}, {at_once}")
+    file = Path(plan["model"]).expanduser()
+    plan["model"] = str(file.resolve()) if file.suffix in {".keras", ".h5"} else plan["model"]
+    classifier = _classifier(plan["model"], tuple(sorted(plan["model_options"].items())))
+    rows = read_manifest(manifest, classifier.class_index)
+    about = {"plan": {**plan, "model": file.name}, "weights": _fingerprint(classifier.model), "manifest": digest(rows)}
+    results = Results(out, about)
+    chunks = {number: rows[i : i + at_once] for number, i in enumerate(range(0, len(rows), at_once))}
+    missing = {number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()}
+    done = len(rows) - sum(map(len, missing.values()))
+    compute = functools.partial(evaluate_chunk, plan)
+    finished = on_cluster(scheduler, compute, missing) if scheduler else ((n, compute(c)) for n, c in missing.items())
+    if progress:
+        progress(done, len(rows))
+    for number, found in finished:
+        results.write(number, found)
+        done += len(chunks[number])
+        if progress:
+            progress(done, len(rows))
+    return results.folder
+
+
+def parse(techniques: str | Sequence[str]) -> dict[str, list]:
+    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind them.
+
+    Raises:
+        ValueError: none, an unknown one, a setting it does not have or that is no number, or one given twice.
+    """
+    given = techniques.split() if isinstance(techniques, str) else [*techniques]
+    given = [*TECHNIQUES] if given == ["all"] else given
+    if not given:
+        raise ValueError(f"say which techniques: all, or some of {', '.join(TECHNIQUES)}")
+    found = {}
+    for text in [*given, *(name for name in FLOORS if name not in given)]:
+        name, _, settings = text.partition(":")
+        if name not in METHODS:
+            raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
+        if text in found:
+            raise ValueError(f"technique {text} is given twice")
+        known = [each for each in [*inspect.signature(METHODS[name]).parameters][3:] if not each.startswith("return_")]
+        found[text] = [name, dict(_setting(each, known, name) for each in settings.split(",") if each)]
+    return found
+
+
+def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
+    """Rows of the results for some pictures: one a picture and technique, or one with the reason why there are none."""
+    if plan["version"] != __version__:
+        raise RuntimeError(f"a worker has xai_utils {__version__}, the evaluation {plan['version']}: install the same")
+    with _ONE_AT_A_TIME:
+        classifier = _classifier(plan["model"], tuple(sorted(plan["model_options"].items())))
+        good, bad, pictures = [], [], []
+        for row in rows:
+            try:
+                pictures.append(classifier.prepare(row.file)[0])
+                good.append(row)
+            except data.PictureError as error:
+                reason = str(error).replace(repr(row.file), repr(row.path))
+                bad.append({"number": row.number, "path": row.path, "label": row.label, "error": reason})
+        found = _measure(plan, classifier, good, np.stack(pictures)) if good else []
+    return sorted([*found, *bad], key=lambda each: each["number"])
+
+
+def _measure(plan, classifier, rows, images) -> list[dict]:
+    logits = logits_of(classifier.model, images).astype(np.float64)
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    top = logits.argmax(axis=1)
+    target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
+    methods = {text: functools.partial(METHODS[name], **more) for text, (name, more) in plan["techniques"].items()}
+    maps, moved, errors = {}, {}, {}
+    for text, method in methods.items():
+        try:
+            raw = method(classifier.model, images, target)
+            maps[text] = faithfulness.picture_sized(raw, images.shape)
+            if "sensitivity" in plan["metrics"]:
+                moved[text] = infidelity.max_sensitivity(
+                    method, classifier.model, images, target, samples=plan["copies"], maps=raw
+                )
+        except ValueError as error:
+            if len(rows) > 1:  # one picture may spoil it for all: find out which
+                return [found for i, row in enumerate(rows) for found in _measure(plan, classifier, [row], images[[i]])]
+            maps.pop(text, None)
+            errors[text] = {"error": [(str(error).splitlines() or ["no reason given"])[0]]}
+    numbers = _metrics(plan, classifier.model, rows, images, target, maps) if maps else {}
+    for text, values in moved.items():
+        numbers[text]["sensitivity"] = values
+    return [
+        {"number": row.number, "path": row.path, "technique": text, "label": row.label, "top": top[i],
+         "explained": target[i], "probability": probabilities[i, target[i]],
+         **{name: values[i] for name, values in (numbers | errors)[text].items()}}
+        for i, row in enumerate(rows) for text in methods
+    ]  # fmt: skip
+
+
+def _metrics(plan, model, rows, images, target, maps) -> dict[str, dict]:
+    """`{technique: {column: values (N,)}}` of all that is measured on maps as they are."""
+    asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
+    found = {}
+    if "deletion" in asked or "insertion" in asked:
+        both = faithfulness.deletion_and_insertion(model, images, maps, target, plan["step"], plan["fills"])
+        found |= {name: curve.area for name, curve in zip(("deletion", "insertion"), both) if name in asked}
+    if "drop" in asked:
+        found |= faithfulness.average_drop(model, images, maps, target)._asdict()
+    if "infidelity" in asked:
+        found["infidelity"] = infidelity.infidelity(model, images, maps, target, plan["squares"], scaled=True)
+    if "road" in asked:
+        imputed = road.road(model, images, maps, target, plan["shares"])
+        found |= {"road_most": imputed.most.mean(axis=-1), "road_least": imputed.least.mean(axis=-1)}
+    if "localisation" in asked:
+        masks = [object_mask(row, images.shape[1:3]) for row in rows]
+        for name in ("mass_share", "enrichment", "pointing"):
+            score = getattr(localisation, name)
+            found[name] = [[np.nan if mask is None else float(score(each, mask)) for each, mask in zip(mine, masks)]
+                           for mine in maps]  # fmt: skip
+    return {text: {name: values[m] for name, values in found.items()} for m, text in enumerate(names)}
+
+
+def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
+    """Where the object is, cropped as its picture: bool of that size from a box or a drawn scene, or None.
+
+    None also where the crop has left nothing of the box.
+    """
+    if row.box is not None:
+        whole = np.zeros(data.load_image(row.file).shape[:2], bool)
+        left, top, right, bottom = row.box
+        whole[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
+    elif row.file in data.SCENES:
+        whole = data.load_mask(row.file)
+    else:
+        return None
+    mask = data.prepare(whole, size, nearest=True)
+    return mask if mask.any() else None
+
+
+@functools.lru_cache(1)
+def _classifier(name: str, options: tuple) -> models.Classifier:
+    classifier = models.load_model(name, **dict(options))
+    if not isinstance(classifier, models.Classifier):
+        raise ValueError(f"{name} is a detector; an evaluation takes an image classifier")
+    return classifier
+
+
+def _fingerprint(model) -> str:
+    found = hashlib.sha256()
+    for weight in model.get_weights():
+        found.update(np.ascontiguousarray(weight))
+    return found.hexdigest()[:16]
+
+
+def _setting(text: str, known: list[str], technique: str) -> tuple:
+    name, _, value = text.partition("=")
+    if name not in known:
+        raise ValueError(f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    if not value:
+        raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
+    return name, {"True": True, "False": False, "None": None}.get(value, value)

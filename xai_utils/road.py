@@ -1,0 +1,141 @@
+"""ROAD: remove what a map calls relevant so that the hole does not show, and watch the probability.
+
+A black hole is a shape of its own, and networks react to shapes. Here a removed pixel becomes a weighted mean of its
+eight neighbours, known or removed, which is one sparse linear system a picture; a little noise keeps the holes from
+being told by their smoothness.
+Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (ICML 2022), section 4.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import splu
+
+from xai_utils.backend import compiled, in_parts, keras, tf
+from xai_utils.faithfulness import checked, picture_scores, ranks
+
+PICTURES_AT_ONCE = 32
+DIRECT, DIAGONAL = 1 / 6, 1 / 12
+NEIGHBOURS = [(0, 1, DIRECT), (1, 0, DIRECT), (1, 1, DIAGONAL), (1, -1, DIAGONAL)]  # and their opposites
+
+
+class Road(NamedTuple):
+    """Scores while pixels are removed, `(..., S)`.
+
+    Attributes:
+        shares: of the pixels that were removed, `(S,)`.
+        most: with the most relevant removed first; low is good.
+        least: with the least relevant removed first; high is good.
+    """
+
+    shares: np.ndarray
+    most: np.ndarray
+    least: np.ndarray
+
+    @property
+    def gap(self) -> np.ndarray:
+        """Mean over the shares of `least - most`: 0 for a map that knows nothing."""
+        return (self.least - self.most).mean(axis=-1)
+
+
+def road(
+    model: keras.Model,
+    images,
+    maps,
+    target=None,
+    shares=(0.1, 0.3, 0.5, 0.7, 0.9),
+    noise: float = 0.01,
+    seed: int = 0,
+    probability: bool = True,
+) -> Road:
+    """Scores after the most and the least relevant pixels were imputed.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch in the model's pixel range.
+        maps: `(N, H, W)`, or of several techniques `(M, N, H, W)`; see `faithfulness.deletion`.
+        target, probability: as for `faithfulness.deletion`.
+        shares: of the pixels to remove, each above 0 and below 1.
+        noise: standard deviation of what is added to imputed pixels, as a fraction of the range 0..255.
+        seed: of the noise, the same for every picture.
+
+    Returns:
+        `Road`, scores `(N, S)` or `(M, N, S)`.
+
+    Raises:
+        ValueError: bad images, maps or target; a share out of range.
+    """
+    shares = np.asarray(shares, float)
+    if not (shares.size and np.all((shares > 0) & (shares < 1))):
+        raise ValueError(f"road: shares must lie between 0 and 1, both excluded; got {shares.tolist()}")
+    batch, maps, indices, function, lead = checked(model, images, maps, target)
+    ordered = ranks(maps)
+    pixels, count = ordered[0].size, len(batch)
+    pictures = batch.numpy()
+    run = compiled(model, picture_scores, function=function, probability=probability)
+    jobs = [(m, round(share * pixels), least) for m in range(len(ordered)) for least in (0, 1) for share in shares]
+    found = []
+    for part in in_parts(jobs, PICTURES_AT_ONCE):
+        hidden = [ordered[m] >= pixels - n if least else ordered[m] < n for m, n, least in part]
+        changed = np.stack([impute(pictures[m % count], h, noise, seed) for (m, *_), h in zip(part, hidden)])
+        found.append(run(tf.constant(changed), tf.gather(indices, [m % count for m, *_ in part])))
+    scores = np.concatenate(found).reshape(*lead, 2, len(shares))
+    return Road(shares, scores[..., 0, :], scores[..., 1, :])
+
+
+def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
+    """One picture with hidden pixels replaced by the weighted mean of their neighbours, all at once.
+
+    Weights are 1/6 for direct and 1/12 for diagonal neighbours; at the border those that exist are scaled to one. What
+    is linear around a hole stays linear across it.
+
+    Args:
+        image: `(H, W, C)` in 0..255.
+        hidden: bool `(H, W)`.
+        noise, seed: as for `road`; 0 adds none.
+
+    Returns:
+        float32 `(H, W, C)`.
+
+    Raises:
+        ValueError: nothing is left to impute from, or masks and picture of different sizes.
+    """
+    image, hidden = np.asarray(image, np.float32), np.asarray(hidden, bool)
+    if hidden.shape != image.shape[:2] or hidden.all():
+        raise ValueError(f"impute: a bool mask {image.shape[:2]} that leaves something is needed, not {hidden.shape}")
+    if not hidden.any():
+        return image.copy()
+    number = np.full(hidden.shape, -1)
+    number[hidden] = np.arange(hidden.sum())
+    rows, columns, weights = [], [], []
+    diagonal = np.zeros(hidden.sum())
+    known = np.zeros((hidden.sum(), image.shape[2]))
+    for down, right, weight in NEIGHBOURS:
+        for one, other in _pairs(hidden.shape, down, right):
+            mine = hidden[one]
+            me, them = number[one][mine], number[other][mine]
+            diagonal[me] += weight
+            inside = them >= 0
+            rows.append(me[inside])
+            columns.append(them[inside])
+            weights.append(np.full(inside.sum(), -weight))
+            known[me[~inside]] += weight * image[other][mine][~inside]
+    each = np.arange(len(diagonal))
+    rows, columns, weights = (np.concatenate(v) for v in ((*rows, each), (*columns, each), (*weights, diagonal)))
+    system = csc_array((weights, (rows, columns)), shape=(len(each), len(each)))
+    solver = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
+    filled = image.copy()
+    filled[hidden] = solver.solve(known)
+    if noise:
+        grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+        filled[hidden] = np.clip(filled + 255 * noise * grain, 0, 255)[hidden]
+    return filled
+
+
+def _pairs(shape, down, right):
+    """Slices of each pixel and its neighbour, there and back."""
+    height, width = shape
+    one = slice(0, height - down), slice(max(0, -right), width - max(0, right))
+    other = slice(down, height), slice(max(0, right), width - max(0, -right))
+    return (one, other), (other, one)
