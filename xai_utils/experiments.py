@@ -147,16 +147,18 @@ def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.n
     return np.array(corners, int).reshape(-1, 2)
 
 
-def cover_in_turn(image, corners, side: int, fill="black") -> tuple[np.ndarray, np.ndarray]:
-    """One picture `(H, W, C)` with its first, first two, ... squares covered.
+def cover_in_turn(image, corners, side: int, fill="black", which=slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """One picture `(H, W, C)` with its first, first two, ... squares covered; `which` of these pictures are made.
 
     Returns:
         float32 `(count, H, W, C)`, and what is covered, bool `(count, H, W)`.
     """
-    covered = np.zeros((len(corners), *image.shape[:2]), bool)
+    counts = np.arange(1, len(corners) + 1)[which]
+    covered = np.zeros((len(counts), *image.shape[:2]), bool)
     for i, (row, column) in enumerate(corners):
-        covered[i:, row : row + side, column : column + side] = True
-    return np.where(covered[..., None], filling(image[None], fill), image).astype(np.float32), covered
+        covered[counts > i, row : row + side, column : column + side] = True
+    image = np.asarray(image, np.float32)
+    return np.where(covered[..., None], filling(image[None], fill).astype(np.float32), image), covered
 
 
 class Flip(NamedTuple):
@@ -202,7 +204,8 @@ def cover_until_flip(
     found: list[Flip | None] = [None] * len(orders)
     for start in range(0, most, at_once):
         open_ = [i for i, flip in enumerate(found) if flip is None]
-        parts = {i: [p[start : start + at_once] for p in cover_in_turn(image, orders[i], side, fill)] for i in open_}
+        now = slice(start, start + at_once)
+        parts = {i: cover_in_turn(image, orders[i], side, fill, now) for i in open_}
         parts = {i: part for i, part in parts.items() if len(part[0])}
         if not parts:
             break
@@ -218,7 +221,7 @@ def cover_until_flip(
 
 
 def _never(image, corners, side, label) -> Flip:
-    covered = cover_in_turn(image, corners, side)[1][-1:].mean() if len(corners) else 0.0
+    covered = cover_in_turn(image, corners, side, which=slice(-1, None))[1].mean() if len(corners) else 0.0
     return Flip(None, float(covered), label, corners)
 
 
