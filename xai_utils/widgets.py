@@ -86,7 +86,7 @@ def _live(frames, labels, alts, title, value):
     label = ipywidgets.Label(labels[value])
 
     def show(change):
-        image.value, image.tooltip, label.value = frames[change.new], alts[change.new], labels[change.new]
+        image.value, label.value = _img(frames[change.new], alts[change.new]), labels[change.new]
 
     slider.observe(show, "value")
     ipywidgets.jslink((play, "value"), (slider, "value"))
@@ -103,7 +103,7 @@ def _choice(frames, labels, alts, title, value):
                                  style={"description_width": "initial"})
 
     def show(change):
-        image.value, image.tooltip = frames[change.new], alts[change.new]
+        image.value = _img(frames[change.new], alts[change.new])
 
     choice.observe(show, "value")
     return ipywidgets.VBox([choice, image])._repr_mimebundle_()
@@ -112,4 +112,10 @@ def _choice(frames, labels, alts, title, value):
 def _image(frames, alts, value):
     import ipywidgets
 
-    return ipywidgets.Image(value=frames[value], format="png", tooltip=alts[value], layout={"max_width": "100%"})
+    return ipywidgets.HTML(_img(frames[value], alts[value]))
+
+
+def _img(frame, alt):
+    # ipywidgets' own Image has no text alternative, and breaks in the browser if it is given a tooltip instead.
+    content = b64encode(frame).decode()
+    return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{content}">'

@@ -64,11 +64,14 @@ def lab(folder: Path, *notebooks: str):
     work.mkdir()
     for name in notebooks:
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", work)
-    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    settings = {"notebook-extension/tracker": {"windowingMode": "none"},
+                "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # fmt: skip
+    for name, values in settings.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
     options = ["--ServerApp.port={port}", f"--ServerApp.root_dir={work}", "--no-browser", "--allow-root", NO_NEWS,
-               "--IdentityProvider.token=", "--LabApp.news_url=None"]  # fmt: skip
+               "--IdentityProvider.token="]  # fmt: skip
     with running(folder, "jupyterlab", *options, path="api/status") as address:
         yield address
 
