@@ -78,7 +78,9 @@ def table(classifier, state: explorer.State, answer: explorer.Answer) -> str:
                     f'<td style="text-align: right; padding: 0 8px">{100 * before[index]:.1f} %</td>'
                     f'<td style="text-align: right; padding: 0 8px">{100 * now[index]:.1f} %</td>'
                     f'<td style="width: 104px">{bar}</td></tr>')  # fmt: skip
-    head = '<tr><th style="text-align: left">class (explained: bold)</th><th>untouched</th><th>now</th><th></th></tr>'
+    titles = ("class (explained: bold)", "untouched", "now", "")
+    head = "".join(f'<th style="text-align: left; padding-right: 12px">{title}</th>' for title in titles)
+    head = f"<tr>{head}</tr>"
     return f'<table style="{INK}; border-collapse: collapse; line-height: 1.5">{head}{"".join(rows)}</table>'
 
 

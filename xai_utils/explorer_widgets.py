@@ -168,7 +168,7 @@ class Explorer:
         self.untouched = self.classifier.predict(self.images)[0]
         top = explorer.likeliest(self.classifier, self.untouched)
         options = [(f"{html.plain(name)}  {100 * chance:.0f} %", index) for index, name, chance in top]
-        self._set(classes_options=options, classes=top[0][0])
+        self._set(classes_options=options, classes=top[0][0], named="")
         self._draw(None)
 
     def _name_class(self, _):
