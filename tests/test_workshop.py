@@ -104,7 +104,7 @@ def test_a_cell_for_colab_comes_only_with_an_address_and_does_nothing_where_the_
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     run = [sys.executable, "-c", cell.source]
     subprocess.run(run, check=True, cwd=tmp_path, env=env)
-    assert b"git" in subprocess.run([run[0], "-I", *run[1:]], cwd="/", env=env, capture_output=True).stderr
+    assert b"git" in subprocess.run([run[0], "-I", "-S", *run[1:]], cwd="/", env=env, capture_output=True).stderr
 
 
 STUB, SOLUTION, CHECK = exercise()[1:]
