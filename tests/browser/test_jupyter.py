@@ -72,9 +72,13 @@ def visit(browser):
 
 
 def run_all(page):
-    """Run all cells through the menu and wait for the last; no cell may end with an error."""
+    """Run all cells through the menu and wait for the last; no cell may end with an error.
+
+    A page has a workspace of its own: in a shared one JupyterLab opens what the page before it had open, too.
+    """
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=START)
     page.get_by_text(re.compile(r"\| Idle")).first.wait_for(timeout=START)  # before that nothing is run
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=START)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(ALL_RUN, timeout=START)
@@ -144,7 +148,7 @@ def keep_picture(page, name):
 
 
 def test_the_first_notebook_in_jupyterlab(lab, visit):
-    page = visit(lab, "lab/tree/00_start_here.ipynb")
+    page = visit(lab, "lab/workspaces/first/tree/00_start_here.ipynb")
     run_all(page)
     image = ".jp-OutputArea .widget-html img"
     changes(page, image, lambda: page.locator(".jp-OutputArea .noUi-handle").last.press("ArrowRight"))
@@ -153,7 +157,7 @@ def test_the_first_notebook_in_jupyterlab(lab, visit):
 
 
 def test_the_explorer_in_jupyterlab(lab, visit, tmp_path):
-    page = visit(lab, "lab/tree/01_explorer.ipynb")
+    page = visit(lab, "lab/workspaces/explorer/tree/01_explorer.ipynb")
     run_all(page)
     play(page, tmp_path)
     keep_picture(page, "lab_01")
