@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_utils import attribution, experiments
+from xai_utils import attribution, experiments, floors
 from xai_utils.backend import keras
 from xai_utils.metrics import middle, peak_distance, rank_correlation
 
@@ -34,7 +34,7 @@ def test_the_first_rectangle_lands_on_the_corner_and_flips_the_label():
 
 def test_random_rectangles_need_the_expected_number():
     cells = (SIZE // CELL) ** 2  # a random order of 16 cells reaches the corner after (16 + 1) / 2 on average
-    maps = experiments.random_maps(400, (SIZE, SIZE), seed=1)
+    maps = floors.random_maps(400, (SIZE, SIZE), seed=1)
     flips = experiments.cover_until_flip(corner_net(), picture(), maps, CELL, most=cells, stride=CELL, at_once=16)
     counts = [flip.count for flip in flips]
     error = np.std(counts) / np.sqrt(len(counts))
@@ -93,7 +93,7 @@ def test_metrics():
     mask = np.zeros((9, 9), bool)
     mask[4:7, 4:7] = True
     assert peak_distance(peak, mask) == pytest.approx(np.hypot(4, 1))
-    assert experiments.centre_map((5, 5)).argmax() == 12
+    assert floors.centre_map((5, 5)).argmax() == 12
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from nets import batch, gap_net
 
-from xai_utils import attribution, faithfulness, infidelity, road, show
+from xai_utils import attribution, faithfulness, floors, infidelity, road
 from xai_utils.backend import keras
-from xai_utils.transforms import enlarge
 
 WEIGHTS = np.array([[0.5, -0.25, 2.0], [1.0, 0.125, 0.0]], np.float32)
 PICTURE = np.array([[2.0, 4, 1], [3, 8, 5]], np.float32)[None, ..., None]
@@ -175,9 +174,12 @@ def test_road_removes_what_the_map_says():
     assert abs(blind.gap.mean()) < 4 * blind.gap.std() / np.sqrt(200)
 
 
-def test_enlarged_maps_are_those_that_show_draws():
-    maps = np.random.default_rng(0).normal(size=(2, 3, 7, 5)).astype(np.float32)
-    np.testing.assert_allclose(enlarge(maps, (30, 24))[1], show.resize_map(maps[1], (30, 24)), atol=1e-5)
+def test_edges_of_a_ramp_are_its_slope():
+    ramp = np.broadcast_to(3.0 * np.arange(10)[None, None, :, None], (1, 10, 10, 3))
+    assert np.allclose(floors.edges(None, ramp)[:, 1:-1, 1:-1], 3, atol=1e-4)
+    assert np.allclose(floors.edges(None, np.full((1, 8, 8, 3), 90)), 0, atol=1e-4)
+    pictures = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3))
+    assert np.allclose(floors.edges(None, pictures)[1:2], floors.edges(None, pictures[1:2]))
 
 
 NET, IMAGES, MAPS = gap_net(), batch(), np.ones((3, 6, 6))

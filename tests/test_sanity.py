@@ -129,11 +129,3 @@ def test_a_factor_that_two_maps_share_makes_their_sizes_alike_and_leaves_the_sig
 def test_maps_that_cannot_be_compared(one, other):
     with pytest.raises(ValueError, match="maps of one shape, 3 x 3 at least"):
         sanity.similarity(np.zeros(one), np.zeros(other))
-
-
-def test_edges_of_a_ramp_are_its_slope():
-    ramp = np.broadcast_to(3.0 * np.arange(10)[None, None, :, None], (1, 10, 10, 3))
-    assert np.allclose(sanity.edges(ramp)[:, 1:-1, 1:-1], 3, atol=1e-4)
-    assert np.allclose(sanity.edges(np.full((1, 8, 8, 3), 90)), 0, atol=1e-4)
-    pictures = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3))
-    assert np.allclose(sanity.edges(pictures)[1:2], sanity.edges(pictures[1:2]))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from skimage.transform import resize
 
 from xai_utils import transforms
 from xai_utils.transforms import TRANSFORMS, apply, undo
@@ -74,6 +75,15 @@ def test_pixels_that_left_the_picture_are_not_seen():
     _, seen = undo("zoom", np.ones((1, 8, 8)), 2)
     assert seen[2:6, 2:6].all() and not seen[0].any()
     assert undo("blur", np.ones((1, 8, 8)), 2)[1].all()
+
+
+def test_maps_of_another_size():
+    maps = np.random.default_rng(0).normal(size=(2, 3, 7, 5)).astype(np.float32)
+    large = transforms.resize_map(maps, (30, 24))
+    for index in np.ndindex(2, 3):
+        np.testing.assert_allclose(large[index], resize(maps[index], (30, 24), order=1, mode="edge"), atol=1e-5)
+    np.testing.assert_array_equal(transforms.resize_map(maps[0, 0], (30, 24)), large[0, 0])
+    np.testing.assert_array_equal(transforms.resize_map(maps, (7, 5)), maps)
 
 
 def test_fillings():

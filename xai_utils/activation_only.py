@@ -7,7 +7,7 @@ import numpy as np
 
 from xai_utils import layers
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
-from xai_utils.capture import capture
+from xai_utils.capture import capture, code_at
 from xai_utils.layers import check_layer
 from xai_utils.targets import check_target, classes, fixed_target, scores
 
@@ -69,7 +69,7 @@ def score_cam(model: keras.Model, images, target=None, layer: str | None = None,
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
     layer = check_layer(model, batch.shape, layer)
-    maps = compiled(model, _activations, layer=layer)(batch)
+    maps = compiled(model, code_at, layer=layer)(batch)
     low, high = (limit(maps, axis=(1, 2)) for limit in (tf.reduce_min, tf.reduce_max))
     alive = np.argwhere((high > low).numpy()).astype(np.int32)  # (image, channel), image by image
     norm = tf.math.divide_no_nan(maps - low[:, None, None], (high - low)[:, None, None])
@@ -100,7 +100,7 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
 
 
 def _eigen_cam(model, images, layer):
-    maps = _activations(model, images, layer)
+    maps = code_at(model, images, layer)
     flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[-1]))
     # (h w)^2 is far smaller than K^2: the first left singular vector, scaled, is the projection.
     values, vectors = tf.linalg.eigh(tf.matmul(flat, flat, transpose_b=True))
@@ -129,13 +129,6 @@ def _cam(model, images, indices, layer):
     mean = tf.reduce_mean(cams, axis=(1, 2)) + (tf.gather(dense.bias, indices) if dense.use_bias else 0)
     gap = tf.abs(mean - tf.gather(logits, indices, batch_dims=1)) / (tf.math.reduce_std(logits) + 1e-12)
     return cams, tf.reduce_max(gap)
-
-
-def _activations(model, images, layer):
-    model = layers.up_to(model, layer)
-    with capture(model, [layer]) as activations:
-        model(images, training=False)
-    return activations[layer]
 
 
 def _masked_by_channel(model, images, norm, indices, pairs, function):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 
+from xai_utils.files import written_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 IDLE = 900  # seconds after which the kernel of a page nobody looks at is ended
 
@@ -16,11 +18,9 @@ def write_app(folder: Path) -> Path:
     notebook = nbformat.read(ROOT / "notebooks" / "01_explorer.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if "app" in cell.metadata.get("tags", [])]
     notebook.cells = [notebook.cells[0], *cells]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "explorer.ipynb"
-    part = path.with_suffix(f".{os.getpid()}")
-    nbformat.write(notebook, part)
-    part.replace(path)
+    with written_whole(path) as temporary:
+        nbformat.write(notebook, temporary)
     return path
 
 

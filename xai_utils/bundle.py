@@ -18,6 +18,8 @@ from pathlib import Path
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
+from xai_utils.files import written_whole
+
 INSTALLER = Path("tools/install_workshop.py")  # commands run in the project's folder
 LOCK = Path("requirements.lock")
 
@@ -103,14 +105,12 @@ def pack(workshop: Path, wheels: list[Path], target: str, version: str) -> Path:
     sums |= {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     texts["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     archive = workshop / f"{top}.zip"
-    part = archive.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as packed:
+    with written_whole(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, path in files.items():  # wheels and weights are compressed already
             stored = zipfile.ZIP_STORED if path.suffix in (".whl", ".npz") else zipfile.ZIP_DEFLATED
             packed.write(path, f"{top}/{name}", stored)
         for name, text in texts.items():
             packed.writestr(f"{top}/{name}", text)
-    part.replace(archive)
     return archive
 
 

@@ -88,5 +88,17 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
         _did_not_run(model, name)
 
 
+def code_at(model: keras.Model, images, layer: str, before_activation: bool = False):
+    """What a layer returns for a batch, or what goes into its activation; nothing above it is computed.
+
+    Raises:
+        ValueError: as `capture` and `capture_before_activation`.
+    """
+    part = layers.up_to(model, layer)
+    with (capture_before_activation(part, layer) if before_activation else capture(part, [layer])) as found:
+        part(images, training=False)
+    return found[layer]
+
+
 def _did_not_run(model, name):
     raise ValueError(f"layer {name!r} did not run: {model.name} does not use it between input and output")

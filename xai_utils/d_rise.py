@@ -103,15 +103,13 @@ def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
 
 def _detector_sums(model, anchors, image, boxes, classes, keep, seed, numbers, grid, errors):
     """The sums of a part of the masks, all in one graph; of one picture `(1, H, W, 3)`."""
-    image = image[0]
-    masks = _masks(numbers, image.shape[:2], grid, keep, seed)
-    found = all_boxes(model, _masked(image, masks), anchors, image.shape[:2])
+    masks = _masks(numbers, image.shape[1:3], grid, keep, seed)
+    found = all_boxes(model, _masked(image, masks), anchors, image.shape[1:3])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)
 
 
 def _callable_sums(detect, labels, image, boxes, classes, keep, seed, numbers, grid, errors):
-    image = image[0]
-    masks = _compiled_masks(tuple(image.shape[:2]), grid)(numbers, keep=keep, seed=seed)
+    masks = _compiled_masks(tuple(image.shape[1:3]), grid)(numbers, keep=keep, seed=seed)
     found = _found(detect, _masked(image, masks), labels, classes.shape[-1])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)
 

@@ -13,6 +13,7 @@ import numpy as np
 from xai_utils import data, labels
 from xai_utils.backend import check_images, compiled, keras, tf
 from xai_utils.boxes import EDGES, SIZES, decode, in_pixels, measure, overlaps
+from xai_utils.transforms import squeeze
 
 MOST = 100  # boxes kept for a class of one picture
 
@@ -229,24 +230,6 @@ def follow(detection: Detection, detections: Sequence[Detection]) -> tuple[Detec
     shared = [float(overlaps(each.box, detection.box)) for each in detections]
     best = int(np.argmax(shared)) if shared else 0
     return (detections[best], shared[best]) if shared and shared[best] > 0 else (None, 0.0)
-
-
-def squeeze(image: np.ndarray, size: int) -> np.ndarray:
-    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`: bilinear, of a huge one first the mean of blocks.
-
-    Raises:
-        PictureError: not numbers of that shape.
-    """
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind not in "fiu" or not image.size:
-        raise data.PictureError(f"prepare takes a picture (H, W, 3), not {image.dtype} of shape {image.shape}")
-    for axis in (0, 1):
-        # Bilinear skips pixels of what is more than twice as large; up to four times that does no harm, as in training.
-        if (step := image.shape[axis] // (2 * size)) > 1:
-            starts = np.arange(0, image.shape[axis], step)
-            counts = np.diff([*starts, image.shape[axis]]).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-            image = np.add.reduceat(image, starts, axis, dtype=np.float32) / counts
-    return tf.image.resize(image, (size, size)).numpy()
 
 
 def all_boxes(model, images, anchors, size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

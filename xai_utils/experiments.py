@@ -103,17 +103,6 @@ def moved_at_random(masks, count: int, seed: int = 0) -> np.ndarray:
     return np.stack([np.roll(masks, rng.integers(0, masks.shape[1:]), axis=(1, 2)) for _ in range(count)])
 
 
-def random_maps(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Controls: maps of independent noise, float32 `(count, H, W)` in 0..1."""
-    return np.random.default_rng(seed).random((count, *size), np.float32)
-
-
-def centre_map(size: tuple[int, int]) -> np.ndarray:
-    """Control: a map that only knows where pictures have their middle, float32 `(1, H, W)` in 0..1."""
-    rows, columns = (np.linspace(-1, 1, extent, dtype=np.float32) for extent in size)
-    return (1 - np.hypot(rows[:, None], columns) / np.sqrt(2))[None]
-
-
 def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.ndarray:
     """Places of rectangles, each where most of the map is left that those before it do not cover.
 

@@ -3,10 +3,9 @@
 Nothing here draws or knows widgets: `explorer_widgets` does that.
 """
 
+import contextlib
 import inspect
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from xai_utils import attribution, data, experiments, layers, show, transforms
 from xai_utils.class_activation import CAMS
+from xai_utils.files import written_whole
 from xai_utils.models import Classifier, load_model
 
 RUNS_FOLDER = data.DATA_FOLDER.parent / "reports" / "runs"
@@ -216,7 +216,8 @@ def save_run(notebook: str, name: str, parameters: dict, folder: Path | None = N
     """
     path = check_new_run(notebook, name, folder)
     text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    _write_new(path, lambda file: file.write(text.encode()))
+    with _new(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -229,17 +230,15 @@ def save_picture(image: np.ndarray, name: str, folder: Path | None = None) -> st
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"a picture's name is made of a-z, 0-9 and _; not {name!r}")
     path = Path(folder or data.IMAGES_FOLDER) / f"{name}.png"
-    _write_new(path, lambda file: Image.fromarray(image).save(file, format="png"))
+    with _new(path) as temporary:
+        Image.fromarray(image).save(temporary, format="png")
     return path.name
 
 
-def _write_new(path: Path, write) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        write(file)
+@contextlib.contextmanager
+def _new(path: Path):
     try:
-        os.link(file.name, path)  # unlike a renaming, it fails where there is a file already
-        path.chmod(0o644)
+        with written_whole(path, replace=False) as temporary:
+            yield temporary
     except FileExistsError:
         raise ValueError(f"there is a {path.name} already: choose another name") from None
-    finally:
-        os.unlink(file.name)

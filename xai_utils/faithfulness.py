@@ -11,7 +11,7 @@ import numpy as np
 
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import fixed_target, score
-from xai_utils.transforms import enlarge, filling
+from xai_utils.transforms import filling, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
 
@@ -125,7 +125,7 @@ def picture_sized(maps, shape) -> np.ndarray:
         raise ValueError(f"maps has shape {maps.shape}: {shape[0]} images take ({shape[0]}, h, w), or M such")
     if not np.isfinite(maps).all():
         raise ValueError(f"maps holds {np.count_nonzero(~np.isfinite(maps))} values that are NaN or infinite")
-    return enlarge(maps, tuple(shape[1:3]))
+    return resize_map(maps, tuple(shape[1:3]))
 
 
 def checked(model, images, maps, target) -> tuple:

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from scipy.ndimage import sobel
 
-from xai_utils.experiments import centre_map, random_maps
+from xai_utils.transforms import grey
 
 
 def random(model, images, target=None, seed: int = 0) -> np.ndarray:
@@ -29,8 +29,18 @@ def centre(model, images, target=None) -> np.ndarray:
 
 def edges(model, images, target=None) -> np.ndarray:
     """An edge detector: the size of the Sobel gradient of the grey picture, float32 `(N, H, W)`, in grey levels."""
-    grey = np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.stack([np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey])
+    return np.stack([np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey(images)])
+
+
+def random_maps(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Maps of independent noise, float32 `(count, H, W)` in 0..1."""
+    return np.random.default_rng(seed).random((count, *size), np.float32)
+
+
+def centre_map(size: tuple[int, int]) -> np.ndarray:
+    """A map that only knows where pictures have their middle, float32 `(1, H, W)` in 0..1."""
+    rows, columns = (np.linspace(-1, 1, extent, dtype=np.float32) for extent in size)
+    return (1 - np.hypot(rows[:, None], columns) / np.sqrt(2))[None]
 
 
 FLOORS = {method.__name__: method for method in (random, centre, edges)}

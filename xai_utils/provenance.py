@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from . import __version__
+from .files import written_whole
 
 
 def commit() -> str | None:
@@ -47,17 +48,15 @@ def without_machine(text: str) -> str:
 
 
 def write(notebook, path: Path, report: dict) -> None:
-    """Write beside the target and rename: nobody ever sees half a notebook."""
+    """Write an executed notebook with what is known of its run, whole or not at all."""
     import nbformat
 
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
     notebook.metadata["report"] = {**notebook.metadata.get("report", {}), **report}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    temporary.write_text(without_machine(nbformat.writes(notebook)), encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(without_machine(nbformat.writes(notebook)), encoding="utf-8")
 
 
 def empty_notebook(title: str):

@@ -10,7 +10,6 @@ SITE_DIR/index.html for exactly those names, removes pages of other runs, and ex
 import argparse
 import hashlib
 import io
-import os
 import re
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from . import report
+from .files import written_whole
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "reports" / "template"
 PARTS = ("Start", "Gradients", "Class activation", "Perturbation", "Synthesis", "Detection", "Experiments",
@@ -215,14 +215,8 @@ def template(name):
 
 
 def write(path, text):
-    """Write `text` to a temporary name and rename: a reader never sees half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(arguments=None):

@@ -5,12 +5,12 @@ where it was. What the results were made with stands beside them, and nothing el
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from xai_utils import __version__
+from xai_utils.files import written_whole
 
 FORMAT = 1  # raised when a metric's definition changes: older results are then not gone on with
 ABOUT = "_evaluation.json"  # readers of Parquet pass over names that begin with _ or .
@@ -45,7 +45,8 @@ class Results:
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ValueError(f"{self.folder.name} is there already and holds no evaluation: give another name")
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(note, lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+        with written_whole(note) as temporary:
+            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def part(self, number: int) -> Path:
         return self.folder / f"part-{number:06}.parquet"
@@ -57,7 +58,8 @@ class Results:
 
         schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
         table = pa.table({name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema)
-        _write_whole(self.part(number), lambda path: parquet.write_table(table, path))
+        with written_whole(self.part(number)) as temporary:
+            parquet.write_table(table, temporary)
 
 
 def read(folder):
@@ -127,12 +129,3 @@ def _same(there: dict, now: dict, name: str) -> None:
             f"{name} holds results of another {key}: {json.dumps(old)[:80]} there, {json.dumps(new)[:80]} now; "
             "give another place, or delete it"
         )
-
-
-def _write_whole(path: Path, write) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

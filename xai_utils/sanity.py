@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.ndimage import sobel
 from skimage.metrics import structural_similarity
 
 from xai_utils import layers
@@ -84,13 +83,3 @@ def similarity(one, other) -> dict[str, float]:
         "rank of sizes": rank_correlation(*sizes),
         "SSIM": float(structural_similarity(*sizes, win_size=side, data_range=1.0)),
     }
-
-
-def edges(images) -> np.ndarray:
-    """A map that knows no network: the size of the brightness gradient (Sobel), float32 `(N, H, W)`, grey levels.
-
-    Args:
-        images: `(N, H, W, 3)` in 0..255.
-    """
-    grey = np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.stack([np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey])

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from skimage.transform import resize
 
+from xai_utils.transforms import grey, resize_map
 from xai_utils.widgets import progress, stepper
 
 __all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "overlay", "panel", "png", "progress",
@@ -67,12 +67,6 @@ def figure(fig: Figure, alt: str) -> None:
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
 
-def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge a map `(h, w)` or maps `(N, h, w)` to `size` `(H, W)`, bilinear: within their range, unlike bicubic."""
-    values = np.asarray(values, np.float32)
-    return resize(values, (*values.shape[:-2], *size), order=1, mode="edge", anti_aliasing=False)
-
-
 def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: float | None = None, clip: float = 100.0):
     """Draw one map `(h, w)`, over a picture if there is one, with a colour bar that carries its unit.
 
@@ -85,17 +79,13 @@ def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: fl
         clip: percentile of the magnitude above which values share the last colour.
     """
     values = np.asarray(values, np.float32)
-    largest = float(np.abs(values).max())
-    limit = limit or float(np.percentile(np.abs(values), clip)) or largest or 1.0
-    signed = bool(values.min() < 0)
+    low, high, colours = _scale(values, limit, clip)
+    over = float(np.abs(values).max()) > high * (1 + 1e-6)
     if image is not None:
-        grey = np.asarray(image, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        values = resize_map(values, grey.shape)
-    drawn = ax.imshow(values, cmap="RdBu_r" if signed else "inferno", vmin=-limit if signed else 0, vmax=limit,
-                      alpha=None if image is None else 0.6)  # fmt: skip
-    over = largest > limit * (1 + 1e-6)
-    extend = {(True, True): "both", (False, True): "max"}.get((signed, over), "neither")
+        ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255)
+        values = resize_map(values, np.shape(image)[:2])
+    drawn = ax.imshow(values, cmap=colours, vmin=low, vmax=high, alpha=None if image is None else 0.6)
+    extend = ("both" if low else "max") if over else "neither"
     bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend)
     bar.formatter.set_powerlimits((-2, 3))
     bar.solids.set_alpha(1)
@@ -112,13 +102,17 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
         clip: percentile of the magnitude above which values share the last colour.
     """
     values = np.asarray(values, np.float32)
-    limit = float(np.percentile(np.abs(values), clip)) or float(np.abs(values).max()) or 1.0
-    signed = bool(values.min() < 0)
-    scaled = resize_map(values, image.shape[:2]) / limit
-    place = np.clip((scaled + 1) / 2 if signed else scaled, 0, 1)
-    colour = matplotlib.colormaps["RdBu_r" if signed else "inferno"](place, bytes=True)[..., :3]
-    grey = np.asarray(image, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.rint(0.4 * np.clip(grey, 0, 255)[..., None] + 0.6 * colour).astype(np.uint8)
+    low, high, colours = _scale(values, None, clip)
+    place = np.clip((resize_map(values, image.shape[:2]) - low) / (high - low), 0, 1)
+    colour = matplotlib.colormaps[colours](place, bytes=True)[..., :3]
+    return np.rint(0.4 * np.clip(grey(image), 0, 255)[..., None] + 0.6 * colour).astype(np.uint8)
+
+
+def _scale(values: np.ndarray, limit: float | None, clip: float) -> tuple[float, float, str]:
+    """Values of the first and the last colour of a map, and its colours."""
+    sizes = np.abs(values)
+    limit = limit or float(np.percentile(sizes, clip)) or float(sizes.max()) or 1.0
+    return (-limit, limit, "RdBu_r") if values.min() < 0 else (0.0, limit, "inferno")
 
 
 @dataclass(frozen=True)

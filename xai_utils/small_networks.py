@@ -7,8 +7,6 @@ A network is one Keras model with weights put in: all techniques keep what they 
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from scipy.stats import rankdata
 from xai_utils import bird_or_tree, data
 from xai_utils.backend import keras, tf
 from xai_utils.experiments import logits_of
+from xai_utils.files import written_whole
 from xai_utils.labels import name_classes
 
 layers = keras.layers
@@ -174,11 +173,9 @@ def _read(path: Path, phases: int) -> list[list[np.ndarray]] | None:
 
 
 def _write(path: Path, weights: list[list[np.ndarray]]) -> None:
-    """Write whole or not at all."""
     arrays = {f"{phase}_{i}": array for phase, each in enumerate(weights) for i, array in enumerate(each)}
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
-    os.replace(file.name, path)
 
 
 def _train(phases, seed, count, ground, shuffled_labels, progress) -> list[list[np.ndarray]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from xai_utils import layers, targets
 from xai_utils.backend import check_images, compiled, keras, tf
-from xai_utils.capture import capture, capture_before_activation
+from xai_utils.capture import code_at
 from xai_utils.optimisation import Synthesis, optimise
 
 __all__ = ["Synthesis", "activation_maximization", "code", "invert"]
@@ -90,23 +90,17 @@ def activation_maximization(
 
 def code(model: keras.Model, images, layer: str, before_activation: bool = False) -> np.ndarray:
     """The code of images at a layer, `(N, ...)`; arguments and errors as for `invert`."""
-    return compiled(model, _code, layer=layer, before=before_activation)(check_images(model, images)).numpy()
-
-
-def _code(model, images, layer, before):
-    model = layers.up_to(model, layer)
-    with (capture_before_activation(model, layer) if before else capture(model, [layer])) as found:
-        model(images, training=False)
-    return found[layer]
+    run = compiled(model, code_at, layer=layer, before_activation=before_activation)
+    return run(check_images(model, images)).numpy()
 
 
 def _code_error(model, images, codes, layer, before):
     axes = tuple(range(1, codes.shape.rank))
-    return tf.reduce_sum((_code(model, images, layer, before) - codes) ** 2, axes) / tf.reduce_sum(codes**2, axes)
+    return tf.reduce_sum((code_at(model, images, layer, before) - codes) ** 2, axes) / tf.reduce_sum(codes**2, axes)
 
 
 def _minus_unit(model, images, weights, layer, before):
-    return -tf.reduce_sum(_code(model, images, layer, before) * weights, tuple(range(1, weights.shape.rank)))
+    return -tf.reduce_sum(code_at(model, images, layer, before) * weights, tuple(range(1, weights.shape.rank)))
 
 
 def _minus_target(model, images, indices, function):

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from xai_utils.backend import keras, tf
+from xai_utils.data import PictureError
 
 
 def flip_horizontal(images, amount=1) -> np.ndarray:
@@ -132,13 +133,36 @@ def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
     return apply(name, maps, inverse(amount)), seen[0] > 0.999
 
 
-def enlarge(maps, size: tuple[int, int]) -> np.ndarray:
-    """Maps `(..., h, w)` at the size `(H, W)` of their pictures, bilinear, float32: as `show.resize_map` draws them."""
+def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
+    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear: within their range, unlike bicubic."""
     maps = np.asarray(maps, np.float32)
     if maps.shape[-2:] == tuple(size):
         return maps
     flat = maps.reshape(-1, *maps.shape[-2:], 1)
     return tf.image.resize(flat, size).numpy().reshape(*maps.shape[:-2], *size)
+
+
+def grey(images) -> np.ndarray:
+    """How bright the colours `(..., 3)` look, float32 `(...)` in their range. Source: ITU-R BT.601, luma."""
+    return np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def squeeze(image: np.ndarray, size: int) -> np.ndarray:
+    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`: bilinear, of a huge one first the mean of blocks.
+
+    Raises:
+        PictureError: not numbers of that shape.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind not in "fiu" or not image.size:
+        raise PictureError(f"prepare takes a picture (H, W, 3), not {image.dtype} of shape {image.shape}")
+    for axis in (0, 1):
+        # Bilinear skips pixels of what is more than twice as large; up to four times that does no harm, as in training.
+        if (step := image.shape[axis] // (2 * size)) > 1:
+            starts = np.arange(0, image.shape[axis], step)
+            counts = np.diff([*starts, image.shape[axis]]).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+            image = np.add.reduceat(image, starts, axis, dtype=np.float32) / counts
+    return tf.image.resize(image, (size, size)).numpy()
 
 
 def filling(images, fill, seed: int = 0) -> np.ndarray:

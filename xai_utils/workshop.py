@@ -8,12 +8,12 @@ An exercise is three code cells, tagged `exercise` (a stub: `margin = None`), `s
 
 import argparse
 import copy
-import os
 import re
 import sys
 import textwrap
 from pathlib import Path
 
+from xai_utils.files import written_whole
 from xai_utils.runs import RunError, read_notebook
 
 STEPS = ("exercise", "solution", "check")
@@ -217,9 +217,8 @@ of code read in a minute, {EXERCISE} minutes for an exercise."""
 def write(notebook, path: Path) -> None:
     import nbformat
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, part := path.with_suffix(".part"))
-    os.replace(part, path)
+    with written_whole(path) as temporary:
+        nbformat.write(notebook, temporary)
 
 
 def main() -> int:
