@@ -88,8 +88,8 @@ def test_default_layer_is_the_last_that_computes_features():
 
 def test_stages_are_the_ends_of_blocks_and_the_last_code():
     lite = efficientnet_lite.build("efficientnet_lite0", 64)
-    expected = ["block1a_project_bn", "block2b_add", "block3b_add", "block4c_add", "block5c_add", "block6d_add",
-                "block7a_project_bn", "avg_pool"]  # fmt: skip
+    expected = ["block1a_project_conv", "block2b_add", "block3b_add", "block4c_add", "block5c_add", "block6d_add",
+                "block7a_project_conv", "avg_pool"]  # fmt: skip
     assert layers.stages(lite, (1, 64, 64, 3)) == expected
     vgg = keras.applications.VGG19(weights=None, input_shape=(64, 64, 3))
     assert layers.stages(vgg, (1, 64, 64, 3)) == [*(f"block{i}_pool" for i in range(1, 6)), "fc2"]

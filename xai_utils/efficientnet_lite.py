@@ -13,16 +13,19 @@ layers = keras.layers
 # kernel, repeats, output channels, expansion, stride of the first block in the group
 BLOCKS = [(3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2),
           (5, 3, 112, 6, 1), (5, 4, 192, 6, 2), (3, 1, 320, 6, 1)]  # fmt: skip
+EPSILON = 1e-3  # of the batch normalisation
 # width multiplier, depth multiplier, input size in pixels
 VARIANTS = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
 
 
-def build(name: str, size: int | None = None) -> keras.Model:
+def build(name: str, size: int | None = None, normalisation: bool = False) -> keras.Model:
     """Build a variant with fresh weights.
 
     Args:
         name: a key of `VARIANTS`.
         size: side of the input in pixels; default the one the variant was trained on.
+        normalisation: with batch normalisation as it was trained; without, each convolution has a bias instead, which
+            is the same function once the normalisation is folded in: `models.load_model` does that.
 
     Returns:
         A flat functional model: float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N, 1000)`.
@@ -31,15 +34,23 @@ def build(name: str, size: int | None = None) -> keras.Model:
     size = size or trained_on
     inputs = keras.Input((size, size, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(inputs)
-    x = _conv_bn(x, layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem_conv"), activation=True)
+    def conv(x, layer: layers.Layer, activation: bool = True):
+        """Convolution, batch normalisation or bias and, if asked for, ReLU6; the names follow the convolution's."""
+        layer.use_bias, stem = not normalisation, layer.name.removesuffix("_conv")
+        x = layer(x)
+        if normalisation:
+            x = layers.BatchNormalization(epsilon=EPSILON, name=f"{stem}_bn")(x)
+        return layers.ReLU(6.0, name=f"{stem}_relu")(x) if activation else x
+
+    x = conv(x, layers.Conv2D(32, 3, 2, "same", name="stem_conv"))
     last = len(BLOCKS) - 1
     for group, (kernel, repeats, channels, expansion, stride) in enumerate(BLOCKS):
         # Lite: the first and the last group keep their number of blocks.
         repeats = repeats if group in (0, last) else math.ceil(depth * repeats)
         for index in range(repeats):
             block = f"block{group + 1}{chr(ord('a') + index)}"
-            x = _block(x, block, kernel, _scaled(channels, width), expansion, stride if index == 0 else 1)
-    x = _conv_bn(x, layers.Conv2D(1280, 1, use_bias=False, name="top_conv"), activation=True)
+            x = _block(x, block, kernel, _scaled(channels, width), expansion, stride if index == 0 else 1, conv)
+    x = conv(x, layers.Conv2D(1280, 1, name="top_conv"))
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     logits = layers.Dense(1000, name="logits")(x)
     return keras.Model(inputs, logits, name=name)
@@ -51,21 +62,13 @@ def _scaled(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
 
-def _conv_bn(x, conv: layers.Layer, activation: bool):
-    """Convolution, batch normalisation and, if asked for, ReLU6; the names follow the convolution's."""
-    stem = conv.name.removesuffix("_conv")
-    x = layers.BatchNormalization(epsilon=1e-3, name=f"{stem}_bn")(conv(x))
-    return layers.ReLU(6.0, name=f"{stem}_relu")(x) if activation else x
-
-
-def _block(x, name: str, kernel: int, channels: int, expansion: int, stride: int):
+def _block(x, name: str, kernel: int, channels: int, expansion: int, stride: int, conv):
     """Inverted residual block: expand, depthwise, project; a shortcut where the shapes allow it."""
     shortcut, width = x, x.shape[-1] * expansion
     if expansion != 1:
-        x = _conv_bn(x, layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand_conv"), activation=True)
-    depthwise = layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=f"{name}_depthwise_conv")
-    x = _conv_bn(x, depthwise, activation=True)
-    x = _conv_bn(x, layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv"), activation=False)
+        x = conv(x, layers.Conv2D(width, 1, name=f"{name}_expand_conv"))
+    x = conv(x, layers.DepthwiseConv2D(kernel, stride, "same", name=f"{name}_depthwise_conv"))
+    x = conv(x, layers.Conv2D(channels, 1, name=f"{name}_project_conv"), activation=False)
     if stride == 1 and shortcut.shape[-1] == channels:
         x = layers.Add(name=f"{name}_add")([shortcut, x])
     return x

@@ -99,10 +99,11 @@ def load_model(
     if own:
         model, names = _load_own(Path(name).expanduser(), preprocessing), _own_labels(label_file)
     elif name == DETECTOR:
-        model, anchors = _load_embedded(name, ssd_mobilenet.build())
+        model, anchors = _load_embedded(name, ssd_mobilenet.build(), ssd_mobilenet.EPSILON)
         return Detector(name, model, labels.coco_labels(), anchors, tuple(ssd_mobilenet.LEVELS))
     elif name in EMBEDDED:
-        (model, _), names = _load_embedded(name, efficientnet_lite.build(name)), labels.imagenet_labels()
+        model, _ = _load_embedded(name, efficientnet_lite.build(name), efficientnet_lite.EPSILON)
+        names = labels.imagenet_labels()
     elif name in APPLICATIONS:
         model, names = load_application(name, weights), labels.imagenet_labels()
     else:
@@ -118,7 +119,7 @@ def load_model(
     return Classifier(name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape))
 
 
-def _load_embedded(name: str, model: keras.Model) -> tuple[keras.Model, np.ndarray | None]:
+def _load_embedded(name: str, model: keras.Model, epsilon: float) -> tuple[keras.Model, np.ndarray | None]:
     """The model, frozen, with its weights of `data/models/`, and the anchors if it is a detector."""
     path = data.MODELS_FOLDER / f"{name}.npz"
     if not path.is_file():
@@ -132,10 +133,22 @@ def _load_embedded(name: str, model: keras.Model) -> tuple[keras.Model, np.ndarr
     with np.load(path, allow_pickle=False) as arrays:
         for layer in model.layers:
             if layer.weights:
-                layer.set_weights([arrays[f"{layer.name}/{w.name}"].astype(np.float32) for w in layer.weights])
+                layer.set_weights(_folded(arrays, layer, epsilon))
         anchors = arrays.get("anchors")
     model.trainable = False
     return model, anchors
+
+
+def _folded(arrays, layer, epsilon: float) -> list[np.ndarray]:
+    """A layer's weights; the batch normalisation that was trained after it becomes part of kernel and bias."""
+    normalisation = layer.name.removesuffix("_conv") + "_bn"
+    if f"{normalisation}/gamma" not in arrays:
+        return [arrays[f"{layer.name}/{weight.name}"] for weight in layer.weights]
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    gamma, beta, mean, variance = (arrays[f"{normalisation}/{each}"].astype(np.float64) for each in names)
+    scale = gamma / np.sqrt(variance + epsilon)
+    by_channel = scale[:, None] if isinstance(layer, keras.layers.DepthwiseConv2D) else scale  # (h, w, C, 1)
+    return [arrays[f"{layer.name}/kernel"] * by_channel, beta - mean * scale]
 
 
 def _own_labels(label_file) -> tuple[str, ...] | None:
