@@ -38,8 +38,12 @@ def output(data, **metadata):
 def figure(colour="red", alt=None, size=(60, 40)):
     from base64 import b64encode
 
-    metadata = {"image/png": {"alt": alt}} if alt else {}
-    return output({"image/png": b64encode(png(colour, size)).decode()}, **metadata)
+    """As `show.figure` displays it if it has words, else as matplotlib's inline backend does."""
+    content = png(colour, size)
+    plain = {"image/png": b64encode(content).decode()}
+    if alt is None:
+        return output(plain)
+    return output(plain | {"text/html": widgets.picture(content, alt)}, **{"image/png": {"alt": alt}})
 
 
 def text(words, name="stdout"):

@@ -116,6 +116,8 @@ def _prepare(cell):
         data = output.get("data", {})
         if WIDGET in data and "text/html" not in data and not any(mime in data for mime in FIGURES):
             data["text/html"] = '<p class="note">A live control: open the notebook to use it.</p>'
+        if output.get("metadata", {}).get("image/png", {}).get("alt"):
+            data.pop("text/html", None)  # `show.figure` puts the picture in twice: as HTML it has words in JupyterLab
         last = outputs[-1] if outputs else {}
         if output["output_type"] == "stream" and last.get("name") == output["name"]:
             last["text"] += output["text"]

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from xai_utils.transforms import grey, resize_map
-from xai_utils.widgets import progress, stepper
+from xai_utils.widgets import picture, progress, stepper
 
 __all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "overlay", "panel", "png", "progress",
            "resize_map", "stepper", "subplots", "tiles", "top_text"]  # fmt: skip
@@ -63,7 +63,8 @@ def figure(fig: Figure, alt: str) -> None:
     if not alt.strip():
         raise ValueError("figure needs alt=: one sentence that says what the picture shows")
     width = round(fig.get_figwidth() * DPI / 1.25)
-    bundle = {"image/png": png(fig), "text/plain": alt}
+    content = png(fig)
+    bundle = {"image/png": content, "text/html": picture(content, alt, width), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
 

@@ -36,6 +36,16 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     display(live | plain, raw=True)
 
 
+def picture(content, alt, width=None):
+    """PNG bytes as an HTML picture with a text alternative, `width` pixels wide in a page that is wide enough.
+
+    JupyterLab shows a plain PNG without its alternative; ipywidgets' own Image has none, and breaks over a tooltip.
+    """
+    size = f' width="{width}"' if width else ""
+    source = f"data:image/png;base64,{b64encode(content).decode()}"
+    return f'<img alt="{escape(alt)}"{size} style="max-width: 100%" src="{source}">'
+
+
 def progress(title="loss"):
     """A bar for a long computation: a function to call as `(step, steps, losses)`, which draws step and mean loss.
 
@@ -86,7 +96,7 @@ def _live(frames, labels, alts, title, value):
     label = ipywidgets.Label(labels[value])
 
     def show(change):
-        image.value, label.value = _img(frames[change.new], alts[change.new]), labels[change.new]
+        image.value, label.value = picture(frames[change.new], alts[change.new]), labels[change.new]
 
     slider.observe(show, "value")
     ipywidgets.jslink((play, "value"), (slider, "value"))
@@ -103,7 +113,7 @@ def _choice(frames, labels, alts, title, value):
                                  style={"description_width": "initial"})
 
     def show(change):
-        image.value = _img(frames[change.new], alts[change.new])
+        image.value = picture(frames[change.new], alts[change.new])
 
     choice.observe(show, "value")
     return ipywidgets.VBox([choice, image])._repr_mimebundle_()
@@ -112,10 +122,4 @@ def _choice(frames, labels, alts, title, value):
 def _image(frames, alts, value):
     import ipywidgets
 
-    return ipywidgets.HTML(_img(frames[value], alts[value]))
-
-
-def _img(frame, alt):
-    # ipywidgets' own Image has no text alternative, and breaks in the browser if it is given a tooltip instead.
-    content = b64encode(frame).decode()
-    return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{content}">'
+    return ipywidgets.HTML(picture(frames[value], alts[value]))

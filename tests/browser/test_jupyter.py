@@ -18,7 +18,7 @@ ALL_RUN = """() => { const all = [...document.querySelectorAll(".jp-CodeCell .jp
   return failed || (all.length && all.every((e) => /\\d/.test(e.textContent))); }"""
 CHANGED = """([selector, trait, before]) => {
   const found = document.querySelector(selector); return found && found.getAttribute(trait) !== before; }"""
-NO_WORDS = """() => [...document.querySelectorAll(".jupyter-widgets img")]
+NO_WORDS = """() => [...document.querySelectorAll(".jupyter-widgets img, .jp-OutputArea img")]
   .filter((i) => i.checkVisibility() && !i.alt.trim()).length"""
 
 
