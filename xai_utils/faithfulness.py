@@ -191,7 +191,8 @@ def _curves(model, images, maps, target, kinds, step, probability) -> list[Curve
 def _partly_covered(model, images, covers, indices, ordered, changed, late, function, probability):
     """The `changed` highest pixels of each picture covered; or, where `late`, all but those."""
     shown = (ordered >= changed[:, None, None]) != (late[:, None, None] > 0)
-    images = tf.where(shown[..., None], images, covers)
+    shown = tf.cast(shown, images.dtype)[..., None]
+    images = images * shown + covers * (1 - shown)  # in half the time of `tf.where`
     return picture_scores(model, images, indices, function, probability)
 
 
