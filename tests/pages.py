@@ -36,9 +36,9 @@ def output(data, **metadata):
 
 
 def figure(colour="red", alt=None, size=(60, 40)):
+    """As `show.figure` displays it if it has words, else as matplotlib's inline backend does."""
     from base64 import b64encode
 
-    """As `show.figure` displays it if it has words, else as matplotlib's inline backend does."""
     content = png(colour, size)
     plain = {"image/png": b64encode(content).decode()}
     if alt is None:

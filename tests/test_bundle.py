@@ -44,6 +44,14 @@ def test_the_suites_lock_gives_one_version_of_a_package_in_each_round(target, ve
         assert len(set(packages)) == len(packages)
 
 
+def test_pip_is_told_files(tmp_path):
+    wheels = [tmp_path / f"{name}-py3-none-any.whl" for name in ("a-1", "s-1", "s-4")]
+    assert bundle.with_wheels(LOCK, wheels) == """./wheels/a-1-py3-none-any.whl
+./wheels/s-1-py3-none-any.whl ; python_full_version < "3.11.5"
+./wheels/s-4-py3-none-any.whl ; python_full_version >= "3.11.5"
+"""
+
+
 @pytest.mark.parametrize(
     ("target", "version", "says"),
     [("amiga", "3.12", "PLATFORM is one of linux"), ("linux", "3.12.1", "PYTHON_VERSION is like 3.12")],

@@ -55,9 +55,9 @@ def install() -> Path:
     except subprocess.CalledProcessError:
         sys.exit("this Python cannot make environments: install its venv and ensurepip (Debian: python3-venv)")
     python = HERE / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index",
-               "--find-links", HERE / "wheels", "-r", HERE / "requirements.txt"]  # fmt: skip
-    if subprocess.run([str(part) for part in command]).returncode:
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps",
+               "-r", "requirements.txt"]  # fmt: skip
+    if subprocess.run(command, cwd=HERE).returncode:  # every requirement is a file in wheels/
         sys.exit("the packages could not be installed: pip says why above")
     settings = HERE / ".venv" / "share" / "jupyter" / "lab" / "settings"
     settings.mkdir(parents=True, exist_ok=True)

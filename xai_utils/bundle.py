@@ -61,7 +61,7 @@ def rounds(lock: str, target: str, version: str) -> list[list[str]]:
         raise BundleError(f"PLATFORM is one of {', '.join(PLATFORMS)}, not {target!r}")
     if not re.fullmatch(r"3\.\d+", version):
         raise BundleError(f"PYTHON_VERSION is like 3.12, not {version!r}")
-    lines = [Requirement(line) for line in lock.splitlines() if line.strip() and not line.startswith("#")]
+    lines = _requirements(lock)
     found = []
     for patch in (99, 0):
         markers = {**default_environment(), **PLATFORMS[target][0], "implementation_name": "cpython",
@@ -84,8 +84,26 @@ def download(folder: Path, target: str, version: str) -> list[Path]:
         command = [*pip, "--python-version", f"{version}.{patch}", "--implementation", "cp", *names]
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise BundleError(f"not all packages could be downloaded for {target}, Python {version}: see above")
-    pinned = {_normal(name.replace("==", "-")) for names in everything for name in names}
-    return sorted(path for path in folder.glob("*.whl") if _normal("-".join(path.name.split("-")[:2])) in pinned)
+    pinned = {_normal(name) for names in everything for name in names}
+    return sorted(path for path in folder.glob("*.whl") if _pinned(path) in pinned)
+
+
+def with_wheels(lock: str, wheels: list[Path]) -> str:
+    """A lock that names files instead of versions, so that pip looks nowhere else; without what no wheel is for."""
+    files, lines = {_pinned(path): path.name for path in wheels}, []
+    for requirement in _requirements(lock):
+        if name := files.get(_normal(f"{requirement.name}{requirement.specifier}")):
+            lines.append(f"./wheels/{name}" + (f" ; {requirement.marker}" if requirement.marker else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _requirements(lock: str) -> list[Requirement]:
+    return [Requirement(line) for line in lock.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _pinned(wheel: Path) -> str:
+    """What a lock says for a wheel: `name==version`, spelt in one way."""
+    return _normal("==".join(wheel.name.split("-")[:2]))
 
 
 def _normal(name: str) -> str:
@@ -99,8 +117,9 @@ def pack(workshop: Path, wheels: list[Path], target: str, version: str) -> Path:
              for path in sorted((workshop / "student").rglob("*"))
              if path.is_file() and not {"__pycache__", ".ipynb_checkpoints", "reports"} & set(path.parts)}  # fmt: skip
     files |= {f"wheels/{path.name}": path for path in wheels}
-    files |= {"README.md": workshop / "README.md", "install.py": INSTALLER, "requirements.txt": LOCK}
-    texts = {"bundle.json": json.dumps({"platform": target, "python": version}) + "\n"}
+    files |= {"README.md": workshop / "README.md", "install.py": INSTALLER}
+    texts = {"bundle.json": json.dumps({"platform": target, "python": version}) + "\n",
+             "requirements.txt": with_wheels(LOCK.read_text(encoding="utf-8"), wheels)}  # fmt: skip
     sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     sums |= {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     texts["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))

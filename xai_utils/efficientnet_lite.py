@@ -5,6 +5,7 @@ replace swish by ReLU6. The head is global average pooling and one Dense layer, 
 """
 
 import math
+from functools import partial
 
 from xai_utils.backend import keras
 
@@ -32,16 +33,9 @@ def build(name: str, size: int | None = None, normalisation: bool = False) -> ke
     """
     width, depth, trained_on = VARIANTS[name]
     size = size or trained_on
+    conv = partial(_conv, normalisation=normalisation)
     inputs = keras.Input((size, size, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(inputs)
-    def conv(x, layer: layers.Layer, activation: bool = True):
-        """Convolution, batch normalisation or bias and, if asked for, ReLU6; the names follow the convolution's."""
-        layer.use_bias, stem = not normalisation, layer.name.removesuffix("_conv")
-        x = layer(x)
-        if normalisation:
-            x = layers.BatchNormalization(epsilon=EPSILON, name=f"{stem}_bn")(x)
-        return layers.ReLU(6.0, name=f"{stem}_relu")(x) if activation else x
-
     x = conv(x, layers.Conv2D(32, 3, 2, "same", name="stem_conv"))
     last = len(BLOCKS) - 1
     for group, (kernel, repeats, channels, expansion, stride) in enumerate(BLOCKS):
@@ -60,6 +54,15 @@ def _scaled(channels: int, width: float) -> int:
     """Scale a channel count, rounded to a multiple of 8 and never down by more than 10 %."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
+
+
+def _conv(x, layer: layers.Layer, activation: bool = True, *, normalisation: bool):
+    """Convolution, batch normalisation or bias and, if asked for, ReLU6; the names follow the convolution's."""
+    layer.use_bias, stem = not normalisation, layer.name.removesuffix("_conv")
+    x = layer(x)
+    if normalisation:
+        x = layers.BatchNormalization(epsilon=EPSILON, name=f"{stem}_bn")(x)
+    return layers.ReLU(6.0, name=f"{stem}_relu")(x) if activation else x
 
 
 def _block(x, name: str, kernel: int, channels: int, expansion: int, stride: int, conv):

@@ -1,13 +1,12 @@
 """How the explorer shows an answer: PNG pictures with text alternatives, probabilities as bars; strings, no widgets."""
 
-import base64
 import io
 from html import escape
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from xai_utils import explorer, show
+from xai_utils import explorer, show, widgets
 
 SIDE = 280  # of a shown picture, in pixels
 HEAVY_TAILED = ("saliency", "gradient_x_input", "guided_backprop", "deconvnet", "guided_grad_cam", "smooth_grad",
@@ -34,9 +33,8 @@ def picture(image: np.ndarray, alt: str, frame=None) -> str:
         ImageDraw.Draw(drawn).rectangle((left, top, right - 1, bottom - 1), outline=show.COLOURS[0], width=2)
     buffer = io.BytesIO()
     drawn.save(buffer, format="png", compress_level=1)  # the browser is on the same machine
-    content = base64.b64encode(buffer.getvalue()).decode()
     style = f"display: block; width: {SIDE}px; height: {SIDE}px; max-width: none"
-    return f'<img alt="{escape(alt)}" style="{style}" src="data:image/png;base64,{content}">'
+    return widgets.picture(buffer.getvalue(), alt, f'style="{style}"')
 
 
 def figure(classifier, state: explorer.State, answer: explorer.Answer) -> str:

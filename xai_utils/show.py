@@ -64,7 +64,8 @@ def figure(fig: Figure, alt: str) -> None:
         raise ValueError("figure needs alt=: one sentence that says what the picture shows")
     width = round(fig.get_figwidth() * DPI / 1.25)
     content = png(fig)
-    bundle = {"image/png": content, "text/html": picture(content, alt, width), "text/plain": alt}
+    html = picture(content, alt, f'width="{width}" style="max-width: 100%"')
+    bundle = {"image/png": content, "text/html": html, "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
 

@@ -36,14 +36,12 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     display(live | plain, raw=True)
 
 
-def picture(content, alt, width=None):
-    """PNG bytes as an HTML picture with a text alternative, `width` pixels wide in a page that is wide enough.
+def picture(content, alt, attributes='style="max-width: 100%"'):
+    """PNG bytes as an HTML picture with a text alternative.
 
     JupyterLab shows a plain PNG without its alternative; ipywidgets' own Image has none, and breaks over a tooltip.
     """
-    size = f' width="{width}"' if width else ""
-    source = f"data:image/png;base64,{b64encode(content).decode()}"
-    return f'<img alt="{escape(alt)}"{size} style="max-width: 100%" src="{source}">'
+    return f'<img alt="{escape(alt)}" {attributes} src="data:image/png;base64,{b64encode(content).decode()}">'
 
 
 def progress(title="loss"):
@@ -72,8 +70,7 @@ def progress(title="loss"):
 
 def _html(frames, labels, alts, title, value):
     images = [
-        f'<img src="data:image/png;base64,{b64encode(frame).decode()}" alt="{escape(alt)}" '
-        f'data-label="{escape(label)}"{"" if index == value else " hidden"}>'
+        picture(frame, alt, f'data-label="{escape(label)}"{"" if index == value else " hidden"}')
         for index, (frame, label, alt) in enumerate(zip(frames, labels, alts))
     ]
     control = ""
