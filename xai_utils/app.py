@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import nbformat
@@ -11,6 +10,7 @@ from xai_utils.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 IDLE = 900  # seconds after which the kernel of a page nobody looks at is ended
+UPLOAD = 100_000_000  # bytes a visitor may send at once
 
 
 def write_app(folder: Path) -> Path:
@@ -36,7 +36,10 @@ def main(arguments=None):
     print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
     templates = [str(ROOT / "reports" / "template" / "app"), os.environ.get("JUPYTER_PATH")]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
-    os.execv(sys.executable, [sys.executable, "-m", "voila", str(path), *settings])
+    from voila.app import Voila
+
+    # Tornado would cut the connection, without a word, over an upload of more than 10 MB.
+    Voila.launch_instance([str(path), *settings], tornado_settings={"websocket_max_message_size": UPLOAD})
 
 
 if __name__ == "__main__":

@@ -167,6 +167,8 @@ def test_the_app_shows_no_code_and_answers(app, visit, tmp_path):
     page = visit(app)
     play(page, tmp_path)
     assert not re.search(r"import|Exercise", page.inner_text("body"))
+    Image.effect_noise((4200, 3000), 90).save(tmp_path / "large.png")  # 12 MB: more than Tornado takes by itself
+    changes(page, SEEN, lambda: upload(page, tmp_path / "large.png"))
     keep_picture(page, "app")
 
 
