@@ -205,3 +205,21 @@ def test_bad_input_is_one_clear_line(call, told):
     with pytest.raises(ValueError, match=told) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_known_scores_of_whole_pictures_are_not_computed_again():
+    model, images = gap_net(), batch()
+    maps = np.random.default_rng(0).normal(size=(2, len(images), 6, 6)).astype(np.float32)
+    logits = model(images).numpy()
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    top, each = logits.argmax(axis=1), np.arange(len(images))
+    pairs = [(faithfulness.average_drop, shares), (faithfulness.deletion_and_insertion, shares),
+             (infidelity.infidelity, logits)]  # fmt: skip
+    for metric, scores in pairs:
+        known = metric(model, images, maps, top, whole=scores[each, top])
+        for got, computed in zip(known, metric(model, images, maps, top), strict=True):
+            if isinstance(got, faithfulness.Curves):
+                got, computed = got.scores, computed.scores
+            np.testing.assert_allclose(got, computed, rtol=1e-5, atol=1e-6)
+    tiny = faithfulness.average_drop(model, images, maps, top, whole=1e-9 * shares[each, top])
+    assert (tiny.increase == 1).all()  # they are used: everything is more than next to nothing

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
 
 from xai_utils import transforms
@@ -84,6 +85,21 @@ def test_maps_of_another_size():
         np.testing.assert_allclose(large[index], resize(maps[index], (30, 24), order=1, mode="edge"), atol=1e-5)
     np.testing.assert_array_equal(transforms.resize_map(maps[0, 0], (30, 24)), large[0, 0])
     np.testing.assert_array_equal(transforms.resize_map(maps, (7, 5)), maps)
+
+
+def test_the_blurred_filling_is_a_gaussian_blur():
+    images = np.random.default_rng(0).uniform(0, 255, (2, 30, 20, 3)).astype(np.float32)
+    expected = gaussian_filter(images, (0, 3, 3, 0), mode="nearest")  # a tenth of the longer side
+    np.testing.assert_allclose(transforms.filling(images, "blur"), expected, atol=1e-3)
+
+
+def test_masked_pictures():
+    images, covers = np.random.default_rng(0).uniform(0, 255, (2, 2, 4, 5, 3)).astype(np.float32)
+    masks = np.random.default_rng(1).integers(0, 2, (2, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(transforms.masked(images, masks), np.where(masks[..., None], images, 0))
+    np.testing.assert_array_equal(transforms.masked(images, masks, covers), np.where(masks[..., None], images, covers))
+    each = transforms.masked(images[:, None], masks[None])
+    np.testing.assert_array_equal(each[1, 0], images[1] * masks[0, ..., None])
 
 
 def test_fillings():

@@ -10,6 +10,7 @@ from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.capture import capture, code_at
 from xai_utils.layers import check_layer
 from xai_utils.targets import check_target, classes, fixed_target, scores
+from xai_utils.transforms import masked
 
 IMAGES_AT_ONCE = 32  # masked pictures in one forward pass of Score-CAM
 
@@ -134,5 +135,5 @@ def _cam(model, images, indices, layer):
 def _masked_by_channel(model, images, norm, indices, pairs, function):
     """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
     masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
-    masked = tf.gather(images, pairs[:, 0]) * tf.image.resize(masks, images.shape[1:3])
-    return scores(model, masked, tf.gather(indices, pairs[:, 0]), function)
+    masks = tf.image.resize(masks, images.shape[1:3])[..., 0]
+    return scores(model, masked(tf.gather(images, pairs[:, 0]), masks), tf.gather(indices, pairs[:, 0]), function)

@@ -9,6 +9,7 @@ from xai_utils.backend import compiled, in_parts, tf
 from xai_utils.boxes import overlaps
 from xai_utils.detection import Detection, Detector, all_boxes
 from xai_utils.perturbation import rise_masks, standard_error
+from xai_utils.transforms import masked
 
 IMAGES_AT_ONCE = 32  # masked pictures in one forward pass
 
@@ -104,19 +105,14 @@ def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
 def _detector_sums(model, anchors, image, boxes, classes, keep, seed, numbers, grid, errors):
     """The sums of a part of the masks, all in one graph; of one picture `(1, H, W, 3)`."""
     masks = _masks(numbers, image.shape[1:3], grid, keep, seed)
-    found = all_boxes(model, _masked(image, masks), anchors, image.shape[1:3])
+    found = all_boxes(model, masked(image, masks), anchors, image.shape[1:3])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)
 
 
 def _callable_sums(detect, labels, image, boxes, classes, keep, seed, numbers, grid, errors):
     masks = _compiled_masks(tuple(image.shape[1:3]), grid)(numbers, keep=keep, seed=seed)
-    found = _found(detect, _masked(image, masks), labels, classes.shape[-1])
+    found = _found(detect, masked(image, masks), labels, classes.shape[-1])
     return _sums(masks, similarity(boxes, classes, *found), keep, errors)
-
-
-def _masked(image, masks):
-    # Multiplying by a mask with one channel would take three times as long.
-    return tf.tile(masks[..., None], (1, 1, 1, image.shape[-1])) * image
 
 
 def _sums(masks, alike, keep, errors: bool):

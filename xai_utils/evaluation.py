@@ -164,7 +164,8 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
                 return [found for i, row in enumerate(rows) for found in _measure(plan, classifier, [row], images[[i]])]
             maps.pop(text, None)
             errors[text] = {"error": [(str(error).splitlines() or ["no reason given"])[0]]}
-    numbers = _metrics(plan, classifier.model, rows, images, target, maps) if maps else {}
+    whole = [each[np.arange(len(rows)), target] for each in (logits, probabilities)]
+    numbers = _metrics(plan, classifier.model, rows, images, target, *whole, maps) if maps else {}
     for text, values in moved.items():
         numbers[text]["sensitivity"] = values
     return [
@@ -175,17 +176,21 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     ]  # fmt: skip
 
 
-def _metrics(plan, model, rows, images, target, maps) -> dict[str, dict]:
+def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> dict[str, dict]:
     """`{technique: {column: values (N,)}}` of all that is measured on maps as they are."""
     asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
     found = {}
     if "deletion" in asked or "insertion" in asked:
-        both = faithfulness.deletion_and_insertion(model, images, maps, target, plan["step"], plan["fills"])
+        both = faithfulness.deletion_and_insertion(
+            model, images, maps, target, plan["step"], plan["fills"], whole=probabilities
+        )
         found |= {name: curve.area for name, curve in zip(("deletion", "insertion"), both) if name in asked}
     if "drop" in asked:
-        found |= faithfulness.average_drop(model, images, maps, target)._asdict()
+        found |= faithfulness.average_drop(model, images, maps, target, probabilities)._asdict()
     if "infidelity" in asked:
-        found["infidelity"] = infidelity.infidelity(model, images, maps, target, plan["squares"], scaled=True)
+        found["infidelity"] = infidelity.infidelity(
+            model, images, maps, target, plan["squares"], scaled=True, whole=logits
+        )
     if "road" in asked:
         imputed = road.road(model, images, maps, target, plan["shares"])
         found |= {"road_most": imputed.most.mean(axis=-1), "road_least": imputed.least.mean(axis=-1)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import fixed_target, score
-from xai_utils.transforms import filling, resize_map
+from xai_utils.transforms import filling, masked, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
 
@@ -70,10 +70,10 @@ def insertion(
 
 
 def deletion_and_insertion(
-    model: keras.Model, images, maps, target=None, step=0.05, fills=("black", "blur"), probability: bool = True
+    model: keras.Model, images, maps, target=None, step=0.05, fills=("black", "blur"), probability=True, whole=None
 ) -> tuple[Curves, Curves]:
-    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`."""
-    return _curves(model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability)
+    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`, `whole` as for `average_drop`."""
+    return _curves(model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability, whole)
 
 
 class Drop(NamedTuple):
@@ -88,19 +88,20 @@ class Drop(NamedTuple):
     increase: np.ndarray
 
 
-def average_drop(model: keras.Model, images, maps, target=None) -> Drop:
+def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> Drop:
     """The drop in probability when the picture is multiplied by its map.
 
     The map's positive part is scaled to a maximum of one; a map without any leaves a black picture.
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), section 4.1.
 
     Args, Raises: as `deletion`; with a callable target its scores should be positive.
+        whole: scores of the whole pictures `(N,)`, if they are known.
     """
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     positive = np.maximum(maps, 0)
     masks = tf.constant(positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30), batch.dtype)
     owners, black = np.arange(len(maps)) % len(batch), tf.zeros_like(batch)
-    whole = whole_scores(model, batch, indices, function)
+    whole = whole_scores(model, batch, indices, function) if whole is None else whole
     run = compiled(model, masked_scores, function=function, probability=True)
     shown = in_batches(run, len(maps), lambda part: (
         tf.gather(batch, owners[part]), tf.gather(indices, owners[part]), tf.gather(masks, part),
@@ -154,17 +155,17 @@ def picture_scores(model, images, indices, function, probability):
 
 def masked_scores(model, images, indices, masks, covers, function, probability):
     """Scores of pictures under masks `(F, H, W)`, 1 where a picture shows, 0 where its cover does; for `compiled`."""
-    shown = covers + (images - covers) * masks[..., None]
-    return picture_scores(model, shown, indices, function, probability)
+    return picture_scores(model, masked(images, masks, covers), indices, function, probability)
 
 
-def _curves(model, images, maps, target, kinds, step, probability) -> list[Curves]:
+def _curves(model, images, maps, target, kinds, step, probability, whole=None) -> list[Curves]:
     """One `Curves` for each kind: (whether what is covered is what ranks low, the fill)."""
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     counts, count = _counts(maps[0].size, step), len(batch)
     covers = tf.concat([tf.constant(filling(batch.numpy(), fill)) for _, fill in kinds], axis=0)
-    ends, asked = tf.concat([batch, covers], axis=0), tf.tile(indices, [1 + len(kinds)])
-    whole, *nothing = whole_scores(model, ends, asked, function, probability).reshape(-1, count)
+    ends = covers if whole is not None else tf.concat([covers, batch], axis=0)
+    found = whole_scores(model, ends, tf.tile(indices, [len(ends) // count]), function, probability).reshape(-1, count)
+    nothing, whole = found[: len(kinds)], found[-1] if whole is None else whole
     run = compiled(model, _partly_covered, function=function, probability=probability)
     ordered, inner = tf.constant(ranks(maps)), len(counts) - 2
     changed = tf.constant(counts[1:-1], tf.int32)
@@ -177,7 +178,7 @@ def _curves(model, images, maps, target, kinds, step, probability) -> list[Curve
         return (tf.gather(batch, owner), tf.gather(covers, kind * count + owner), tf.gather(indices, owner),
                 tf.gather(ordered, row), tf.gather(changed, at), late)  # fmt: skip
 
-    found = in_batches(run, len(kinds) * len(maps) * inner, arguments) if inner else np.zeros(0, whole.dtype)
+    found = in_batches(run, len(kinds) * len(maps) * inner, arguments) if inner else np.zeros(0, np.float32)
     found = found.reshape(len(kinds), len(maps) // count, count, inner)
     result = []
     for (late, _), bare, middle in zip(kinds, nothing, found):
@@ -191,9 +192,7 @@ def _curves(model, images, maps, target, kinds, step, probability) -> list[Curve
 def _partly_covered(model, images, covers, indices, ordered, changed, late, function, probability):
     """The `changed` highest pixels of each picture covered; or, where `late`, all but those."""
     shown = (ordered >= changed[:, None, None]) != (late[:, None, None] > 0)
-    shown = tf.cast(shown, images.dtype)[..., None]
-    images = images * shown + covers * (1 - shown)  # in half the time of `tf.where`
-    return picture_scores(model, images, indices, function, probability)
+    return masked_scores(model, images, indices, tf.cast(shown, images.dtype), covers, function, probability)
 
 
 def _counts(pixels: int, step) -> np.ndarray:

@@ -14,7 +14,7 @@ from xai_utils.transforms import filling
 
 
 def infidelity(
-    model: keras.Model, images, maps, target=None, samples: int = 64, fill="black", scaled=False, seed: int = 0
+    model: keras.Model, images, maps, target=None, samples=64, fill="black", scaled=False, seed=0, whole=None
 ) -> np.ndarray:
     """Infidelity: `E[(sum_removed map - (f(x) - f(x with that removed)))^2]` over random squares, f a logit.
 
@@ -29,6 +29,7 @@ def infidelity(
         scaled: multiply each map by the number that suits it best, and divide by `E[(f(x) - f(x covered))^2]`: 0 is a
             perfect map in any unit, 1 one that says nothing.
         seed: of the squares.
+        whole: logits of the whole pictures `(N,)`, if they are known.
 
     Returns:
         float64 `(N,)` or `(M, N)`, in squared logits, or 0..1.
@@ -47,7 +48,7 @@ def infidelity(
         i = part // samples
         return tf.gather(batch, i), tf.gather(indices, i), tf.gather(kept, part % samples), tf.gather(covers, i)
 
-    whole = whole_scores(model, batch, indices, function, probability=False)
+    whole = whole_scores(model, batch, indices, function, probability=False) if whole is None else whole
     cost = whole[:, None] - in_batches(run, count * samples, parts).reshape(count, samples).astype(np.float64)
     said = maps.reshape(-1, count, squares[0].size).astype(np.float64) @ squares.reshape(samples, -1).T
     if not scaled:

@@ -12,7 +12,7 @@ import numpy as np
 
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import fixed_target, scores
-from xai_utils.transforms import filling
+from xai_utils.transforms import filling, masked
 
 IMAGES_AT_ONCE = 64  # changed pictures in one forward pass
 
@@ -119,11 +119,8 @@ def _starts(extent: int, patch: int, stride: int) -> np.ndarray:
 
 def _masked_scores(model, images, masks, indices, function, cover=None):
     """Scores `(N, F)` of N images under F masks `(F, H, W)`: 1 keeps a pixel, 0 covers it (with black by default)."""
-    masks = masks[None, ..., None]
-    changed = images[:, None] * masks
-    if cover is not None:
-        changed += cover[:, None] * (1 - masks)
-    flat, copies = tf.reshape(changed, (-1, *images.shape[1:])), tf.shape(masks)[1]
+    changed = masked(images[:, None], masks[None], None if cover is None else cover[:, None])
+    flat, copies = tf.reshape(changed, (-1, *images.shape[1:])), tf.shape(masks)[0]
     return tf.reshape(scores(model, flat, tf.repeat(indices, copies), function), (-1, copies))
 
 

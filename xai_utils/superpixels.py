@@ -10,7 +10,7 @@ from skimage.segmentation import slic
 from xai_utils import perturbation
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
 from xai_utils.targets import fixed_target, scores
-from xai_utils.transforms import filling
+from xai_utils.transforms import filling, masked
 
 
 def lime(
@@ -152,5 +152,5 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
 
 
 def _kept_scores(model, image, cover, regions, index, kept, function):
-    masks = tf.cast(tf.gather(kept, regions, axis=1), image.dtype)[..., None]
-    return scores(model, image * masks + cover * (1 - masks), tf.repeat(index, tf.shape(kept)[0]), function)
+    masks = tf.cast(tf.gather(kept, regions, axis=1), image.dtype)
+    return scores(model, masked(image, masks, cover), tf.repeat(index, tf.shape(kept)[0]), function)

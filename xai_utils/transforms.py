@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from xai_utils.backend import keras, tf
 from xai_utils.data import PictureError
@@ -165,6 +165,19 @@ def squeeze(image: np.ndarray, size: int) -> np.ndarray:
     return tf.image.resize(image, (size, size)).numpy()
 
 
+def masked(images, masks, covers=None) -> tf.Tensor:
+    """What masks leave of pictures, tensors that are broadcast; for compiled code.
+
+    Args:
+        images: `(..., H, W, C)`.
+        masks: `(..., H, W)`: 1 shows a pixel, 0 its cover.
+        covers: `(..., H, W, C)`; default black.
+    """
+    # By a product with ones: multiplying by masks of one channel takes twice as long.
+    masks = tf.tensordot(masks, tf.ones(images.shape[-1:], masks.dtype), 0)
+    return images * masks if covers is None else images * masks + covers * (1 - masks)
+
+
 def filling(images, fill, seed: int = 0) -> np.ndarray:
     """What is put in place of covered pixels, as pictures `(N, H, W, C)`.
 
@@ -192,7 +205,9 @@ def filling(images, fill, seed: int = 0) -> np.ndarray:
 
 def _blurred(images, seed):
     sigma = max(images.shape[1:3]) / 10
-    return gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
+    # A blur is linear: what it makes of the unit vectors is its matrix, and a product is ten times as fast.
+    down, across = (gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, 0, mode="nearest") for n in images.shape[1:3])
+    return np.einsum("hi,wj,nijc->nhwc", down, across, images, optimize=True)
 
 
 def _random(images, seed):
