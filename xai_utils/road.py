@@ -6,6 +6,8 @@ being told by their smoothness.
 Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (ICML 2022), section 4.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -76,10 +78,16 @@ def road(
     run = compiled(model, picture_scores, function=function, probability=probability)
     jobs = [(m, round(share * pixels), least) for m in range(len(ordered)) for least in (0, 1) for share in shares]
     found = []
-    for part in in_parts(jobs, PICTURES_AT_ONCE):
-        hidden = [ordered[m] >= pixels - n if least else ordered[m] < n for m, n, least in part]
-        changed = np.stack([impute(pictures[m % count], h, noise, seed) for (m, *_), h in zip(part, hidden)])
-        found.append(run(tf.constant(changed), tf.gather(indices, [m % count for m, *_ in part])))
+
+    def imputed(job):
+        m, n, least = job
+        return impute(pictures[m % count], ordered[m] >= pixels - n if least else ordered[m] < n, noise, seed)
+
+    # Solving lets other threads run; as many as TensorFlow may use.
+    with ThreadPoolExecutor(int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()) as pool:
+        for part in in_parts(jobs, PICTURES_AT_ONCE):
+            changed = np.stack([*pool.map(imputed, part)])
+            found.append(run(tf.constant(changed), tf.gather(indices, [m % count for m, *_ in part])))
     scores = np.concatenate(found).reshape(*lead, 2, len(shares))
     return Road(shares, scores[..., 0, :], scores[..., 1, :])
 
