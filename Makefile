@@ -92,8 +92,11 @@ ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
   include $(BUILD)/depends.mk
 endif
 
+# Runs side by side share the processors; what a launcher starts has its own.
+SHARE = $(if $(LAUNCH),,$(patsubst -j%,--side-by-side %,$(filter -j%,$(MAKEFLAGS))))
+
 $(EXECUTED): $(BUILD)/%.ipynb: reports/runs/%.yaml | $(ENV)
-	-@$(LAUNCH) $(PY) -m xai_utils.runner run $< $@ --progress $(BUILD)/progress $(if $(MODEL),--model '$(MODEL)')
+	-@$(LAUNCH) $(PY) -m xai_utils.runner run $< $@ --progress $(BUILD)/progress $(SHARE) $(if $(MODEL),--model '$(MODEL)')
 
 $(PAGES): $(SITE)/%.html: $(BUILD)/%.ipynb $(PUBLISH) | $(ENV)
 	-@$(PY) -m xai_utils.publish page $(BUILD) $* $@

@@ -257,6 +257,17 @@ def test_a_launcher_is_put_before_each_run(built):
 NASTY = "my $HOME 'cat' \"1\" $(touch x) <script>alert(1)<.png"
 
 
+def test_runs_side_by_side_share_the_processors(project):
+    project.env.pop("TF_NUM_INTRAOP_THREADS", None)
+    project.notebook("10_a", "import os; print('threads:', os.environ.get('TF_NUM_INTRAOP_THREADS'))")
+    for name in ("10_a--one", "10_a--two"):
+        project.run_file(name)
+    for options, threads in ((["-j2"], max(1, os.cpu_count() // 2)), ([], None), (["-j2", "LAUNCH=env"], None)):
+        finish(project.make("reports", "-B", *options))
+        for name in ("10_a--one", "10_a--two"):
+            assert f"threads: {threads}\\n" in (project.build / f"{name}.ipynb").read_text()
+
+
 def test_one_report_on_a_picture_of_any_name(built):
     elsewhere = built.folder.parent / "else where"
     elsewhere.mkdir()

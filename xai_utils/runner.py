@@ -185,6 +185,7 @@ def main() -> int:
     run.add_argument("out", type=Path)
     run.add_argument("--model", help="name or file, for notebooks with that parameter")
     run.add_argument("--progress", type=Path, help="one of many runs: count it there, and leave failures to the index")
+    run.add_argument("--side-by-side", type=int, default=1, help="so many runs share the processors of this machine")
     run.add_argument("--keep-log", action="store_true", help="keep the log of a good run beside it")
     asked = command.parse_args()
     limits = {"cell_limit": asked.cell_limit, "start_limit": asked.start_limit}
@@ -195,6 +196,8 @@ def main() -> int:
     sys.modules["rfc3987_syntax"] = None
     if asked.kind == "one-off":
         return one_off(limits)
+    if asked.side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // asked.side_by_side)))
     name, clock = asked.run_file.stem, time.monotonic()
 
     def make():
