@@ -160,7 +160,7 @@ def test_compiled_once_and_the_model_is_not_kept_alive():
         ({"target": [0, 1]}, "3 classes"),
         ({"target": "cat"}, "gap have no names here"),
         ({"target": 1.5}, "target must be None"),
-        ({"target": lambda logits: logits}, "must return 3 scores"),
+        ({"target": lambda logits: logits}, r"one score for each image, shape \(3,\); got \(3, "),
         ({"target": lambda logits: tf.stop_gradient(logits[:, 0])}, "does not depend on"),
         ({"layer": "featurs"}, "nearest: features"),
         ({"layer": "pool"}, "not maps .* 'features' would do"),

@@ -63,8 +63,10 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
         return tf.gather(outputs, classes(outputs, indices), batch_dims=1)
     scores = function(outputs)
     if not tf.is_tensor(scores) or not scores.shape.is_compatible_with(indices.shape):
-        shape = getattr(scores, "shape", type(scores).__name__)
-        raise ValueError(f"the target callable must return {indices.shape[0]} scores, one for each image; got {shape}")
+        got = getattr(scores, "shape", type(scores).__name__)
+        raise ValueError(
+            f"the target callable must return one score for each image, shape ({indices.shape[0]},); got {got}"
+        )
     return scores
 
 
