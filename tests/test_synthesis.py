@@ -156,7 +156,7 @@ def test_the_gradient_of_the_inverse_transform_is_tensorflows(float64, size):
     real, imaginary, incoming = (tf.constant(np.random.default_rng(i).normal(size=extent)) for i, extent in
                                  enumerate([(2, size[0], size[1] // 2 + 1)] * 2 + [(2, *size)]))  # fmt: skip
     gradients = []
-    for inverse in (lambda a, b: image_priors._inverse_fft(*size, a, b),
+    for inverse in (lambda a, b: image_priors._inverse_fft(*size, tf.stack([a, b], axis=-1)),
                     lambda a, b: tf.signal.irfft2d(tf.complex(a, b), size)):  # fmt: skip
         with tf.GradientTape() as tape:
             tape.watch((real, imaginary))

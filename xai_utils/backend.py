@@ -143,7 +143,7 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiub":
         raise ValueError(f"images must be numbers of shape (N, H, W, C), not {array.dtype} of shape {array.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
-        total = array.sum()  # one fast pass; values are looked at one by one only if it hints at a bad one
+        total = np.vdot(array, array)  # one fast pass; values are looked at one by one only if it hints at a bad one
     if not np.isfinite(total) and (bad := array.size - np.count_nonzero(np.isfinite(array))):
         raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
     batch = tf.cast(array, model.compute_dtype)
