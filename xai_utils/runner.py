@@ -192,8 +192,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_once)
     watch_parent()
-    # jsonschema would load this grammar of web addresses, which takes longer than all else here, and nothing uses it.
-    sys.modules["rfc3987_syntax"] = None
+    # jsonschema would load a grammar of web addresses, papermill a reader of Hadoop's files; nothing here uses either.
+    sys.modules.update(rfc3987_syntax=None, pyarrow=None)
     if asked.kind == "one-off":
         return one_off(limits)
     if asked.side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other

@@ -13,9 +13,11 @@ from itertools import zip_longest
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from xai_utils.transforms import grey, resize_map
 from xai_utils.widgets import picture, progress, stepper
@@ -29,7 +31,7 @@ COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0
 LINES = matplotlib.cycler(color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black"])
 STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
          "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": LINES,
-         "savefig.facecolor": "white"}  # fmt: skip
+         "figure.facecolor": "white"}  # fmt: skip
 CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
 
 
@@ -46,9 +48,13 @@ def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float 
 
 def png(fig: Figure) -> bytes:
     """The figure as PNG bytes, for `stepper`."""
-    buffer = io.BytesIO()
+    fig.set_dpi(DPI)
+    canvas = FigureCanvasAgg(fig)
     with matplotlib.rc_context(STYLE):
-        fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 4})  # 2 % larger in half the time
+        canvas.draw()  # once, where `savefig` draws a figure with a layout twice
+    buffer = io.BytesIO()
+    colours = np.asarray(canvas.buffer_rgba())[..., :3]  # the paper is white: nothing shines through
+    Image.fromarray(colours).save(buffer, "png", compress_level=4)  # 2 % larger than 6 in half the time
     return buffer.getvalue()
 
 
