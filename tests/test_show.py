@@ -28,11 +28,12 @@ def test_a_tile_holds_the_colours_of_its_picture_on_white():
 @pytest.mark.parametrize("values", [[[0.0, 1.0], [2.0, 4.0]], [[-4.0, 1.0], [2.0, 4.0]]])
 def test_a_map_over_a_picture_has_the_colours_of_overlay(values):
     values, image = np.array(values), np.full((40, 40, 3), 100, np.float32)
-    found = pixels(show.png(show.tiles([[show.Tile(image, values)]], width=4.0)))
+    fig = show.tiles([[show.Tile(image, values)]], width=4.0)
+    found, place = pixels(show.png(fig)), fig.axes[0].get_window_extent()
     expected = show.overlay(values, image)
     for y, x in ((2, 2), (2, 37), (37, 2), (37, 37)):  # the corners, where the enlarged map is flat
-        down, right = 0.3 + (y + 0.5) / 40 * 3.26, 0.04 + (x + 0.5) / 40 * 3.26  # inches, see `show._grid`
-        drawn = found[int(down * show.DPI), int(right * show.DPI)]
+        down, right = len(found) - place.y1 + (y + 0.5) / 40 * place.height, place.x0 + (x + 0.5) / 40 * place.width
+        drawn = found[int(down), int(right)]
         assert np.abs(drawn.astype(int) - expected[y, x]).max() <= 2, (y, x, drawn, expected[y, x])
 
 

@@ -55,7 +55,7 @@ def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tens
     if channels == 3:  # colours are mixed before the transform, where it is one matrix product
         mixing = tf.constant(COLOURS.T * SPREADS * math.sqrt(3 / (SPREADS**2).sum()), values.dtype)
         values = tf.reshape(mixing @ tf.reshape(values, (-1, 3, height * (width // 2 + 1) * 2)), tf.shape(values))
-    scale = np.repeat(_frequency_scale(height, width)[..., None], 2, axis=-1)
+    scale = np.repeat(_frequency_scale(height, width)[..., None], 2, axis=-1)  # faster than to broadcast
     pictures = tf.transpose(_inverse_fft(height, width, values * tf.constant(scale, values.dtype)), (0, 2, 3, 1))
     return 2 * MIDDLE * tf.sigmoid(pictures)
 

@@ -26,16 +26,16 @@ def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tens
             one `(N, classes)` tensor, without a callable to choose from what it returns.
     """
     count = int(images.shape[0])
-    top = tf.constant(np.full(count, TOP, np.int32))
+    top = np.full(count, TOP, np.int32)
     if callable(target):
-        return top, target
+        return tf.constant(top), target
     _, outputs = layers.output_shapes(model, images.shape)
     if not (isinstance(outputs, tuple) and len(outputs) == 2 and outputs[0] is None):
         raise ValueError(
             f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a callable on it"
         )
     if target is None:
-        return top, None
+        return tf.constant(top), None
     indices = np.asarray(target)
     if indices.dtype.kind == "U" and indices.shape in ((), (count,)):
         indices = np.reshape([model_class(model, str(name)) for name in indices.flat], indices.shape)
