@@ -20,6 +20,7 @@ _NOISE = re.compile(r"\d%\s*\||[━█▏▎▍▌▋▊▉]{2}|\b(it/s|s/it|[mu
 _SUSPECT = re.compile(r"<(script|link|iframe|object|embed|base|meta|form|video|audio|source|image|use)\b"
                       r"""|<img(?![^>]*\balt=)|\b(src|srcset|poster|background)\s*=\s*["']?(?!["']?data:)|@import"""
                       r"|url\(", re.I)
+_EMBEDDED = re.compile(r"(?<=;base64,)[\w+/=]+", re.ASCII)  # megabytes of frames in which there is nothing to find
 _OUTSIDE = re.compile(r"""@import[^;]*;?|url\(\s*["']?(?!["']?(data:|#))[^)]*\)""", re.I)
 
 
@@ -72,7 +73,7 @@ def math(tex, display, page):
 
 def local_only(html, page):
     """HTML that neither loads nor runs anything: outside pictures become their description, scripts go."""
-    if not _SUSPECT.search(html):  # also keeps megabytes of embedded frames away from the parser
+    if not _SUSPECT.search(_EMBEDDED.sub("", html)):
         return html
     from bs4 import BeautifulSoup
 

@@ -44,7 +44,8 @@ def without_machine(text: str) -> str:
         places[f"{home}/"] = "~/"
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, places[place])
-    return re.sub(r"[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text)
+    # From the start of a path on: begun anywhere, megabytes of embedded figures would take seconds.
+    return re.sub(r"(?<![\w./-])[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text) if "/ipykernel_" in text else text
 
 
 def write(notebook, path: Path, report: dict) -> None:
