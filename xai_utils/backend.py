@@ -5,6 +5,7 @@ notebook.
 """
 
 import contextlib
+import gc
 import math
 import os
 import sys
@@ -40,13 +41,26 @@ def _hidden(package):
         del sys.modules[package]
 
 
+@contextlib.contextmanager
+def _unsearched():
+    """Keep the garbage collector from what is imported: it stays anyway, and is a million objects to go through."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Keras imports scikit-learn only for wrappers that nobody here uses: a fifth of all the time that starting takes.
-with _silent_stderr(), _hidden("sklearn"):
+with _silent_stderr(), _hidden("sklearn"), _unsearched():
     import tensorflow as tf
 
     tf.config.list_physical_devices()  # looks for a GPU now, so that a missing one is not announced in a notebook
-import keras  # noqa: E402
+    import keras
 
 # One trace for each model, shape and technique is what `compiled` is for; TensorFlow takes it for an accident.
 tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
