@@ -64,8 +64,9 @@ app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
 	@$(PY) -m xai_utils.app --host $(HOST) --port $(PORT)
 
 # --- reports ----------------------------------------------------------------------------------------------------------
-# One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. A run that fails leaves no
-# notebook, so it is tried again next time; the others go on (`-`), and the index ends with an error.
+# One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. Runs of one notebook that
+# are out of date go through one kernel. A run that fails leaves no notebook, so it is tried again next time; the others
+# go on (`-`), and the index ends with an error.
 
 # One report and an evaluation take a model's file as it was typed, spaces and all.
 NAMED  = $(if $(filter report evaluate,$(MAKECMDGOALS)),,$(basename $(notdir $(MODEL))))
@@ -75,7 +76,6 @@ SITE   = reports/site$(if $(NAMED),/$(NAMED))
 
 ALL      := $(sort $(basename $(notdir $(wildcard reports/runs/*.yaml))))
 SELECTED := $(sort $(basename $(notdir $(wildcard $(RUNS:%=reports/runs/%.yaml)))))
-EXECUTED  = $(ALL:%=$(BUILD)/%.ipynb)
 PAGES     = $(SELECTED:%=$(SITE)/%.html)
 # A part of the runs leaves the other good reports in the index.
 finished  = $(foreach name,$(ALL),$(if $(and $(wildcard $(BUILD)/$(name).ipynb),$(wildcard $(SITE)/$(name).html)),$(name)))
@@ -87,7 +87,8 @@ reports: $(SITE)/index.html  ## regenerate what is out of date (-j N, LAUNCH=, M
 ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
   $(if $(or $(OWN),$(wildcard $(ENV))),,$(eval found := $(shell $(python_version)))$(check_python))
   $(if $(SELECTED),,$(error no file in reports/runs matches RUNS='$(RUNS)'))
-  problem := $(shell $(or $(wildcard $(PY)),$(if $(OWN),$(PY),$(PYTHON))) -I -S xai_utils/dependencies.py $(BUILD) $(SELECTED) 2>&1)
+  problem := $(shell $(or $(wildcard $(PY)),$(if $(OWN),$(PY),$(PYTHON))) -I -S xai_utils/dependencies.py $(BUILD) \
+    $(and $(findstring B,$(filter-out -%,$(firstword $(MAKEFLAGS)))),--all) $(and $(LAUNCH),--alone) $(SELECTED) 2>&1)
   $(if $(problem),$(error $(problem)))
   include $(BUILD)/depends.mk
 endif
@@ -95,14 +96,17 @@ endif
 # Runs side by side share the processors; what a launcher starts has its own.
 SHARE = $(if $(LAUNCH),,$(patsubst -j%,--side-by-side %,$(filter -j%,$(MAKEFLAGS))))
 
-$(EXECUTED): $(BUILD)/%.ipynb: reports/runs/%.yaml | $(ENV)
-	-@$(LAUNCH) $(PY) -m xai_utils.runner run $< $@ --progress $(BUILD)/progress $(SHARE) $(if $(MODEL),--model '$(MODEL)')
+.PHONY: $(KERNELS)
+$(KERNELS): | $(ENV)
+	-@$(LAUNCH) $(PY) -m xai_utils.runner run $(BUILD) $(NAMES:%=reports/runs/%.yaml) --progress $(BUILD)/progress $(SHARE) \
+	$(if $(MODEL),--model '$(MODEL)')
+	-@$(PY) -m xai_utils.publish pages $(BUILD) $(SITE) $(NAMES)
 
-$(PAGES): $(SITE)/%.html: $(BUILD)/%.ipynb $(PUBLISH) | $(ENV)
-	-@$(PY) -m xai_utils.publish page $(BUILD) $* $@
+$(filter-out $(STALE:%=$(SITE)/%.html),$(PAGES)): $(SITE)/%.html: $(BUILD)/%.ipynb $(PUBLISH) | $(ENV)
+	-@$(PY) -m xai_utils.publish pages $(BUILD) $(SITE) $*
 
 # reports/runs itself: its time changes when a run file comes or goes.
-$(SITE)/index.html: $(PAGES) $(PUBLISH) reports/runs | $(ENV)
+$(SITE)/index.html: $(KERNELS) $(PAGES) $(PUBLISH) reports/runs | $(ENV)
 	@$(eval updated := yes)$(PY) -m xai_utils.publish index $(BUILD) $(SITE) $(sort $(SELECTED) $(finished))
 
 # One report on any picture. Values go to the runner as they were typed, through the environment: no quoting to get wrong.

@@ -53,9 +53,10 @@ class Project:
     def make(self, *arguments, **kwargs) -> subprocess.Popen:
         return self.start("make", f"PY={sys.executable}", *arguments, **kwargs)
 
-    def run(self, name: str, *options, **kwargs) -> subprocess.Popen:
-        command = [sys.executable, "-m", "xai_utils.runner", *options, "run"]
-        return self.start(*command, f"reports/runs/{name}.yaml", f"reports/build/default/{name}.ipynb", **kwargs)
+    def run(self, names: str, *options, **kwargs) -> subprocess.Popen:
+        """Runs, named in one text, through one runner."""
+        command = [sys.executable, "-m", "xai_utils.runner", *options, "run", "reports/build/default"]
+        return self.start(*command, *(f"reports/runs/{name}.yaml" for name in names.split()), **kwargs)
 
 
 def make_project(place: Path) -> Project:

@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import miniature
 import nbformat
 import pytest
-from miniature import ROOT, Project, finish, kernels, make_project, processes, wait_for
+from miniature import ROOT, Project, finish, make_project, processes, wait_for
+
+from xai_utils.dependencies import kernels, rules_for_make
 
 GOOD = "from xai_utils import {module}\nprint(steps)"
 
@@ -40,6 +43,12 @@ def built(once_built, tmp_path) -> Project:
     return Project(tmp_path / "project")
 
 
+def planned(output: str) -> list[str]:
+    """The runs a dry run of make would execute."""
+    commands = re.findall(r"runner run [\w/]+((?: reports/runs/[\w-]+\.yaml)+)", output)
+    return sorted(re.findall(r"([\w-]+)\.yaml", " ".join(commands)))
+
+
 def executed(output: str) -> list[str]:
     return sorted(re.findall(r"^\[ *\d+/\d+\] (?:FAILED )?([\w-]+)", output, re.M))
 
@@ -57,7 +66,7 @@ def test_help_lists_the_targets_and_needs_nothing(project):
 def test_a_dry_run_builds_no_environment(project):
     add_two_notebooks(project)
     output = finish(project.start("make", "-n", "reports", f"PYTHON={sys.executable}"))
-    assert "-m venv" in output and output.count("xai_utils.runner run") == 3
+    assert "-m venv" in output and planned(output) == ["10_runs--a", "10_runs--b", "20_report--a"]
     assert not (project.folder / ".venv").exists() and not list(project.build.glob("*.ipynb"))
 
 
@@ -113,7 +122,7 @@ def test_the_first_reports(once_built):
     index = (project.site / "index.html").read_text()
     assert all(page in index for page in pages[:-1])
     assert nbformat.read(project.build / "10_runs--b.ipynb", 4).cells[-1].outputs[0].text == "4\n"
-    assert not kernels(project)
+    assert not miniature.kernels(project)
 
 
 def test_the_second_reports_do_nothing(built):
@@ -135,7 +144,7 @@ def test_the_second_reports_do_nothing(built):
 def test_touching_a_file_runs_again_what_depends_on_it(built, touched, again):
     os.utime(built.folder / touched)
     output = finish(built.make("reports", "-n"))
-    assert re.findall(r"runner run reports/runs/([\w-]+).yaml", output) == again
+    assert planned(output) == again
     counted = (built.build / "progress").read_text().split()[0]
     assert int(counted) == len(again)
 
@@ -154,7 +163,7 @@ def test_imports_of_imports_count(built):
     time.sleep(0.1)  # file times tick in milliseconds
     os.utime(built.folder / "xai_utils" / "dependencies.py")
     output = finish(built.make("reports", "-n"))
-    assert re.findall(r"runner run reports/runs/([\w-]+).yaml", output) == ["20_report--a"]
+    assert planned(output) == ["20_report--a"]
 
 
 @pytest.mark.parametrize("touched", ["xai_utils/publish.py", "reports/template/style.css"])
@@ -162,7 +171,7 @@ def test_touching_what_pages_are_made_with_renders_and_executes_nothing(built, t
     os.utime(built.folder / touched)
     output = finish(built.make("reports", "-n"))
     assert "runner run" not in output
-    assert output.count("publish page") == 3 and output.count("publish index") == 1
+    assert output.count("publish pages") == 3 and output.count("publish index") == 1
 
 
 def test_a_report_comes_and_goes_with_its_file(built):
@@ -188,6 +197,24 @@ def test_a_run_file_with_an_impossible_name(built):
         output = finish(built.make("reports"), None)
         assert output.count("\n") == 1 and f"reports/runs/{name}: a run file is named" in output
         path.unlink()
+
+
+def test_runs_of_a_notebook_share_a_kernel(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    names = ["10_a--x", "10_a--y", "10_a--z", "20_b--x", "21_c--x", "21_c--y"]
+    together = kernels({*names}, False)
+    assert list(together.values()) == [names[:3], names[3:4], names[4:]]
+    assert list(kernels({*names[:3]}, False).values()) == [names[:2], names[2:3]]  # or a processor would idle
+    assert list(kernels({*names}, True).values()) == [[name] for name in names]
+
+
+def test_kernels_that_others_wait_for_come_first(tmp_path):
+    build = Path("build")
+    needed = {"10_a--x": [], "66_all--x": ["build/61_b--x.ipynb", "build/61_b--y.ipynb"], "61_b--x": []}
+    lines = rules_for_make({*needed}, False, build, needed)
+    assert lines[1].split(" = ")[1].split() == ["kernel-61_b-0", "kernel-10_a-0", "kernel-66_all-0"]
+    assert "kernel-66_all-0: build/61_b--x.ipynb" in lines  # and not what is up to date
+    assert "build/61_b--x.ipynb $(SITE)/61_b--x.html: kernel-61_b-0 ;" in lines
 
 
 def test_a_run_that_needs_others_comes_after_them(built):
@@ -251,7 +278,7 @@ def test_a_launcher_is_put_before_each_run(built):
     os.utime(built.folder / "reports/runs/10_runs--b.yaml")
     finish(built.make("reports", "LAUNCH=./launcher -c4"))
     [line] = (built.folder / "launched").read_text().splitlines()
-    assert line.startswith("-c4 ") and "xai_utils.runner run reports/runs/10_runs--b.yaml" in line
+    assert line.startswith("-c4 ") and "xai_utils.runner run reports/build/default reports/runs/10_runs--b.yaml" in line
 
 
 NASTY = "my $HOME 'cat' \"1\" $(touch x) <script>alert(1)<.png"
@@ -323,7 +350,7 @@ def waiting(built):
 
 def finishes(project, *again):
     """No kernel is left, and the next call runs what was not finished."""
-    wait_for(lambda: not kernels(project) and not processes(project, "xai_utils"), 30)
+    wait_for(lambda: not miniature.kernels(project) and not processes(project, "xai_utils"), 30)
     (project.folder / "notebooks" / "go on").touch()
     assert executed(finish(project.make("reports"))) == sorted(again)
     assert "nothing to do: 4" in finish(project.make("reports"))
@@ -351,8 +378,8 @@ def test_runner_killed(waiting):
 
 def test_kernel_killed(waiting):
     project, make = waiting
-    wait_for(lambda: len(kernels(project)) == 1)
-    kernels(project)[0].kill()
+    wait_for(lambda: len(miniature.kernels(project)) == 1)
+    miniature.kernels(project)[0].kill()
     output = finish(make, 2)
     assert "FAILED 15_slow--x: cell 2: kernel died" in output
     finishes(project, "15_slow--x")

@@ -277,7 +277,7 @@ def test_a_damaged_notebook_takes_neither_the_gallery_nor_the_old_page_down(site
     before = site.page("10_saliency--a")
     (site.build / "10_saliency--a.ipynb").write_text('{"cells": [{}]}')
     out = site.site / "10_saliency--a.html"
-    assert publish.main(["page", str(site.build), "10_saliency--a", str(out)]) == 1
+    assert publish.main(["pages", str(site.build), str(site.site), "10_saliency--a"]) == 1
     assert re.fullmatch(r"error: 10_saliency--a: .* is not a notebook: .*\n", capsys.readouterr().err)
     assert out.read_text() == before
     assert publish.main(["index", str(site.build), str(site.site), "10_saliency--a"]) == 1
@@ -285,9 +285,10 @@ def test_a_damaged_notebook_takes_neither_the_gallery_nor_the_old_page_down(site
 
 
 def test_an_unknown_run_is_one_line(site, capsys):
-    assert publish.main(["page", str(site.build), "10_saliency--no", str(site.site / "x.html")]) == 1
+    site.add("10_saliency--yes")
+    assert publish.main(["pages", str(site.build), str(site.site), "10_saliency--no", "10_saliency--yes"]) == 1
     assert capsys.readouterr().err == f"error: 10_saliency--no: no notebook 10_saliency--no in {site.build}\n"
-    assert list(site.site.iterdir()) == []
+    assert [path.name for path in site.site.iterdir()] == ["10_saliency--yes.html"]
 
 
 def test_if_rendering_raises_the_old_page_stays(site, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,33 @@ def test_a_failing_cell(project):
     assert good.exists() and os.listdir(good.parent / "failed") == []
 
 
+def test_runs_share_a_kernel_until_one_fails(project):
+    code = """import os, sys
+os.write(sys.__stderr__.fileno(), f"words of {steps}\\n".encode())
+print(os.getpid(), "left" in globals())
+left = steps
+assert steps < 5, "too many" """
+    project.notebook("10_a", code)
+    for name, steps in (("a", 3), ("b", 4), ("c", 6), ("d", 2), ("e", 7)):
+        project.run_file(f"10_a--{name}", f"steps: {steps}")
+    output = finish(project.run("10_a--a 10_a--b 10_a--c 10_a--d 10_a--e"), 1)
+    assert re.findall(r"^(?:FAILED )?10_a--\w", output, re.M) == [
+        "10_a--a", "10_a--b", "FAILED 10_a--c", "10_a--d", "FAILED 10_a--e"]  # fmt: skip
+
+    def kernel(name):
+        notebook = nbformat.read(project.build / f"{name}.ipynb", as_version=4)
+        number, left = notebook.cells[-1].outputs[0].text.split()
+        assert left == "False" and [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3]
+        return number
+
+    a, b, c, d, e = map(kernel, ("10_a--a", "10_a--b", "failed/10_a--c", "10_a--d", "failed/10_a--e"))
+    assert a == b == c != d == e
+    words = re.findall(r"words of \d", (project.build / "failed" / "10_a--e.log").read_text())
+    assert words == ["words of 7"]
+    assert sorted(os.listdir(project.build)) == ["10_a--a.ipynb", "10_a--b.ipynb", "10_a--d.ipynb", "failed"]
+    assert not kernels(project) and not list((project.folder.parent / "runtime").glob("kernel-*.json"))
+
+
 def test_a_run_that_cannot_start_leaves_a_notebook_that_says_why(project):
     project.notebook("10_a")
     project.run_file("10_a--x", "stepz: 3")
@@ -323,9 +351,8 @@ if any("ipykernel_launcher" in word for word in sys.orig_argv):
 def test_the_runner_stops_when_its_parent_is_killed(project):
     project.notebook("10_a", SLOW)
     project.run_file("10_a--x")
-    out = project.build / "10_a--x.ipynb"
-    code = f"""import subprocess
-subprocess.run([{sys.executable!r}, "-m", "xai_utils.runner", "run", "reports/runs/10_a--x.yaml", {str(out)!r}])"""
+    arguments = ["-m", "xai_utils.runner", "run", "reports/build/default", "reports/runs/10_a--x.yaml"]
+    code = f"import subprocess; subprocess.run({[sys.executable, *arguments]})"
     parent = project.start(sys.executable, "-c", code)
     wait_for((project.folder / "notebooks" / "started").exists)
     assert kernels(project) and processes(project, "xai_utils.runner")

@@ -41,8 +41,8 @@ def make_project(folder: Path, count: int) -> None:
 def run_one(folder: Path, number: int) -> tuple[str | None, str]:
     """Returns what went wrong (or None), and the log of the run."""
     name = f"10_tiny--{number}"
-    out = folder / "reports" / "build" / f"{name}.ipynb"
-    command = [sys.executable, "-m", "xai_utils.runner", "run", f"reports/runs/{name}.yaml", str(out), "--keep-log"]
+    out, run_file = folder / "reports" / "build" / f"{name}.ipynb", f"reports/runs/{name}.yaml"
+    command = [sys.executable, "-m", "xai_utils.runner", "run", "reports/build", run_file, "--keep-log"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     try:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=HANG)

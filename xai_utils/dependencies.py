@@ -1,13 +1,16 @@
-"""Which files each executed notebook depends on, as rules for make.
+"""Which runs are out of date, and which of them share a kernel, as rules for make.
 
-    python -I -S xai_utils/dependencies.py BUILD_DIR NAME...
+    python -I -S xai_utils/dependencies.py BUILD_DIR [--all] [--alone] NAME...
 
-writes BUILD_DIR/depends.mk, and BUILD_DIR/progress where the runner counts finished runs. Make calls it before every
-`make reports`, maybe before there is an environment: standard library only, and a few milliseconds.
+writes BUILD_DIR/depends.mk, and BUILD_DIR/progress where the runner counts finished runs. `--all` takes every run for
+out of date, `--alone` gives each a kernel of its own. Make calls it before every `make reports`, maybe before there is
+an environment: standard library only, and a few milliseconds.
 """
 
 import ast
 import json
+import math
+import os
 import re
 import sys
 import time
@@ -94,19 +97,46 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
     return {name for name in rules if name in selected and is_stale(name)} | stale
 
 
-def main(build: Path, selected: list[str]) -> str | None:
+def kernels(stale: set[str], alone: bool) -> dict[str, list[str]]:
+    """Which runs one kernel executes: a notebook's, in parts where processors would idle otherwise."""
+    most = 1 if alone else math.ceil(len(stale) / (os.cpu_count() or 1))
+    notebooks = {}
+    for name in sorted(stale):
+        notebooks.setdefault(name.split("--")[0], []).append(name)
+    return {f"kernel-{notebook}-{start}": names[start : start + most]
+            for notebook, names in notebooks.items() for start in range(0, len(names), most)}  # fmt: skip
+
+
+def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, list[str]]) -> list[str]:
+    """For each kernel: the runs it executes, what it waits for, what it makes. Kernels others wait for come first."""
+    runs = kernels(stale, alone)
+    makes = {kernel: {f"{build}/{name}.ipynb" for name in names} for kernel, names in runs.items()}
+    waits = {kernel: set().union(*[needed[name] for name in names]) & set().union(*makes.values()) - makes[kernel]
+             for kernel, names in runs.items()}  # fmt: skip
+    first = sorted(runs, key=lambda kernel: makes[kernel].isdisjoint(set().union(*waits.values())))
+    lines = [f"STALE = {' '.join(sorted(stale))}", f"KERNELS = {' '.join(first)}"]
+    for kernel, names in runs.items():
+        pages = [f"$(SITE)/{name}.html" for name in names]
+        lines += [f"{kernel}: NAMES = {' '.join(names)}", f"{kernel}: {' '.join(sorted(waits[kernel]))}",
+                  f"{' '.join(sorted(makes[kernel]) + pages)}: {kernel} ;"]  # fmt: skip
+    return lines
+
+
+def main(build: Path, *words: str) -> str | None:
+    selected = [word for word in words if not word.startswith("--")]
     for file in RUNS.iterdir():
         if file.suffix == ".yml" or (file.suffix == ".yaml" and not re.fullmatch(r"[\w.-]+", file.name, re.ASCII)):
             return f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_', '-' and '.' only"
     names = sorted(file.stem for file in RUNS.glob("*.yaml"))
     rules = {name: prerequisites(name, build, names) for name in names}
     build.mkdir(parents=True, exist_ok=True)
-    lines = [f"{build}/{name}.ipynb: {' '.join(needed)}" for name, needed in rules.items()]
-    lines.append(f"PUBLISH = {' '.join(modules({'publish'}))} {' '.join(map(str, sorted(TEMPLATE.rglob('*.*'))))}")
+    stale = out_of_date(selected, build, rules) | set(selected if "--all" in words else ())
+    lines = [f"PUBLISH = {' '.join(modules({'publish'}))} {' '.join(map(str, sorted(TEMPLATE.rglob('*.*'))))}"]
+    lines += rules_for_make(stale, "--alone" in words, build, rules)
     (build / "depends.mk").write_text("\n".join(lines) + "\n")
-    (build / "progress").write_text(f"{len(out_of_date(selected, build, rules))} {time.time():.0f}\n")
+    (build / "progress").write_text(f"{len(stale)} {time.time():.0f}\n")
     return None
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""Runs a notebook's cells in a kernel of its own, through papermill, and lets kernels start one at a time."""
+"""Runs notebooks through papermill, a runner's all in one kernel, emptied in between; kernels start one at a time."""
 
 import contextlib
 import ctypes
@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -55,16 +56,27 @@ def die_with_parent():
     return in_child
 
 
+# Names and numbers of cells begin anew; what modules hold (imports, networks, compiled functions) stays.
+EMPTY = "get_ipython().reset(new_session=True)"
+
+
 class Client(PapermillNotebookClient):
+    idle = None  # the client whose kernel, emptied, waits for the next run
+    said = None  # a nameless file with what kernels write past Jupyter, such as the last words of a crash
+
     @contextlib.contextmanager
     def setup_kernel(self, **kwargs):
         try:
-            with kernel_start_lock():
-                self.km = self.create_kernel_manager()
-                self.start_new_kernel(preexec_fn=die_with_parent(), **kwargs)
-                self.start_new_kernel_client()
-            with super().setup_kernel():
-                yield
+            if Client.idle:
+                self.km, self.kc, Client.idle = Client.idle.km, Client.idle.kc, None
+            else:
+                with kernel_start_lock():
+                    self.km = self.create_kernel_manager()
+                    self.start_new_kernel(preexec_fn=die_with_parent(), **kwargs)
+                    self.start_new_kernel_client()
+            yield
+            self.wait_for_reply(self.kc.execute(EMPTY, silent=True))
+            Client.idle = self
         except BaseException:  # Ctrl-C while it started: nbclient would leave it running
             if self.km and self.km.has_kernel:
                 self._cleanup_kernel()
@@ -72,6 +84,12 @@ class Client(PapermillNotebookClient):
 
     def set_widgets_metadata(self):
         """Nothing: saved widget state needs a CDN to be shown."""
+
+
+def stop_kernel() -> None:
+    if Client.idle:
+        Client.idle._cleanup_kernel()
+        Client.idle = None
 
 
 class OneAtATime(Engine):
@@ -90,7 +108,12 @@ class OneAtATime(Engine):
             store_widget_state=False,
             log=logging.getLogger("papermill"),
         )
-        client.execute(stdout=log_file, stderr=log_file)
+        said = Client.said = Client.said or tempfile.TemporaryFile()  # noqa: SIM115, it is open as long as the kernel
+        before = os.fstat(said.fileno()).st_size
+        try:
+            client.execute(stdout=said, stderr=said)
+        finally:
+            log_file.write(os.pread(said.fileno(), 1 << 20, before))  # leaves the kernel's place in the file alone
 
 
 papermill_engines.register("one-at-a-time", OneAtATime)
@@ -152,6 +175,7 @@ def execute(run: Run, log: Path, cell_limit: float | None, start_limit: float):
                 )
                 return OneAtATime.notebook, None
             except Exception as problem:
+                stop_kernel()  # nobody knows in what state the notebook left it
                 log_file.write(traceback.format_exc().encode())
                 notebook = OneAtATime.notebook
                 if notebook is None:

@@ -1,9 +1,9 @@
 """Executed notebooks become a site: one page a run and a gallery of all of them.
 
-    python -m xai_utils.publish page BUILD_DIR NAME OUT.html
+    python -m xai_utils.publish pages BUILD_DIR SITE_DIR NAME...
     python -m xai_utils.publish index BUILD_DIR SITE_DIR NAME...
 
-`page` renders BUILD_DIR/NAME.ipynb, or what a failed run left in BUILD_DIR/failed/. `index` writes
+`pages` renders each BUILD_DIR/NAME.ipynb, or what a failed run left in BUILD_DIR/failed/. `index` writes
 SITE_DIR/index.html for exactly those names, removes pages of other runs, and exits 1 if one of them failed.
 """
 
@@ -219,26 +219,33 @@ def write(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def pages(build, site, names):
+    """Write the page of each run; returns those that could not be written as [(name, error)]."""
+    failed = []
+    for name in names:
+        try:
+            page(build, name, Path(site, f"{name}.html"))
+        except Exception as error:  # the others go on
+            failed.append((name, one_line(error)))
+    return failed
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="xai_utils.publish", description="Turn executed notebooks into a site.")
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("page", help="write the page of one run")
-    every = commands.add_parser("index", help="write the gallery of the named runs; exit 1 if one of them failed")
-    for name in ("build", "name", "out"):
-        one.add_argument(name)
-    for name, count in (("build", None), ("site", None), ("names", "*")):
-        every.add_argument(name, nargs=count)
+    for command, does in (("pages", pages), ("index", index)):
+        one = commands.add_parser(command, help=does.__doc__.partition(";")[0])
+        one.set_defaults(does=does, says="FAILED" if does is index else "error:")
+        for name, count in (("build", None), ("site", None), ("names", "*")):
+            one.add_argument(name, nargs=count)
     options = parser.parse_args(arguments)
     try:
-        if options.command == "page":
-            page(options.build, options.name, options.out)
-            return 0
-        failed = index(options.build, options.site, options.names)
+        failed = options.does(options.build, options.site, options.names)
     except (OSError, ValueError) as error:
-        print(f"error: {getattr(options, 'name', 'index')}: {one_line(error)}", file=sys.stderr)
+        print(f"error: {options.command}: {one_line(error)}", file=sys.stderr)
         return 1
     for name, error in failed:
-        print(f"FAILED {name}: {error}", file=sys.stderr)
+        print(f"{options.says} {name}: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 

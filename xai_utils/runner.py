@@ -1,9 +1,10 @@
-"""Executes one run: strictly checked, atomically written, and leaving no kernel behind whatever dies.
+"""Executes runs: strictly checked, atomically written, and leaving no kernel behind whatever dies.
 
-    python -m xai_utils.runner run reports/runs/21_grad_cam--cat.yaml OUT.ipynb [--model vgg19]
+    python -m xai_utils.runner run BUILD_DIR reports/runs/21_grad_cam--cat.yaml... [--model vgg19]
     python -m xai_utils.runner one-off        (NOTEBOOK, IMAGE, MODEL, PARAMS come from the environment: `make report`)
 
-A failed run leaves no OUT.ipynb; what there is of it goes to failed/ beside it, with its log.
+Runs go one after the other through one kernel, emptied in between: TensorFlow starts once. A good run leaves
+BUILD_DIR/<run>.ipynb; a failed one none, and what there is of it goes to failed/ there, with its log.
 """
 
 import argparse
@@ -163,13 +164,13 @@ def one_off(limits: dict) -> int:
     except RunError as error:
         print(f"make report: {str(error).removeprefix('make report: ')}", file=sys.stderr)
         return 1
-    build, page = Path("reports/build/one-off"), Path("reports/site/one-off", f"{name}.html")
+    build, site = Path("reports/build/one-off"), Path("reports/site/one-off")
     clock = time.monotonic()
     error = execute_and_record(lambda: run, name, build / f"{name}.ipynb", limits, False)
     report_line(name, error, time.monotonic() - clock, None)
-    code = subprocess.run([sys.executable, "-m", "xai_utils.publish", "page", build, name, page]).returncode
+    code = subprocess.run([sys.executable, "-m", "xai_utils.publish", "pages", build, site, name]).returncode
     if not code:
-        print(f"the report is in {page}", flush=True)
+        print(f"the report is in {site / name}.html", flush=True)
     return 1 if error else code
 
 
@@ -181,10 +182,10 @@ def main() -> int:
     kinds = command.add_subparsers(dest="kind", required=True)
     kinds.add_parser("one-off")
     run = kinds.add_parser("run")
-    run.add_argument("run_file", type=Path)
-    run.add_argument("out", type=Path)
+    run.add_argument("build", type=Path)
+    run.add_argument("run_files", type=Path, nargs="+")
     run.add_argument("--model", help="name or file, for notebooks with that parameter")
-    run.add_argument("--progress", type=Path, help="one of many runs: count it there, and leave failures to the index")
+    run.add_argument("--progress", type=Path, help="a part of many: count them there, leave failures to the index")
     run.add_argument("--side-by-side", type=int, default=1, help="so many runs share the processors of this machine")
     run.add_argument("--keep-log", action="store_true", help="keep the log of a good run beside it")
     asked = command.parse_args()
@@ -194,19 +195,28 @@ def main() -> int:
     watch_parent()
     # jsonschema would load a grammar of web addresses, papermill a reader of Hadoop's files; nothing here uses either.
     sys.modules.update(rfc3987_syntax=None, pyarrow=None)
-    if asked.kind == "one-off":
-        return one_off(limits)
-    if asked.side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // asked.side_by_side)))
-    name, clock = asked.run_file.stem, time.monotonic()
+    try:
+        if asked.kind == "one-off":
+            return one_off(limits)
+        if asked.side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
+            os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // asked.side_by_side)))
+        failed = [file for file in asked.run_files if not execute_file(file, asked, limits)]
+        return 1 if failed and not asked.progress else 0
+    finally:
+        if execution := sys.modules.get(f"{__package__}.execution"):  # a run that was wrong did not need it
+            execution.stop_kernel()
+
+
+def execute_file(file: Path, asked: argparse.Namespace, limits: dict) -> bool:
+    """Execute the run of a run file, and say so in a line."""
+    name, clock = file.stem, time.monotonic()
 
     def make():
-        run = runs.make_run(name, runs.read_run_file(asked.run_file), str(asked.run_file))
-        return runs.with_model(run, asked.model)
+        return runs.with_model(runs.make_run(name, runs.read_run_file(file), str(file)), asked.model)
 
-    error = execute_and_record(make, name, asked.out, limits, asked.keep_log)
+    error = execute_and_record(make, name, asked.build / f"{name}.ipynb", limits, asked.keep_log)
     report_line(name, error, time.monotonic() - clock, asked.progress)
-    return 1 if error and not asked.progress else 0
+    return not error
 
 
 if __name__ == "__main__":
