@@ -201,10 +201,10 @@ def test_a_run_file_with_an_impossible_name(built):
 
 def test_runs_of_a_notebook_share_a_kernel(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    names = ["10_a--x", "10_a--y", "10_a--z", "20_b--x", "21_c--x", "21_c--y"]
+    names = ["10_a--x", "10_a--y", "20_b--x", "21_c--x", "21_c--y", "21_c--z"]
     together = kernels({*names}, False)
-    assert list(together.values()) == [names[:3], names[3:4], names[4:]]
-    assert list(kernels({*names[:3]}, False).values()) == [names[:2], names[2:3]]  # or a processor would idle
+    assert list(together.values()) == [names[:2], names[2:3], names[3:5], names[5:]]
+    assert list(kernels({*names[3:]}, False).values()) == [[name] for name in names[3:]]  # or a processor would idle
     assert list(kernels({*names}, True).values()) == [[name] for name in names]
 
 

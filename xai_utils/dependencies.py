@@ -98,8 +98,8 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
 
 
 def kernels(stale: set[str], alone: bool) -> dict[str, list[str]]:
-    """Which runs one kernel executes: a notebook's, in parts where processors would idle otherwise."""
-    most = 1 if alone else math.ceil(len(stale) / (os.cpu_count() or 1))
+    """Which runs one kernel executes: a notebook's, in parts where few notebooks would leave processors idle."""
+    most = 1 if alone else math.ceil(len(stale) / 2 / (os.cpu_count() or 1))
     notebooks = {}
     for name in sorted(stale):
         notebooks.setdefault(name.split("--")[0], []).append(name)
