@@ -208,7 +208,7 @@ def test_runs_of_a_notebook_share_a_kernel(monkeypatch):
     assert list(kernels({*names}, True).values()) == [[name] for name in names]
 
 
-def test_kernels_that_others_wait_for_come_first(tmp_path):
+def test_kernels_that_others_wait_for_come_first():
     build = Path("build")
     needed = {"10_a--x": [], "66_all--x": ["build/61_b--x.ipynb", "build/61_b--y.ipynb"], "61_b--x": []}
     lines = rules_for_make({*needed}, False, build, needed)

@@ -113,7 +113,8 @@ def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, 
     makes = {kernel: {f"{build}/{name}.ipynb" for name in names} for kernel, names in runs.items()}
     waits = {kernel: set().union(*[needed[name] for name in names]) & set().union(*makes.values()) - makes[kernel]
              for kernel, names in runs.items()}  # fmt: skip
-    first = sorted(runs, key=lambda kernel: makes[kernel].isdisjoint(set().union(*waits.values())))
+    waited_for = set().union(*waits.values())
+    first = sorted(runs, key=lambda kernel: makes[kernel].isdisjoint(waited_for))
     lines = [f"STALE = {' '.join(sorted(stale))}", f"KERNELS = {' '.join(first)}"]
     for kernel, names in runs.items():
         pages = [f"$(SITE)/{name}.html" for name in names]

@@ -80,10 +80,10 @@ def find(build, name):
 
 def page(build, name, out):
     """Write the page of run `name` to `out`, atomically: if rendering raises, the old page stays."""
-    run = find(Path(build), name)
+    run = find(build, name)
     if run.notebook is None and run.error == "has not been run":
         raise FileNotFoundError(f"no notebook {name} in {build}")
-    write_page(run, Path(out))
+    write_page(run, out)
 
 
 def write_page(run, out):
@@ -103,7 +103,6 @@ def write_page(run, out):
 
 def index(build, site, names):
     """Write the gallery; returns the failed runs as [(name, error)]."""
-    build, site = Path(build), Path(site)
     parts, failed, models, seconds = {}, [], [], 0.0
     for name in sorted(set(names)):
         try:
@@ -224,7 +223,7 @@ def pages(build, site, names):
     failed = []
     for name in names:
         try:
-            page(build, name, Path(site, f"{name}.html"))
+            page(build, name, site / f"{name}.html")
         except Exception as error:  # the others go on
             failed.append((name, one_line(error)))
     return failed
@@ -232,20 +231,18 @@ def pages(build, site, names):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="xai_utils.publish", description="Turn executed notebooks into a site.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command, does in (("pages", pages), ("index", index)):
-        one = commands.add_parser(command, help=does.__doc__.partition(";")[0])
-        one.set_defaults(does=does, says="FAILED" if does is index else "error:")
-        for name, count in (("build", None), ("site", None), ("names", "*")):
-            one.add_argument(name, nargs=count)
+    parser.add_argument("command", choices=("pages", "index"), help="the pages of the named runs, or their gallery")
+    for name, kind in (("build", {"type": Path}), ("site", {"type": Path}), ("names", {"nargs": "*"})):
+        parser.add_argument(name, **kind)
     options = parser.parse_args(arguments)
+    does, says = (pages, "error:") if options.command == "pages" else (index, "FAILED")
     try:
-        failed = options.does(options.build, options.site, options.names)
+        failed = does(options.build, options.site, options.names)
     except (OSError, ValueError) as error:
         print(f"error: {options.command}: {one_line(error)}", file=sys.stderr)
         return 1
     for name, error in failed:
-        print(f"{options.says} {name}: {error}", file=sys.stderr)
+        print(f"{says} {name}: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
