@@ -64,8 +64,8 @@ app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
 	@$(PY) -m xai_utils.app --host $(HOST) --port $(PORT)
 
 # --- reports ----------------------------------------------------------------------------------------------------------
-# One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. Runs of one notebook that
-# are out of date go through one kernel. A run that fails leaves no notebook, so it is tried again next time; the others
+# One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. Runs that are out of date
+# share kernels. A run that fails leaves no notebook, so it is tried again next time; the others
 # go on (`-`), and the index ends with an error.
 
 # One report and an evaluation take a model's file as it was typed, spaces and all.

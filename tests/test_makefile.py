@@ -202,19 +202,28 @@ def test_a_run_file_with_an_impossible_name(built):
 def test_runs_of_a_notebook_share_a_kernel(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     names = ["10_a--x", "10_a--y", "20_b--x", "21_c--x", "21_c--y", "21_c--z"]
-    together = kernels({*names}, False)
-    assert list(together.values()) == [names[:2], names[2:3], names[3:5], names[5:]]
-    assert list(kernels({*names[3:]}, False).values()) == [[name] for name in names[3:]]  # or a processor would idle
-    assert list(kernels({*names}, True).values()) == [[name] for name in names]
+    assert kernels({*names}, False) == [names[:2], names[2:3], names[3:5], names[5:]]
+    assert kernels({*names[3:]}, False) == [[name] for name in names[3:]]  # or a processor would idle
+    assert kernels({*names}, True) == [[name] for name in names]
 
 
-def test_kernels_that_others_wait_for_come_first():
+def test_notebooks_of_few_runs_share_a_kernel_too_when_there_are_many(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    many = [f"10_a--{i:02}" for i in range(60)]
+    names = ["20_b--x", "21_c--x", "21_c--y", "22_d--x", "66_all--x"]
+    found = kernels({*many, *names}, False, {"66_all--x"})
+    assert found == [many[:17], many[17:34], many[34:51], many[51:], names[:4], names[4:]]
+
+
+def test_kernels_that_others_wait_for_come_first_then_the_last():
     build = Path("build")
-    needed = {"10_a--x": [], "66_all--x": ["build/61_b--x.ipynb", "build/61_b--y.ipynb"], "61_b--x": []}
+    waits = ["build/61_b--x.ipynb", "build/61_b--y.ipynb"]
+    needed = {"10_a--x": [], "66_all--x": waits, "61_b--x": ["notebooks/61_b.ipynb"], "70_d--x": []}
     lines = rules_for_make({*needed}, False, build, needed)
-    assert lines[1].split(" = ")[1].split() == ["kernel-61_b-0", "kernel-10_a-0", "kernel-66_all-0"]
-    assert "kernel-66_all-0: build/61_b--x.ipynb" in lines  # and not what is up to date
-    assert "build/61_b--x.ipynb $(SITE)/61_b--x.html: kernel-61_b-0 ;" in lines
+    first = [f"kernel-{name}--x" for name in ("61_b", "70_d", "66_all", "10_a")]
+    assert lines[1].split(" = ")[1].split() == first
+    assert "kernel-66_all--x: build/61_b--x.ipynb" in lines  # and not what is up to date
+    assert "build/61_b--x.ipynb $(SITE)/61_b--x.html: kernel-61_b--x ;" in lines
 
 
 def test_a_run_that_needs_others_comes_after_them(built):

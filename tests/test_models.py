@@ -1,5 +1,7 @@
 """Models: pixels in, logits out; weights found, verified and refused."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,24 @@ def test_a_target_may_be_a_class_name(lite0):
     for bad, told in (("tabbi", "no class is called 'tabbi'; nearest: tabby"), ("crane", "the name of 2 classes")):
         with pytest.raises(ValueError, match=told):
             attribution.cam(lite0.model, images, bad)
+
+
+def test_networks_returned_between_runs_are_handed_out_again_with_fresh_weights(monkeypatch):
+    monkeypatch.setattr(models, "_IN_USE", weakref.WeakKeyDictionary())
+    monkeypatch.setattr(models, "_RETURNED", [])
+    first, second = models.load_model(), models.load_model()
+    assert first.model is not second.model
+    images = first.prepare("cat")
+    expected, kernel = first.predict(images), first.model.layers[-1].kernel
+    kernel.assign(kernel[:, ::-1])
+    first.model.trainable = True
+    assert not np.array_equal(first.predict(images), expected)
+    models.return_networks()
+    assert models.load_model("efficientnet_lite2").model not in (first.model, second.model)
+    again = [models.load_model().model for _ in range(3)]
+    assert set(again[:2]) == {first.model, second.model} and again[2] not in again[:2]
+    assert not first.model.trainable
+    np.testing.assert_array_equal(first.predict(images), expected)
 
 
 def test_a_damaged_or_missing_weights_file_is_named(tmp_path, monkeypatch):

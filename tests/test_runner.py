@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from filelock import FileLock, Timeout
-from miniature import finish, kernels, processes, wait_for
+from miniature import ROOT, finish, kernels, processes, wait_for
 
 from xai_utils import runs
 from xai_utils.dependencies import imported
@@ -247,6 +247,20 @@ assert steps < 5, "too many" """
     assert words == ["words of 7"]
     assert sorted(os.listdir(project.build)) == ["10_a--a.ipynb", "10_a--b.ipynb", "10_a--d.ipynb", "failed"]
     assert not kernels(project) and not list((project.folder.parent / "runtime").glob("kernel-*.json"))
+
+
+def test_runs_of_one_kernel_use_a_network_one_after_the_other(project):
+    (project.folder / "data").symlink_to(ROOT / "data")
+    code = """from xai_utils import models
+network = models.load_model().model
+print(getattr(network, "runs", 0))
+network.runs = 1"""
+    project.notebook("10_a", code)
+    for name in "ab":
+        project.run_file(f"10_a--{name}")
+    finish(project.run("10_a--a 10_a--b"))
+    notebooks = [nbformat.read(project.build / f"10_a--{name}.ipynb", as_version=4) for name in "ab"]
+    assert [notebook.cells[-1].outputs[0].text for notebook in notebooks] == ["0\n", "1\n"]
 
 
 def test_a_run_that_cannot_start_leaves_a_notebook_that_says_why(project):

@@ -16,6 +16,7 @@ import sys
 import time
 from fnmatch import fnmatch
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 NOTEBOOKS, RUNS, TEMPLATE = Path("notebooks"), Path("reports/runs"), Path("reports/template")
@@ -97,24 +98,37 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
     return {name for name in rules if name in selected and is_stale(name)} | stale
 
 
-def kernels(stale: set[str], alone: bool) -> dict[str, list[str]]:
-    """Which runs one kernel executes: a notebook's, in parts where few notebooks would leave processors idle."""
-    most = 1 if alone else math.ceil(len(stale) / 2 / (os.cpu_count() or 1))
-    notebooks = {}
-    for name in sorted(stale):
-        notebooks.setdefault(name.split("--")[0], []).append(name)
-    return {f"kernel-{notebook}-{start}": names[start : start + most]
-            for notebook, names in notebooks.items() for start in range(0, len(names), most)}  # fmt: skip
+def kernels(stale: set[str], alone: bool, waiting: set[str] = frozenset()) -> list[list[str]]:
+    """Which runs one kernel executes: a notebook's, and of the notebooks after it, as long as they are few together.
+
+    Parts are small enough that no processor idles at the end. Runs that wait for others share with no other notebook.
+    """
+    processors = os.cpu_count() or 1
+    most, few = (1, 1) if alone else (math.ceil(len(stale) / parts / processors) for parts in (2, 8))
+    found = []
+    for _, of_notebook in groupby(sorted(stale), key=lambda name: name.split("--")[0]):
+        names = list(of_notebook)
+        for start in range(0, len(names), most):
+            part = names[start : start + most]
+            if found and len(found[-1]) + len(part) <= few and waiting.isdisjoint(found[-1] + part):
+                found[-1] += part
+            else:
+                found.append(part)
+    return found
 
 
 def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, list[str]]) -> list[str]:
-    """For each kernel: the runs it executes, what it waits for, what it makes. Kernels others wait for come first."""
-    runs = kernels(stale, alone)
+    """For each kernel: the runs it executes, what it waits for, what it makes.
+
+    Kernels others wait for come first, then the last notebooks, which take longest: no processor idles at the end.
+    """
+    waiting = {name for name in stale if any(file.startswith(f"{build}/") for file in needed[name])}
+    runs = {f"kernel-{names[0]}": names for names in kernels(stale, alone, waiting)}
     makes = {kernel: {f"{build}/{name}.ipynb" for name in names} for kernel, names in runs.items()}
     waits = {kernel: set().union(*[needed[name] for name in names]) & set().union(*makes.values()) - makes[kernel]
              for kernel, names in runs.items()}  # fmt: skip
     waited_for = set().union(*waits.values())
-    first = sorted(runs, key=lambda kernel: makes[kernel].isdisjoint(waited_for))
+    first = sorted(reversed(runs), key=lambda kernel: makes[kernel].isdisjoint(waited_for))
     lines = [f"STALE = {' '.join(sorted(stale))}", f"KERNELS = {' '.join(first)}"]
     for kernel, names in runs.items():
         pages = [f"$(SITE)/{name}.html" for name in names]

@@ -56,8 +56,13 @@ def die_with_parent():
     return in_child
 
 
-# Names and numbers of cells begin anew; what modules hold (imports, networks, compiled functions) stays.
-EMPTY = "get_ipython().reset(new_session=True)"
+# Names and numbers of cells begin anew; what modules hold (imports, compiled functions) stays.
+EMPTY = """
+import sys
+if "xai_utils.models" in sys.modules:
+    sys.modules["xai_utils.models"].return_networks()
+get_ipython().reset(new_session=True)
+"""
 
 
 class Client(PapermillNotebookClient):

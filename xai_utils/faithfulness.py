@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xai_utils.backend import check_images, compiled, in_parts, keras, tf
-from xai_utils.targets import fixed_target, score
+from xai_utils.targets import fixed_target, outputs_of, score
 from xai_utils.transforms import filling, masked, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
@@ -149,7 +149,7 @@ def whole_scores(model, images, indices, function, probability: bool = True) -> 
 
 def picture_scores(model, images, indices, function, probability):
     """Scores `(F,)`, in one pass; for `compiled`."""
-    outputs = model(images, training=False)
+    outputs = outputs_of(model, images)
     return score(tf.nn.softmax(outputs) if probability and function is None else outputs, indices, function)
 
 

@@ -8,7 +8,10 @@ import difflib
 import hashlib
 import os
 import re
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,9 @@ EMBEDDED = {
     "ssd_mobilenet_v2": "2d194bed55aaf9e1218268471d235ef09e7d7bdfa7fe9f4aecd81fd8e15af0f9",
 }
 DETECTOR = "ssd_mobilenet_v2"
+
+_IN_USE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # embedded networks handed out, and their names
+_RETURNED: list[tuple[str, keras.Model]] = []  # those that nobody needs any more
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,10 @@ def load_model(
     if own:
         model, names = _load_own(Path(name).expanduser(), preprocessing), _own_labels(label_file)
     elif name == DETECTOR:
-        model, anchors = _load_embedded(name, ssd_mobilenet.build(), ssd_mobilenet.EPSILON)
+        model, anchors = _load_embedded(name, ssd_mobilenet.build, ssd_mobilenet.EPSILON)
         return Detector(name, model, labels.coco_labels(), anchors, tuple(ssd_mobilenet.LEVELS))
     elif name in EMBEDDED:
-        model, _ = _load_embedded(name, efficientnet_lite.build(name), efficientnet_lite.EPSILON)
+        model, _ = _load_embedded(name, partial(efficientnet_lite.build, name), efficientnet_lite.EPSILON)
         names = labels.imagenet_labels()
     elif name in APPLICATIONS:
         model, names = load_application(name, weights), labels.imagenet_labels()
@@ -119,7 +125,27 @@ def load_model(
     return Classifier(name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape))
 
 
-def _load_embedded(name: str, model: keras.Model, epsilon: float) -> tuple[keras.Model, np.ndarray | None]:
+def return_networks() -> None:
+    """Let `load_model` hand out again, with fresh weights, the embedded networks that were loaded so far.
+
+    For a kernel between two runs: what was compiled for a network serves the next run too.
+    """
+    _RETURNED.extend((name, model) for model, name in _IN_USE.items())
+    _IN_USE.clear()
+
+
+def _embedded(name: str, build: Callable) -> keras.Model:
+    """A network without its weights, one that was returned if there is."""
+    model = next((each for each_name, each in _RETURNED if each_name == name), None)
+    if model is None:
+        model = build()
+    else:
+        _RETURNED.remove((name, model))
+    _IN_USE[model] = name
+    return model
+
+
+def _load_embedded(name: str, build: Callable, epsilon: float) -> tuple[keras.Model, np.ndarray | None]:
     """The model, frozen, with its weights of `data/models/`, and the anchors if it is a detector."""
     path = data.MODELS_FOLDER / f"{name}.npz"
     if not path.is_file():
@@ -130,6 +156,7 @@ def _load_embedded(name: str, model: keras.Model, epsilon: float) -> tuple[keras
         raise ValueError(
             f"data/models/{path.name} is damaged (its sha256 differs): `git checkout data/models` restores it"
         )
+    model = _embedded(name, build)
     with np.load(path, allow_pickle=False) as arrays:
         for layer in model.layers:
             if layer.weights:

@@ -73,7 +73,15 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
 
 def scores(model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
     """Scores `(N,)` of images, in one pass; for `compiled`. The other arguments are those of `score`."""
-    return score(model(images, training=False), indices, function)
+    return score(outputs_of(model, images), indices, function)
+
+
+def outputs_of(model: keras.Model, images: tf.Tensor):
+    """What a model returns; in a function that is traced, without tracing the model again for every target."""
+    outputs = forward(model, images)
+    for output in tf.nest.flatten(outputs):
+        output.set_shape(images.shape[:1].concatenate(output.shape[1:]))  # a callable may rely on it
+    return outputs
 
 
 def classes(logits, indices: tf.Tensor) -> tf.Tensor:
