@@ -65,8 +65,8 @@ app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
 
 # --- reports ----------------------------------------------------------------------------------------------------------
 # One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. Runs that are out of date
-# share kernels. A run that fails leaves no notebook, so it is tried again next time; the others
-# go on (`-`), and the index ends with an error.
+# share kernels. A run that fails leaves no notebook, so it is tried again next time; the others go on (`-`), and the index
+# ends with an error.
 
 # One report and an evaluation take a model's file as it was typed, spaces and all.
 NAMED  = $(if $(filter report evaluate,$(MAKECMDGOALS)),,$(basename $(notdir $(MODEL))))

@@ -117,6 +117,24 @@ def test_a_map_negative_everywhere_becomes_zeros():
     np.testing.assert_array_equal(attribution.grad_cam(model, images, 0), 0)
 
 
+def test_a_callable_sees_the_batch_and_another_one_traces_no_network_anew():
+    model, images = gap_net(), batch(count=3)
+    layer, traced, seen = model.get_layer("features"), [], []
+    call = layer.call
+    vars(layer)["call"] = lambda *args, **kwargs: traced.append(1) or call(*args, **kwargs)
+
+    def first_class(outputs):
+        seen.append(tuple(outputs.shape))
+        return outputs[:, 0]
+
+    of_first = attribution.saliency(model, images, first_class)
+    before = len(traced)
+    of_second = attribution.saliency(model, images, lambda outputs: outputs[:, 1])
+    assert before and len(traced) == before and seen == [(3, 5)]
+    np.testing.assert_allclose(of_first, attribution.saliency(model, images, 0), rtol=1e-5)
+    np.testing.assert_allclose(of_second, attribution.saliency(model, images, 1), rtol=1e-5)
+
+
 def test_a_callable_target_explains_a_difference_and_a_second_output():
     model, images = gap_net(), batch()
     both = [attribution.pixel_gradient(model, images, k) for k in (0, 1)]

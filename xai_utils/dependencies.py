@@ -99,7 +99,7 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
 
 
 def kernels(stale: set[str], alone: bool, waiting: set[str] = frozenset()) -> list[list[str]]:
-    """Which runs one kernel executes: a notebook's, and of the notebooks after it, as long as they are few together.
+    """Which runs one kernel executes: a notebook's, and those of notebooks after it while they are few together.
 
     Parts are small enough that no processor idles at the end. Runs that wait for others share with no other notebook.
     """
