@@ -48,7 +48,9 @@ env: $(ENV)  ## build .venv from requirements.lock
 $(VENV)/.complete: requirements.lock
 	$(eval found := $(shell $(python_version)))$(check_python)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	@# pip would compile on one processor. Some packages carry files that are no Python; nobody imports them.
+	@$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@# setuptools is in the lock: without isolation nothing more is fetched to build our own small package.
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

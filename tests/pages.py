@@ -15,9 +15,9 @@ XSS = "<script>alert('x')</script>"
 PARAMETERS = 'image = "cat"  # picture\nsteps = 8  # path points'
 
 
-def png(colour="red", size=(60, 40)):
+def png(colour="red", size=(60, 40), mode="RGB"):
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
+    Image.new(mode, size, colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -35,11 +35,11 @@ def output(data, **metadata):
     return v4.new_output("display_data", data=data, metadata=metadata)
 
 
-def figure(colour="red", alt=None, size=(60, 40)):
+def figure(colour="red", alt=None, size=(60, 40), mode="RGB"):
     """As `show.figure` displays it if it has words, else as matplotlib's inline backend does."""
     from base64 import b64encode
 
-    content = png(colour, size)
+    content = png(colour, size, mode)
     plain = {"image/png": b64encode(content).decode()}
     if alt is None:
         return output(plain)

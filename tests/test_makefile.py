@@ -89,11 +89,11 @@ def test_a_wrong_python_gets_one_line_and_makes_nothing(project, target, version
 def test_an_environment_half_built_is_built_again(project):
     """A Python that builds an environment, but whose pip is killed the first time."""
     python, log = project.folder.parent / "python", project.folder.parent / "log"
-    fake_pip = '#!/bin/sh\\necho pip >> "$LOG"\\ntest -e "$LOG.good"'
+    fake = '#!/bin/sh\\necho "$2" >> "$LOG"\\ntest -e "$LOG.good"'
     python.write_text(f"""#!/bin/sh
 if [ "$1" = -c ]; then echo 3.12; exit; fi
 echo "$*" >> "$LOG"
-mkdir -p .venv/bin && printf '{fake_pip}' > .venv/bin/python && chmod +x .venv/bin/python
+mkdir -p .venv/bin && printf '{fake}' > .venv/bin/python && chmod +x .venv/bin/python
 """)
     python.chmod(0o755)
     env = {**project.env, "LOG": str(log)}
@@ -101,7 +101,8 @@ mkdir -p .venv/bin && printf '{fake_pip}' > .venv/bin/python && chmod +x .venv/b
     assert (project.folder / ".venv").exists()
     Path(f"{log}.good").touch()
     finish(project.start("make", "env", f"PYTHON={python}", env=env))
-    assert log.read_text().splitlines() == ["-m venv --clear .venv", "pip"] + ["-m venv --clear .venv", "pip", "pip"]
+    venv = "-m venv --clear .venv"
+    assert log.read_text().splitlines() == [venv, "pip"] + [venv, "pip", "compileall", "pip"]
     assert "Nothing to be done" in finish(project.start("make", "env", f"PYTHON={python}", env=env))
     os.utime(project.folder / "requirements.lock")
     finish(project.start("make", "env", f"PYTHON={python}", env=env))

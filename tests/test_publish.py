@@ -371,6 +371,8 @@ def test_thumbnails(site, monkeypatch):
     assert colour("10_saliency--first")[0][0] > 200
     site.add("10_saliency--step", code("a", stepped(monkeypatch, [png("blue"), png("red")], "ab"), tags=["thumbnail"]))
     assert colour("10_saliency--step")[0][2] > 200
+    site.add("10_saliency--clear", code("a", figure((255, 0, 0, 0), mode="RGBA")))
+    assert min(colour("10_saliency--clear")[0]) > 250  # what is clear becomes white, not what was under it
     site.add("10_saliency--none")
     assert soup(site.index("10_saliency--none")).select_one(".thumb").get_text(strip=True) == "no picture"
     for damaged in (b"not a picture", png()[:60], png()[:45] + b"\0" * 40):

@@ -104,7 +104,7 @@ def kernels(stale: set[str], alone: bool, waiting: set[str] = frozenset()) -> li
     Parts are small enough that no processor idles at the end. Runs that wait for others share with no other notebook.
     """
     processors = os.cpu_count() or 1
-    most, few = (1, 1) if alone else (math.ceil(len(stale) / parts / processors) for parts in (2, 8))
+    most, few = (1, 1) if alone else (math.ceil(len(stale) / parts / processors) for parts in (2, 5))
     found = []
     for _, of_notebook in groupby(sorted(stale), key=lambda name: name.split("--")[0]):
         names = list(of_notebook)

@@ -148,14 +148,14 @@ def shrink(png):
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(png)).convert("RGBA")
+        image = Image.open(io.BytesIO(png))
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert("RGB")
     except (OSError, ValueError):
         return None
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    small = io.BytesIO()
-    white.save(small, "WEBP", quality=82)
+    image.save(small := io.BytesIO(), "WEBP", quality=82)
     return f"data:image/webp;base64,{b64encode(small.getvalue()).decode()}", *image.size
 
 
