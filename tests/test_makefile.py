@@ -216,13 +216,13 @@ def test_notebooks_of_few_runs_share_a_kernel_too_when_there_are_many(monkeypatc
     assert found == [many[:17], many[17:34], many[34:51], many[51:], names[:4], names[4:]]
 
 
-def test_kernels_that_others_wait_for_come_first_then_the_last():
+def test_kernels_that_others_wait_for_come_first_then_the_last_and_in_the_middle_what_waits():
     build = Path("build")
     waits = ["build/61_b--x.ipynb", "build/61_b--y.ipynb"]
-    needed = {"10_a--x": [], "66_all--x": waits, "61_b--x": ["notebooks/61_b.ipynb"], "70_d--x": []}
+    needed = {"10_a--x": [], "66_all--x": waits, "61_b--x": ["notebooks/61_b.ipynb"], "70_d--x": [], "71_e--x": []}
     lines = rules_for_make({*needed}, False, build, needed)
-    first = [f"kernel-{name}--x" for name in ("61_b", "70_d", "66_all", "10_a")]
-    assert lines[1].split(" = ")[1].split() == first
+    order = [f"kernel-{name}--x" for name in ("61_b", "71_e", "66_all", "70_d", "10_a")]
+    assert lines[1].split(" = ")[1].split() == order
     assert "kernel-66_all--x: build/61_b--x.ipynb" in lines  # and not what is up to date
     assert "build/61_b--x.ipynb $(SITE)/61_b--x.html: kernel-61_b--x ;" in lines
 

@@ -121,6 +121,7 @@ def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, 
     """For each kernel: the runs it executes, what it waits for, what it makes.
 
     Kernels others wait for come first, then the last notebooks, which take longest: no processor idles at the end.
+    Those that wait stand in the middle: what cannot start when make comes to it is left until it has gone through all.
     """
     waiting = {name for name in stale if any(file.startswith(f"{build}/") for file in needed[name])}
     runs = {f"kernel-{names[0]}": names for names in kernels(stale, alone, waiting)}
@@ -128,8 +129,12 @@ def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, 
     waits = {kernel: set().union(*[needed[name] for name in names]) & set().union(*makes.values()) - makes[kernel]
              for kernel, names in runs.items()}  # fmt: skip
     waited_for = set().union(*waits.values())
-    first = sorted(reversed(runs), key=lambda kernel: makes[kernel].isdisjoint(waited_for))
-    lines = [f"STALE = {' '.join(sorted(stale))}", f"KERNELS = {' '.join(first)}"]
+    early = [kernel for kernel in reversed(runs) if makes[kernel] & waited_for]
+    wait = [kernel for kernel in reversed(runs) if waits[kernel] and kernel not in early]
+    others = [kernel for kernel in reversed(runs) if kernel not in early + wait]
+    middle = len(others) // 2
+    order = early + others[:middle] + wait + others[middle:]
+    lines = [f"STALE = {' '.join(sorted(stale))}", f"KERNELS = {' '.join(order)}"]
     for kernel, names in runs.items():
         pages = [f"$(SITE)/{name}.html" for name in names]
         lines += [f"{kernel}: NAMES = {' '.join(names)}", f"{kernel}: {' '.join(sorted(waits[kernel]))}",
