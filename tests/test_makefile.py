@@ -213,14 +213,17 @@ def test_notebooks_of_few_runs_share_a_kernel_too_when_there_are_many(monkeypatc
     many = [f"10_a--{i:02}" for i in range(60)]
     names = ["20_b--x", "21_c--x", "21_c--y", "22_d--x", "66_all--x"]
     found = kernels({*many, *names}, False, {"66_all--x"})
-    assert found == [many[:17], many[17:34], many[34:51], many[51:], names[:4], names[4:]]
+    assert found == [many[:17], many[17:34], many[34:51], many[51:] + names[:4], names[4:]]
+    single = {f"{i:02}_a--x" for i in range(40)}
+    assert [*map(len, kernels(single, False))] == [3, 3, 3, 3, 4, 6, 8, 10]  # the last start first
+    assert len(kernels(single, True)) == 40
 
 
 def test_kernels_that_others_wait_for_come_first_then_the_last_and_in_the_middle_what_waits():
     build = Path("build")
     waits = ["build/61_b--x.ipynb", "build/61_b--y.ipynb"]
     needed = {"10_a--x": [], "66_all--x": waits, "61_b--x": ["notebooks/61_b.ipynb"], "70_d--x": [], "71_e--x": []}
-    lines = rules_for_make({*needed}, False, build, needed)
+    lines = rules_for_make({*needed}, True, build, needed)
     order = [f"kernel-{name}--x" for name in ("61_b", "71_e", "66_all", "70_d", "10_a")]
     assert lines[1].split(" = ")[1].split() == order
     assert "kernel-66_all--x: build/61_b--x.ipynb" in lines  # and not what is up to date

@@ -99,21 +99,27 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
 
 
 def kernels(stale: set[str], alone: bool, waiting: set[str] = frozenset()) -> list[list[str]]:
-    """Which runs one kernel executes: a notebook's, and those of notebooks after it while they are few together.
+    """Which runs one kernel executes: a notebook's, and those of notebooks before it while they are few together.
 
-    Parts are small enough that no processor idles at the end. Runs that wait for others share with no other notebook.
+    Kernels start from the last to the first, and take fewer runs the fewer are left, so that no processor idles at the
+    end. Runs that wait for others share with no other notebook.
     """
-    processors = os.cpu_count() or 1
-    most, few = (1, 1) if alone else (math.ceil(len(stale) / parts / processors) for parts in (2, 5))
-    found = []
-    for _, of_notebook in groupby(sorted(stale), key=lambda name: name.split("--")[0]):
-        names = list(of_notebook)
-        for start in range(0, len(names), most):
+
+    def share(count, parts):
+        return 1 if alone else math.ceil(count / parts / (os.cpu_count() or 1))
+
+    most, fewest, left = share(len(stale), 2), share(len(stale), 8), len(stale)
+    notebooks = [list(names) for _, names in groupby(sorted(stale), key=lambda name: name.split("--")[0])]
+    found, room = [], 0
+    for names in reversed(notebooks):
+        for start in reversed(range(0, len(names), most)):
             part = names[start : start + most]
-            if found and len(found[-1]) + len(part) <= few and waiting.isdisjoint(found[-1] + part):
-                found[-1] += part
+            if found and len(part + found[0]) <= room and waiting.isdisjoint(part + found[0]):
+                found[0] = part + found[0]
             else:
-                found.append(part)
+                room = max(share(left, 2), fewest)
+                found.insert(0, part)
+            left -= len(part)
     return found
 
 
