@@ -6,20 +6,19 @@ being told by their smoothness.
 Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (ICML 2022), section 4.
 """
 
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csc_array
+from scipy.sparse import csr_array, diags_array, kron
 from scipy.sparse.linalg import splu
 
 from xai_utils.backend import compiled, in_parts, keras, tf
 from xai_utils.faithfulness import checked, picture_scores, ranks
 
 PICTURES_AT_ONCE = 32
-DIRECT, DIAGONAL = 1 / 6, 1 / 12
-NEIGHBOURS = [(0, 1, DIRECT), (1, 0, DIRECT), (1, 1, DIAGONAL), (1, -1, DIAGONAL)]  # and their opposites
 
 
 class Road(NamedTuple):
@@ -114,26 +113,13 @@ def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
         raise ValueError(f"impute: a bool mask {image.shape[:2]} that leaves something is needed, not {hidden.shape}")
     if not hidden.any():
         return image.copy()
-    number = np.full(hidden.shape, -1)
-    number[hidden] = np.arange(hidden.sum())
-    rows, columns, weights = [], [], []
-    diagonal = np.zeros(hidden.sum())
-    known = np.zeros((hidden.sum(), image.shape[2]))
-    for down, right, weight in NEIGHBOURS:
-        for one, other in _pairs(hidden.shape, down, right):
-            mine = hidden[one]
-            me, them = number[one][mine], number[other][mine]
-            diagonal[me] += weight
-            inside = them >= 0
-            rows.append(me[inside])
-            columns.append(them[inside])
-            weights.append(np.full(inside.sum(), -weight))
-            known[me[~inside]] += weight * image[other][mine][~inside]
-    each = np.arange(len(diagonal))
-    rows, columns, weights = (np.concatenate(v) for v in ((*rows, each), (*columns, each), (*weights, diagonal)))
-    system = csc_array((weights, (rows, columns)), shape=(len(each), len(each)))
-    solver = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
-    filled = image.copy()
+    here = np.flatnonzero(hidden)
+    filled = np.where(hidden[..., None], 0, image)
+    rows = _system(*hidden.shape)[here]
+    known = -(rows @ filled.reshape(-1, image.shape[2]))
+    # Symmetric, so rows may be read as columns. In panels of one column SuperLU is a quarter faster on such a system.
+    solver = splu(rows[:, here].T, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, panel_size=1,
+                  options={"SymmetricMode": True})  # fmt: skip
     filled[hidden] = solver.solve(known)
     if noise:
         grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
@@ -141,9 +127,10 @@ def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
     return filled
 
 
-def _pairs(shape, down, right):
-    """Slices of each pixel and its neighbour, there and back."""
-    height, width = shape
-    one = slice(0, height - down), slice(max(0, -right), width - max(0, right))
-    other = slice(down, height), slice(max(0, right), width - max(0, -right))
-    return (one, other), (other, one)
+@functools.lru_cache(4)
+def _system(height: int, width: int) -> csr_array:
+    """One row a pixel: the sum of its neighbours' weights on the diagonal, minus these weights."""
+    lines = [diags_array([1.0, 2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)) for n in (height, width)]
+    weights = kron(*lines, format="csr") / 12  # 1/6 for direct, 1/12 for diagonal neighbours
+    weights.setdiag(0)
+    return csr_array(diags_array(weights.sum(axis=1)) - weights)
