@@ -2,7 +2,7 @@
 #
 # PYTHON=python3.12      interpreter the environment is built from (3.11 to 3.13)
 # PY=python              use an environment of your own as it is (conda, Binder) and build none
-# -j 4                   so many notebooks at a time
+# -j 4                   so many notebooks at a time; reports: two, if you do not say
 # LAUNCH="srun -c4"      prefix for each run, to send it to a cluster
 # MODEL=vgg19            another model, by name or file; its reports get a folder of their own
 # RUNS="21_* *--cat"     only these runs
@@ -95,8 +95,14 @@ ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
   include $(BUILD)/depends.mk
 endif
 
-# Runs side by side share the processors; what a launcher starts has its own.
-SHARE = $(if $(LAUNCH),,$(patsubst -j%,--side-by-side %,$(filter -j%,$(MAKEFLAGS))))
+# Two single-threaded kernels do more than one with two threads. A -j that is typed comes later and wins.
+ifneq ($(filter reports,$(MAKECMDGOALS)),)
+  MAKEFLAGS += -j2
+endif
+
+# Runs side by side share the processors; what a launcher starts has its own. (Old makes do not say how many: two.)
+JOBS  = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
+SHARE = $(if $(LAUNCH),,--side-by-side $(words $(wordlist 1,$(JOBS),$(KERNELS))))
 
 .PHONY: $(KERNELS)
 $(KERNELS): | $(ENV)
