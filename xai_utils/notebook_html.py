@@ -21,6 +21,7 @@ _SUSPECT = re.compile(r"<(script|link|iframe|object|embed|base|meta|form|video|a
                       r"""|<img(?![^>]*\balt=)|\b(src|srcset|poster|background)\s*=\s*["']?(?!["']?data:)|@import"""
                       r"|url\(", re.I)
 _EMBEDDED = re.compile(r"(?<=;base64,)[\w+/=]+", re.ASCII)  # megabytes of frames in which there is nothing to find
+_GAPS = re.compile(r"\S {2,}(?=\S)")
 _OUTSIDE = re.compile(r"""@import[^;]*;?|url\(\s*["']?(?!["']?(data:|#))[^)]*\)""", re.I)
 
 
@@ -100,6 +101,11 @@ def local_only(html, page):
     return str(soup)
 
 
+def in_columns(text):
+    """Whether printed text is a table: at least three lines with two or more wide gaps. Wrapped, it cannot be read."""
+    return sum(len(_GAPS.findall(line)) >= 2 for line in text.splitlines()) >= 3
+
+
 def _kept(cells):
     return [cell for cell in cells if not report.tags(cell) & {"hide", "papermill-error-cell-tag"}]
 
@@ -158,6 +164,7 @@ def _exporter(page):
     exporter = exporter_class(config=config, template_name="template", extra_template_basedirs=[str(TEMPLATES)])
     exporter.page = page
     exporter.register_filter("local_only", lambda html: tables(local_only(html, page)))
+    exporter.register_filter("in_columns", in_columns)
     exporter.register_filter("mathml", lambda tex: math(tex.strip().strip("$"), "block", page))
     return exporter, from_dict
 

@@ -75,6 +75,7 @@ def tiny(tmp_path_factory):
         f"| wide | table |\n|---|---|\n| {'x' * 90} | {'y' * 90} |",
         f"A [link](20_cam.ipynb) `{long}` {long}",
         code(f"x = '{long}'  # a comment\ndef f():\n    return 1", text(f"{long}\n")),
+        code("table()", text("\n".join(f"row {i}" + "            0.25" * 9 for i in range(4)))),
         "### Step through",
         code("step()", step),
         code("record()", record),

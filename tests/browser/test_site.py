@@ -82,6 +82,16 @@ def test_equations_are_drawn(reader, tiny):
     assert box["width"] > 100 and box["height"] > 30  # the fraction stands on two lines
 
 
+def test_printed_columns_scroll_instead_of_wrapping(reader, tiny):
+    page = reader.open(tiny / "21_grad_cam--cat.html", width=700)
+    table = page.locator("pre.columns")
+    assert table.evaluate("e => e.scrollWidth > e.clientWidth + 99")
+    assert table.evaluate("e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)") < 6
+    table.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('pre.columns').scrollLeft > 0")
+
+
 def test_filter(reader, tiny):
     page = reader.open(tiny / "index.html")
     cards = page.locator(".card:visible")
