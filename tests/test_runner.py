@@ -176,6 +176,13 @@ def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(p
     assert notebook.cells[1].metadata["tags"] == ["parameters"]
 
 
+def test_a_summary_of_the_default_reports_names_no_network(project):
+    project.notebook("66_summary", "1", parameters="model = 'default'")
+    project.run_file("66_summary--all", "")
+    finish(project.run("66_summary--all"))
+    assert nbformat.read(project.build / "66_summary--all.ipynb", as_version=4).metadata["report"]["model"] is None
+
+
 def test_commit_is_of_this_checkout_and_says_dirty(project, monkeypatch):
     from xai_utils.provenance import commit
 

@@ -86,13 +86,14 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
         if stopped():  # cleaning up may have put an error of its own in the place of the interrupt
             raise KeyboardInterrupt
         error = provenance.without_machine(ANSI.sub("", error)) if error else None
+        model = run.parameters.get("model") if run else None
         record = {
             "run": name,
             "notebook": run.notebook.stem if run else name.split("--")[0],
             "title": run.title if run else name.split("--")[0],
             "parameters": run.parameters if run else {},
             "changed": run.changed if run else {},
-            "model": run.parameters.get("model") if run else None,
+            "model": None if model == "default" else model,  # a summary's: the default set of reports, no network
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 1),
             "versions": provenance.versions(),
