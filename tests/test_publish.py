@@ -193,7 +193,8 @@ def test_code_is_folded_and_parameters_come_first(site):
 def test_printed_columns_stay_columns_and_sentences_wrap(site):
     table = "name        area   drop\ngrad_cam    0.11   0.21\nrandom      0.15   0.80"
     said = "the first  gap, the second  gap, and no third\nonly  one\nnone at all"
-    site.add("10_saliency--a", code("table()", text(table)), code("words()", text(said)), code("line()", text("a  b  c")))
+    cells = [code("table()", text(table)), code("words()", text(said)), code("line()", text("a  b  c"))]
+    site.add("10_saliency--a", *cells)
     kinds = [pre["class"] for pre in soup(site.page("10_saliency--a")).select("pre.stdout")]
     assert kinds == [["stdout", "columns"], ["stdout"], ["stdout"]]
 
