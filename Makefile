@@ -95,13 +95,14 @@ ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
   include $(BUILD)/depends.mk
 endif
 
-# Two single-threaded kernels do more than one with two threads. A -j that is typed comes later and wins.
-ifneq ($(filter reports,$(MAKECMDGOALS)),)
+# Two single-threaded kernels do more than one with two threads. A -j that is typed, or comes from around us, wins; to
+# old makes (3.81) it would not, so there is none for them, nor where another goal may have to come first.
+ifeq ($(MAKECMDGOALS)$(filter 3.%,$(MAKE_VERSION))$(findstring -j,$(shell echo "$$MAKEFLAGS")),reports)
   MAKEFLAGS += -j2
 endif
 
-# Runs side by side share the processors; what a launcher starts has its own. (Old makes do not say how many: two.)
-JOBS  = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
+# Runs side by side share the processors; what a launcher starts has its own.
+JOBS  = $(if $(filter -j%,$(MAKEFLAGS)),$(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),99),1)
 SHARE = $(if $(LAUNCH),,--side-by-side $(words $(wordlist 1,$(JOBS),$(KERNELS))))
 
 .PHONY: $(KERNELS)

@@ -305,9 +305,11 @@ def test_runs_side_by_side_share_the_processors(project):
     half = max(1, os.cpu_count() // 2)  # two at a time is what make does of itself
     for options, threads in (
         (["-j2"], half), ([], half), (["-j"], half), (["-j1"], None), (["-j2", "LAUNCH=env"], None),
-        (["RUNS=10_a--one"], None),  # nothing beside it
+        (["help"], None), (["MAKEFLAGS=-j1"], None), (["RUNS=10_a--one"], None),  # nothing beside it
     ):  # fmt: skip
-        finish(project.make("reports", "-B", *options))
+        outside = {"MAKEFLAGS": "-j1"} if "MAKEFLAGS=-j1" in options else {}
+        options = [option for option in options if "MAKEFLAGS" not in option]
+        finish(project.make("reports", "-B", *options, env=project.env | outside))
         assert f"threads: {threads}\\n" in (project.build / "10_a--one.ipynb").read_text(), options
 
 
