@@ -38,6 +38,28 @@ def test_the_cascade_goes_from_the_logits_down_through_every_weight(build):
     assert same(before, weights(model))
 
 
+def test_a_block_with_weights_of_its_own_and_of_layers_inside():
+    class Scaled(nets.Block):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(6,), initializer="random_normal", name="scale")
+
+        def call(self, x):
+            return super().call(x) * self.scale
+
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.GlobalAveragePooling2D()(Scaled(name="block")(inputs))
+    model = biased(lambda: keras.Model(inputs, keras.layers.Dense(5, name="logits")(x)))
+    assert sanity.cascade(model) == ["logits", "block/features", "block"]
+    before = weights(model)
+    with sanity.randomised(model, ["block", "block/features"]):
+        both = weights(model)
+        assert sum(not np.array_equal(a, b) for a, b in zip(before, both, strict=True)) == 3
+    with sanity.randomised(model, ["block/features"]):
+        kernel = [each.shape for each in both].index((3, 3, 3, 6))
+        assert np.array_equal(weights(model)[kernel], both[kernel])
+    assert same(before, weights(model))
+
+
 def test_shuffling_keeps_the_values_of_each_tensor():
     model = biased(nets.gap_net)
     before = weights(model)
@@ -129,3 +151,9 @@ def test_a_factor_that_two_maps_share_makes_their_sizes_alike_and_leaves_the_sig
 def test_maps_that_cannot_be_compared(one, other):
     with pytest.raises(ValueError, match="maps of one shape, 3 x 3 at least"):
         sanity.similarity(np.zeros(one), np.zeros(other))
+
+
+def test_signs_alone_have_ranks_and_no_sizes():
+    signs = np.sign(np.random.default_rng(0).standard_normal((8, 8)))
+    found = sanity.similarity(signs, signs)
+    assert found["rank"] == pytest.approx(1) and found["rank of sizes"] == found["SSIM"] == 0

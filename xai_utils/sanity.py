@@ -19,8 +19,13 @@ def cascade(model: keras.Model) -> list[str]:
 
     Layers of a functional model are in the order in which it was built, others in the order of their attributes.
     """
-    paths = [path for path, layer in layers.walk(model) if layer.weights]
-    return [path for path in paths if not any(other.startswith(f"{path}/") for other in paths)][::-1]
+    found = dict(layers.walk(model))
+
+    def own(path):
+        inside = [layer for other, layer in found.items() if other.startswith(f"{path}/")]
+        return {id(weight) for weight in found[path].weights} - {id(w) for layer in inside for w in layer.weights}
+
+    return [path for path in found if own(path)][::-1]
 
 
 @contextlib.contextmanager
@@ -29,7 +34,7 @@ def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Itera
 
     Every weight tensor is shuffled: it keeps its values and loses their order, so that maps do not differ merely
     because weights are larger or smaller than they were. (The paper draws new values as before the training.)
-    What a layer gets depends on the seed and the layer alone, so a longer cascade contains a shorter one.
+    What a tensor gets depends on the seed and its place in the model, so a longer cascade contains a shorter one.
 
     Args:
         model: a Keras model; compiled techniques see the shuffled weights at once.
@@ -42,22 +47,23 @@ def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Itera
     Raises:
         ValueError: no such layer, or one without weights, which nothing would happen to.
     """
-    order = {id(layer): number for number, (_, layer) in enumerate(layers.walk(model))}
-    chosen = {id(layer): layer for layer in (layers.find_layer(model, name) for name in names)}
-    for layer in chosen.values():
+    place = {id(weight): number for number, weight in enumerate(model.weights)}
+    chosen = {}
+    for layer in (layers.find_layer(model, name) for name in names):
         if not layer.weights:
             raise ValueError(
                 f"layer {layer.name!r} has no weights to randomise; these have: {', '.join(cascade(model))}"
             )
-    before = [(layer, layer.get_weights()) for layer in chosen.values()]
+        chosen |= {id(weight): weight for weight in layer.weights}
+    before = [(weight, weight.numpy()) for weight in chosen.values()]
     try:
-        for layer, weights in before:
-            rng = np.random.default_rng([seed, order[id(layer)]])
-            layer.set_weights([rng.permutation(each.ravel()).reshape(each.shape) for each in weights])
+        for weight, values in before:
+            rng = np.random.default_rng([seed, place[id(weight)]])
+            weight.assign(rng.permutation(values.ravel()).reshape(values.shape))
         yield model
     finally:
-        for layer, weights in before:
-            layer.set_weights(weights)
+        for weight, values in before:
+            weight.assign(values)
 
 
 def similarity(one, other) -> dict[str, float]:
@@ -76,10 +82,9 @@ def similarity(one, other) -> dict[str, float]:
     if one.shape != other.shape or side < 3:
         raise ValueError(f"similarity compares maps of one shape, 3 x 3 at least, not {one.shape} and {other.shape}")
     sizes = [np.abs(each) / max(np.abs(each).max(), 1e-30) for each in (one, other)]
-    if min(np.ptp(sizes[0]), np.ptp(sizes[1])) == 0:
-        return {"rank": 0.0, "rank of sizes": 0.0, "SSIM": 0.0}
+    varied = min(map(np.ptp, sizes)) > 0
     return {
-        "rank": rank_correlation(one, other),
-        "rank of sizes": rank_correlation(*sizes),
-        "SSIM": float(structural_similarity(*sizes, win_size=side, data_range=1.0)),
+        "rank": float(np.nan_to_num(rank_correlation(one, other))),
+        "rank of sizes": rank_correlation(*sizes) if varied else 0.0,
+        "SSIM": float(structural_similarity(*sizes, win_size=side, data_range=1.0)) if varied else 0.0,
     }
