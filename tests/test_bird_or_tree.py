@@ -145,6 +145,17 @@ def test_without_a_folder_to_write_to_it_still_trains(tmp_path):
     assert len(small_networks.trained([(1, 0, 1)], **QUICK, folder=tmp_path / "file" / "below")) == 1
 
 
+def test_a_disk_that_is_full_does_not_train_twice(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    calls = []
+    monkeypatch.setattr(small_networks, "_write", full)
+    progress = lambda step, *_: calls.append(step)  # noqa: E731
+    small_networks.trained([(1, 0, 2)], **QUICK, folder=tmp_path, progress=progress)
+    assert calls == [2]
+
+
 def test_the_logits_are_opposite_and_softmax_did_not_notice(tmp_path):
     model = small_networks.build(seed=1)
     *rest, kernel, bias = model.get_weights()

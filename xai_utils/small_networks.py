@@ -83,18 +83,17 @@ def trained(
     phases = [(float(p), float(q), int(steps)) for p, q, steps in phases]
     if not phases or min(steps for *_, steps in phases) < 1:
         raise ValueError(f"phases are (P(tree | bird), P(tree | fish), steps >= 1), at least one; got {phases}")
-    train = lambda: _train(phases, seed, count, ground, shuffled_labels, progress)  # noqa: E731
     path = (folder or FOLDER) / f"{_key(phases, seed, count, ground, shuffled_labels)}.npz"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # of two runs that need the same network, one trains it
-            found = _read(path, len(phases))
-            if found is None:
-                found = train()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder nobody can write to: train, and keep nothing
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_suffix(".lock")))  # of two runs that need one network, one trains it
+        found = _read(path, len(phases))
+        if found is None:
+            found = _train(phases, seed, count, ground, shuffled_labels, progress)
+            with contextlib.suppress(OSError):
                 _write(path, found)
-            return found
-    except OSError:  # a folder nobody can write to: train, and keep nothing
-        return train()
+        return found
 
 
 def training_scenes(
