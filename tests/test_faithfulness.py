@@ -109,6 +109,7 @@ def test_a_linear_function_has_no_infidelity():
         exact = ((images - cover) * gradient).sum(-1)
         assert infidelity.infidelity(model, images, exact, 0, fill=fill).max() < 1e-8
         assert infidelity.infidelity(model, images, 7 * exact, 0, fill=fill, scaled=True).max() < 1e-6
+        assert infidelity.infidelity(model, images, -exact, 0, fill=fill, scaled=True).min() == 1, "the opposite"
     product = attribution.gradient_x_input(model, images, 0)
     assert infidelity.infidelity(model, images, product, 0).max() < 1e-8
     doubled = infidelity.infidelity(model, images, 2 * product, 0)

@@ -26,8 +26,8 @@ def infidelity(
     Args:
         model, images, maps, target, fill: as for `deletion`.
         samples: squares, with sides of an eighth to half of the picture.
-        scaled: multiply each map by the number that suits it best, and divide by `E[(f(x) - f(x covered))^2]`: 0 is a
-            perfect map in any unit, 1 one that says nothing.
+        scaled: multiply each map by the number that suits it best, none below 0, and divide by
+            `E[(f(x) - f(x covered))^2]`: 0 is a perfect map in any unit, 1 one that says nothing, or the opposite.
         seed: of the squares.
         whole: logits of the whole pictures `(N,)`, if they are known.
 
@@ -54,7 +54,7 @@ def infidelity(
     if not scaled:
         return ((said - cost) ** 2).mean(axis=-1).reshape(lead)
     power, total = (said**2).sum(axis=-1), np.maximum((cost**2).sum(axis=-1), 1e-30)
-    fit = (said * cost).sum(axis=-1) ** 2 / np.where(power > 0, power, 1)
+    fit = np.maximum((said * cost).sum(axis=-1), 0) ** 2 / np.where(power > 0, power, 1)
     return (1 - fit / total).clip(0, 1).reshape(lead)
 
 
