@@ -12,7 +12,8 @@ from miniature import ROOT, finish, wait_for
 from nets import gap_net
 from PIL import Image
 
-from xai_utils import cluster, evaluation, floors, metrics, results
+from xai_utils import cluster, evaluation, floors, metrics, models, named_techniques, results
+from xai_utils.backend import tf
 from xai_utils.manifest import digest, read_manifest
 
 TECHNIQUES = "grad_cam smooth_grad:samples=2,noise=0.2"
@@ -74,7 +75,7 @@ def test_every_picture_and_technique_has_a_row(whole):
 
 
 def test_numbers_are_those_of_the_metrics(place, whole):
-    classifier = evaluation._classifier(str(place / "net.keras"), (("preprocessing", "unit"),))
+    classifier = models.load_model(str(place / "net.keras"), preprocessing="unit")
     image = classifier.prepare(str(place / "picture 3.png"))
     maps = floors.centre(classifier.model, image)
     (row,) = (r for r in whole.to_pylist() if (r["path"], r["technique"]) == ("picture 3.png", "centre"))
@@ -141,20 +142,32 @@ def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypat
             raise ValueError("not this one")
         return images[..., 0]
 
+    batches = []
+
+    def steady(model, images, target=None):
+        batches.append(len(images))
+        return images[..., 0]
+
+    def broken(model, images, target=None):
+        raise tf.errors.InvalidArgumentError(None, None, "not finite\nand a wall of text")
+
     def shaky(model, images, target=None):
         if (images % 1).any():  # pictures are whole numbers, noisy copies are not
             raise ValueError("too noisy")
         return images[..., 0]
 
-    monkeypatch.setitem(evaluation.METHODS, "choosy", choosy)
-    monkeypatch.setitem(evaluation.METHODS, "shaky", shaky)
+    for method in (steady, choosy, shaky, broken):
+        monkeypatch.setitem(named_techniques.METHODS, method.__name__, method)
     out = evaluation.evaluate(
-        str(place / "net.keras"), "choosy shaky", place / "pictures.csv", place / "failing.parquet", at_once=7, **QUICK
-    )
+        str(place / "net.keras"), "steady choosy shaky broken", place / "pictures.csv", place / "failing.parquet",
+        at_once=7, **QUICK,
+    )  # fmt: skip
     rows = results.read(out).to_pylist()
     failed = [(row["path"], row["technique"], row["error"]) for row in rows if row["error"]]
-    assert ("picture 4.png", "choosy", "not this one") in failed and len(failed) == 1 + 1 + PICTURES
-    assert sum(each[1:] == ("shaky", "too noisy") for each in failed) == PICTURES
+    assert ("picture 4.png", "choosy", "not this one") in failed and len(failed) == 1 + 1 + 2 * PICTURES
+    for each in (("shaky", "too noisy"), ("broken", "not finite")):
+        assert sum(row[1:] == each for row in failed) == PICTURES
+    assert batches == [PICTURES] * 2, "one that works is asked once for all pictures, and once for noisy copies"
     edges, before = ([row for row in table if row["technique"] == "edges"] for table in (rows, whole.to_pylist()))
     for name, kind in results.COLUMNS.items():
         mine, theirs = ([row[name] for row in each] for each in (edges, before))
@@ -190,11 +203,58 @@ def test_results_of_other_values_are_refused(place, whole):
         results.read(place)
 
 
+def test_weights_that_changed_are_noticed(place, tmp_path):
+    file = tmp_path / "net.keras"
+    gap_net(size=32).save(file)
+    given = {"metrics": ["drop"], "model_options": {"preprocessing": "unit"}}
+    before = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "before", **given)
+    gap_net(size=32, seed=1).save(file)
+    after = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "after", **given)
+    one, other = (results.read(folder)["probability"].to_pylist() for folder in (before, after))
+    assert not np.allclose(np.array(one, float), np.array(other, float), equal_nan=True)
+    with pytest.raises(ValueError, match="results of another weights"):
+        evaluation.evaluate(str(file), "random", place / "pictures.csv", before, **given)
+    plan = {"version": evaluation.__version__, "model": str(file), "model_options": given["model_options"]}
+    with pytest.raises(RuntimeError, match=r"a worker has other weights of net\.keras"):
+        evaluation.evaluate_chunk({**plan, "weights": "0"}, [])
+
+
+def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(5)))
+    gap_net(size=32).save(tmp_path / "net.keras")
+    monkeypatch.chdir(tmp_path)
+    sent = []
+    monkeypatch.setattr(evaluation, "on_cluster", lambda address, compute, chunks: sent.append((compute, chunks)) or [])
+    options = {"preprocessing": "unit", "label_file": "names.txt"}
+    evaluation.evaluate("net.keras", "random", place / "pictures.csv", "out", scheduler="x", model_options=options)
+    ((compute, chunks),) = sent
+    assert compute.args[0]["model"] == str(tmp_path / "net.keras")
+    assert compute.args[0]["model_options"] == {"preprocessing": "unit", "label_file": str(tmp_path / "names.txt")}
+    assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk)
+
+
+def test_a_start_that_failed_can_be_corrected(place, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="blak"):
+        run(place, out, fills=("blak", "blur"))
+    (out / f".{results.ABOUT}.1.tmp").touch()  # killed while it wrote its note
+    assert results.read(run(place, out, metrics=["drop"])).num_rows == PICTURES * 5 + 1
+
+
+def test_two_evaluations_do_not_mix_in_one_folder(tmp_path):
+    first, second = (results.Results(tmp_path / "out", {"step": step}) for step in (0.1, 0.2))
+    second.write(0, [])
+    with pytest.raises(ValueError, match="results of another step: 0.2 there, 0.1 now"):
+        first.write(1, [])
+    assert sorted(path.name for path in second.folder.iterdir()) == [results.ABOUT, "part-000000.parquet"]
+
+
 def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
     with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://127.0.0.1:9 "):
         run(place, place / "never.parquet", scheduler="tcp://127.0.0.1:9")
-    for more, told in (({"metrics": ["delete"]}, "called 'delete'"), ({"explain": "both"}, "got 'both', 8")):
+    for more, told in (({"metrics": ["delete"]}, "called 'delete'"), ({"explain": "both"}, "got 'both', 8, 2"),
+                       ({"copies": 0}, "copies at least 1; got 'top', 8, 0")):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             evaluation.evaluate("efficientnet_lite0", "grad_cam", "x.csv", place / "never", **more)
     for techniques, told in (
@@ -203,10 +263,16 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
         ("rise:mask=3", "rise has no setting 'mask'; it has: masks, grid"),
         ("rise:masks", "setting masks has no value"),
         ("cam cam", "cam is given twice"),
+        ("rise:masks=many", "rise: masks is a whole number below 2\\*\\*31, not 'many'"),
+        ("rise:masks=4,grid=2.5", "grid is a whole number"),
+        ("smooth_grad:samples=None", "samples is a whole number"),
+        ("rise:seed=99999999999", "seed is a whole number"),
+        ("rise:keep=half", "rise: keep is a number, not 'half'"),
     ):
         with pytest.raises(ValueError, match=told):
-            evaluation.parse(techniques)
-    assert evaluation.parse("rise:masks=9,keep=0.2")["rise:masks=9,keep=0.2"] == ["rise", {"masks": 9, "keep": 0.2}]
+            named_techniques.parse(techniques)
+    text = "rise:masks=9,keep=0.2"
+    assert named_techniques.parse(text)[text] == ["rise", {"masks": 9, "keep": 0.2}]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +300,13 @@ def test_a_bad_manifest_is_one_clear_line(tmp_path, text, told):
     with pytest.raises(ValueError) as caught:
         read_manifest(path, lambda name: class_index(name, imagenet_labels(), imagenet_wnids()))
     assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_picture_is_looked_for_beside_the_manifest_only(place, tmp_path, monkeypatch):
+    (tmp_path / "m.csv").write_text("path,label\npicture 1.png,1\ncat,2\n")
+    monkeypatch.chdir(place)  # where there is a picture of that name
+    rows = read_manifest(tmp_path / "m.csv", int)
+    assert [row.file for row in rows] == [str(tmp_path / "picture 1.png"), "cat"]
 
 
 def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):

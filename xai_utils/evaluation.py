@@ -6,7 +6,6 @@ the same numbers wherever it is computed; what is finished is never computed aga
 
 import functools
 import hashlib
-import inspect
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -15,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from xai_utils import __version__, data, faithfulness, infidelity, localisation, models, road
-from xai_utils.attribution import TECHNIQUES
+from xai_utils.backend import tf
 from xai_utils.cluster import on_cluster
 from xai_utils.experiments import logits_of
-from xai_utils.floors import FLOORS
 from xai_utils.manifest import Row, digest, read_manifest
+from xai_utils.named_techniques import METHODS, parse
 from xai_utils.results import Results
 
 GROUPS = ("deletion", "insertion", "drop", "infidelity", "sensitivity", "road", "localisation")
-METHODS = TECHNIQUES | FLOORS
+FAILURES = (ValueError, tf.errors.OpError)  # of a technique on some picture: its row says so
 _ONE_AT_A_TIME = threading.Lock()  # a worker may have several threads; layers are watched while a function is traced
 
 
@@ -80,14 +79,17 @@ def evaluate(
             "copies": copies, "shares": [*shares], "at_once": at_once, "version": __version__}  # fmt: skip
     if not metrics or (unknown := [name for name in metrics if name not in GROUPS]):
         raise ValueError(f"no metric is called {unknown[0] if metrics else ''!r}; there are {', '.join(GROUPS)}")
-    if explain not in ("top", "label") or at_once < 1:
-        raise ValueError(f"explain must be top or label and at_once at least 1; got {explain!r}, {at_once}")
-    file = Path(plan["model"]).expanduser()
-    plan["model"] = str(file.resolve()) if file.suffix in {".keras", ".h5"} else plan["model"]
-    classifier = _classifier(plan["model"], tuple(sorted(plan["model_options"].items())))
+    if explain not in ("top", "label") or min(at_once, copies) < 1:
+        raise ValueError(
+            f"explain must be top or label, at_once and copies at least 1; got {explain!r}, {at_once}, {copies}"
+        )
+    about = {**plan, "model": Path(plan["model"]).name}
+    # A worker stands in another folder: files are sent with their whole path.
+    plan["model"] = _whole(plan["model"])
+    plan["model_options"] = {k: v if k == "preprocessing" else _whole(v) for k, v in plan["model_options"].items()}
+    classifier, plan["weights"] = _classifier_of(plan)
     rows = read_manifest(manifest, classifier.class_index)
-    about = {"plan": {**plan, "model": file.name}, "weights": _fingerprint(classifier.model), "manifest": digest(rows)}
-    results = Results(out, about)
+    results = Results(out, {"plan": {**about, "weights": plan["weights"]}, "manifest": digest(rows)})
     chunks = {number: rows[i : i + at_once] for number, i in enumerate(range(0, len(rows), at_once))}
     missing = {number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()}
     done = len(rows) - sum(map(len, missing.values()))
@@ -103,34 +105,14 @@ def evaluate(
     return results.folder
 
 
-def parse(techniques: str | Sequence[str]) -> dict[str, list]:
-    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind them.
-
-    Raises:
-        ValueError: none, an unknown one, a setting it does not have or that is no number, or one given twice.
-    """
-    given = techniques.split() if isinstance(techniques, str) else [*techniques]
-    given = [*TECHNIQUES] if given == ["all"] else given
-    if not given:
-        raise ValueError(f"say which techniques: all, or some of {', '.join(TECHNIQUES)}")
-    found = {}
-    for text in [*given, *(name for name in FLOORS if name not in given)]:
-        name, _, settings = text.partition(":")
-        if name not in METHODS:
-            raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
-        if text in found:
-            raise ValueError(f"technique {text} is given twice")
-        known = [each for each in [*inspect.signature(METHODS[name]).parameters][3:] if not each.startswith("return_")]
-        found[text] = [name, dict(_setting(each, known, name) for each in settings.split(",") if each)]
-    return found
-
-
 def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
     """Rows of the results for some pictures: one a picture and technique, or one with the reason why there are none."""
     if plan["version"] != __version__:
         raise RuntimeError(f"a worker has xai_utils {__version__}, the evaluation {plan['version']}: install the same")
     with _ONE_AT_A_TIME:
-        classifier = _classifier(plan["model"], tuple(sorted(plan["model_options"].items())))
+        classifier, weights = _classifier_of(plan)
+        if weights != plan["weights"]:
+            raise RuntimeError(f"a worker has other weights of {Path(plan['model']).name} than there were at the start")
         good, bad, pictures = [], [], []
         for row in rows:
             try:
@@ -149,31 +131,40 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
-    methods = {text: functools.partial(METHODS[name], **more) for text, (name, more) in plan["techniques"].items()}
     maps, moved, errors = {}, {}, {}
-    for text, method in methods.items():
+    for text, (name, settings) in plan["techniques"].items():
+        run = functools.partial(_explained, plan, functools.partial(METHODS[name], **settings), classifier.model)
         try:
-            raw = method(classifier.model, images, target)
-            maps[text] = faithfulness.picture_sized(raw, images.shape)
-            if "sensitivity" in plan["metrics"]:
-                moved[text] = infidelity.max_sensitivity(
-                    method, classifier.model, images, target, samples=plan["copies"], maps=raw
-                )
-        except ValueError as error:
-            if len(rows) > 1:  # one picture may spoil it for all: find out which
-                return [found for i, row in enumerate(rows) for found in _measure(plan, classifier, [row], images[[i]])]
-            maps.pop(text, None)
-            errors[text] = {"error": [(str(error).splitlines() or ["no reason given"])[0]]}
+            found = [run(images, target)]
+        except FAILURES:  # one picture may have spoilt it for all
+            found = []
+            for i in range(len(rows)):
+                try:
+                    found.append(run(images[i : i + 1], target[i : i + 1]))
+                except FAILURES as error:
+                    errors[text, i] = (str(error).splitlines() or ["no reason given"])[0]
+                    found.append((np.zeros((1, *images.shape[1:3]), np.float32), np.full(1, np.nan)))
+        maps[text], moved[text] = map(np.concatenate, zip(*found))
     whole = [each[np.arange(len(rows)), target] for each in (logits, probabilities)]
-    numbers = _metrics(plan, classifier.model, rows, images, target, *whole, maps) if maps else {}
-    for text, values in moved.items():
-        numbers[text]["sensitivity"] = values
+    numbers = _metrics(plan, classifier.model, rows, images, target, *whole, maps)
+    if "sensitivity" in plan["metrics"]:
+        for text, values in moved.items():
+            numbers[text]["sensitivity"] = values
     return [
         {"number": row.number, "path": row.path, "technique": text, "label": row.label, "top": top[i],
          "explained": target[i], "probability": probabilities[i, target[i]],
-         **{name: values[i] for name, values in (numbers | errors)[text].items()}}
-        for i, row in enumerate(rows) for text in methods
+         **({"error": errors[text, i]} if (text, i) in errors else {name: v[i] for name, v in numbers[text].items()})}
+        for i, row in enumerate(rows) for text in maps
     ]  # fmt: skip
+
+
+def _explained(plan, method, model, images, target) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the pictures' size `(N, H, W)`, and their max-sensitivity `(N,)` if it is asked for."""
+    raw = method(model, images, target)
+    sized = faithfulness.picture_sized(raw, images.shape)
+    if "sensitivity" not in plan["metrics"]:
+        return sized, np.full(len(images), np.nan)
+    return sized, infidelity.max_sensitivity(method, model, images, target, samples=plan["copies"], maps=raw)
 
 
 def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> dict[str, dict]:
@@ -220,30 +211,25 @@ def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
     return mask if mask.any() else None
 
 
+def _classifier_of(plan: dict) -> tuple[models.Classifier, str]:
+    """The network of a plan, and a fingerprint of its weights."""
+    options = tuple(sorted(plan["model_options"].items()))
+    times = tuple(os.stat(file).st_mtime_ns for file in (plan["model"], *plan["model_options"].values())
+                  if os.path.isfile(file))  # fmt: skip
+    return _loaded(plan["model"], options, times)
+
+
 @functools.lru_cache(1)
-def _classifier(name: str, options: tuple) -> models.Classifier:
+def _loaded(name: str, options: tuple, times: tuple) -> tuple[models.Classifier, str]:
     classifier = models.load_model(name, **dict(options))
     if not isinstance(classifier, models.Classifier):
         raise ValueError(f"{name} is a detector; an evaluation takes an image classifier")
-    return classifier
-
-
-def _fingerprint(model) -> str:
     found = hashlib.sha256()
-    for weight in model.get_weights():
+    for weight in classifier.model.get_weights():
         found.update(np.ascontiguousarray(weight))
-    return found.hexdigest()[:16]
+    return classifier, found.hexdigest()[:16]
 
 
-def _setting(text: str, known: list[str], technique: str) -> tuple:
-    name, _, value = text.partition("=")
-    if name not in known:
-        raise ValueError(f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    if not value:
-        raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
-    return name, {"True": True, "False": False, "None": None}.get(value, value)
+def _whole(name: str) -> str:
+    file = Path(name).expanduser()
+    return str(file.resolve()) if file.is_file() else name

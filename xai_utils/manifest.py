@@ -91,8 +91,7 @@ def _columns(found, name) -> list[str]:
 
 
 def _file(folder: Path, name: str) -> str:
-    inside = folder / Path(name).expanduser()
-    return str(inside.resolve()) if name not in data.PICTURES and inside.exists() else name
+    return name if name in data.PICTURES else str((folder / Path(name).expanduser()).resolve())
 
 
 def _label(text: str, class_index, where: str) -> int:

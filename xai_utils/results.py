@@ -12,7 +12,7 @@ import numpy as np
 from xai_utils import __version__
 from xai_utils.files import written_whole
 
-FORMAT = 1  # raised when a metric's definition changes: older results are then not gone on with
+FORMAT = 2  # raised when a metric's definition changes: older results are then not gone on with
 ABOUT = "_evaluation.json"  # readers of Parquet pass over names that begin with _ or .
 METRICS = {
     "deletion": "float64", "insertion": "float64", "drop": "float64", "increase": "float64", "infidelity": "float64",
@@ -39,14 +39,19 @@ class Results:
     def __init__(self, folder, about: dict):
         self.folder = Path(folder).expanduser()
         about = json.loads(json.dumps({"format": FORMAT, "version": __version__, **about}))
-        note = self.folder / ABOUT
-        if note.is_file():
-            _same(read_about(self.folder), about, self.folder.name)
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        self.about = about
+        others = [path for path in self.folder.iterdir() if ABOUT not in path.name] if self.folder.is_dir() else []
+        if any(self.folder.glob("part-*.parquet")):
+            self._check()
+        elif others or (self.folder.exists() and not self.folder.is_dir()):
             raise ValueError(f"{self.folder.name} is there already and holds no evaluation: give another name")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(note) as temporary:
-            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        else:  # nothing is measured yet
+            with written_whole(self.folder / ABOUT) as temporary:
+                temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def _check(self) -> None:
+        """Refuse to add to results that were made with other values, by an earlier evaluation or one beside this."""
+        _same(read_about(self.folder), self.about, self.folder.name)
 
     def part(self, number: int) -> Path:
         return self.folder / f"part-{number:06}.parquet"
@@ -56,6 +61,7 @@ class Results:
         import pyarrow as pa
         from pyarrow import parquet
 
+        self._check()
         schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
         table = pa.table({name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema)
         with written_whole(self.part(number)) as temporary:

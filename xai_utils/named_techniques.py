@@ -1,0 +1,54 @@
+"""Techniques as a command or a notebook names them: `grad_cam`, or with settings `rise:masks=500,grid=7`."""
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+
+from xai_utils.attribution import TECHNIQUES
+from xai_utils.floors import FLOORS
+
+METHODS = TECHNIQUES | FLOORS
+
+
+def parse(techniques: str | Sequence[str]) -> dict[str, list]:
+    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind them.
+
+    Raises:
+        ValueError: none, an unknown one, a setting it does not have or that is no number, or one given twice.
+    """
+    given = techniques.split() if isinstance(techniques, str) else [*techniques]
+    given = [*TECHNIQUES] if given == ["all"] else given
+    if not given:
+        raise ValueError(f"say which techniques: all, or some of {', '.join(TECHNIQUES)}")
+    found = {}
+    for text in [*given, *(name for name in FLOORS if name not in given)]:
+        name, _, settings = text.partition(":")
+        if name not in METHODS:
+            raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
+        if text in found:
+            raise ValueError(f"technique {text} is given twice")
+        all_settings = list(inspect.signature(METHODS[name]).parameters.items())[3:]
+        known = {each: about for each, about in all_settings if not each.startswith("return_")}
+        found[text] = [name, dict(_setting(each, known, name) for each in settings.split(",") if each)]
+    return found
+
+
+def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> tuple:
+    name, _, value = text.partition("=")
+    if name not in known:
+        raise ValueError(f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}")
+    if not value:
+        raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
+    # An unannotated setting may take more than what its default is, but for whole numbers.
+    default, kind = known[name].default, known[name].annotation
+    kind = type(default) if kind is inspect.Parameter.empty and type(default) is int else kind
+    for read in (int, float) if kind is not str else ():
+        with contextlib.suppress(ValueError):
+            value = read(value)
+            break
+    value = {"True": True, "False": False, "None": None}.get(value, value) if isinstance(value, str) else value
+    if kind is int and (type(value) is not int or abs(value) >= 2**31):
+        raise ValueError(f"{technique}: {name} is a whole number below 2**31, not {text.partition('=')[2]!r}")
+    if kind is float and type(value) not in (int, float):
+        raise ValueError(f"{technique}: {name} is a number, not {text.partition('=')[2]!r}")
+    return name, value
