@@ -180,9 +180,9 @@ def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypat
 def test_results_of_other_values_are_refused(place, whole):
     out = place / "whole.parquet"
     for changed, told in (
-        ({"step": 0.5}, "another step: 0.25 there, 0.5 now"),
-        ({"explain": "label"}, 'another explain: "top" there, "label" now'),
-        ({"at_once": 3}, "another at_once: 2 there, 3 now"),
+        ({"step": 0.5}, "another step of plan: 0.25 there, 0.5 now"),
+        ({"explain": "label"}, 'another explain of plan: "top" there, "label" now'),
+        ({"at_once": 3}, "another at_once of plan: 2 there, 3 now"),
     ):
         with pytest.raises(ValueError, match=told):
             run(place, out, **changed)
@@ -212,7 +212,7 @@ def test_weights_that_changed_are_noticed(place, tmp_path):
     after = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "after", **given)
     one, other = (results.read(folder)["probability"].to_pylist() for folder in (before, after))
     assert not np.allclose(np.array(one, float), np.array(other, float), equal_nan=True)
-    with pytest.raises(ValueError, match="results of another weights"):
+    with pytest.raises(ValueError, match="results of another weights of plan"):
         evaluation.evaluate(str(file), "random", place / "pictures.csv", before, **given)
     plan = {"version": evaluation.__version__, "model": str(file), "model_options": given["model_options"]}
     with pytest.raises(RuntimeError, match=r"a worker has other weights of net\.keras"):
@@ -241,6 +241,24 @@ def test_a_start_that_failed_can_be_corrected(place, tmp_path):
     assert results.read(run(place, out, metrics=["drop"])).num_rows == PICTURES * 5 + 1
 
 
+def test_settings_that_fail_on_every_picture_stop_it_at_once(place, tmp_path):
+    def measured(techniques, out):
+        return evaluation.evaluate(str(place / "net.keras"), techniques, place / "pictures.csv", tmp_path / out,
+                                   metrics=["drop"], model_options={"preprocessing": "unit"})  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"grad_cam:layer=nothere fails on every picture: .* no layer 'nothere'"):
+        measured("saliency grad_cam:layer=nothere", "out")
+    assert results.read(measured("saliency", "out")).num_rows == PICTURES * 4 + 1  # nothing of it was left
+
+
+def test_a_refusal_names_what_differs(tmp_path):
+    about = {"plan": {"techniques": {"cam": ["cam", {}]}}}
+    results.Results(tmp_path / "out", about).write(0, [])
+    more = {"plan": {"techniques": {"cam": ["cam", {}], "rise": ["rise", {}]}}}
+    with pytest.raises(ValueError, match=r'another rise of techniques: none there, \["rise", {}\] now'):
+        results.Results(tmp_path / "out", more)
+
+
 def test_two_evaluations_do_not_mix_in_one_folder(tmp_path):
     first, second = (results.Results(tmp_path / "out", {"step": step}) for step in (0.1, 0.2))
     second.write(0, [])
@@ -253,10 +271,12 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
     with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://127.0.0.1:9 "):
         run(place, place / "never.parquet", scheduler="tcp://127.0.0.1:9")
-    for more, told in (({"metrics": ["delete"]}, "called 'delete'"), ({"explain": "both"}, "got 'both', 8, 2"),
-                       ({"copies": 0}, "copies at least 1; got 'top', 8, 0")):  # fmt: skip
+    for more, told in (({"metrics": ["delete"]}, "called 'delete'"), ({"explain": "both"}, "not 'both'"),
+                       ({"copies": 0}, "must be at least 1, not 8 and 0")):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             evaluation.evaluate("efficientnet_lite0", "grad_cam", "x.csv", place / "never", **more)
+    with pytest.raises(ValueError, match="address is like tcp://host:8786, not '127.0.0.1'"):
+        run(place, place / "never.parquet", scheduler="127.0.0.1")
     for techniques, told in (
         ("", "say which techniques"),
         ("grad_cams", "no technique is called 'grad_cams'"),
@@ -280,6 +300,7 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
     [
         ("path,class\na.png,1", "m.csv has no column 'label'; it has: path, class"),
         ("", "no column 'path'; it has: nothing"),
+        ("path;label\ncat;281", "it has: path;label (commas separate columns)"),
         ("path,label\n", "m.csv lists no pictures"),
         ("path,label\ncat,281\nhound,lion king", "line 3: no class is called 'lion king'; nearest: limpkin, lion"),
         ("path,label\ncat,1000", "line 2: class 1000 is out of range"),
@@ -313,9 +334,9 @@ def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):
     from xai_utils.labels import class_index, imagenet_labels, imagenet_wnids
 
     path = tmp_path / "m.csv"
-    path.write_text("\ufeffpath, label\ncat,281\nhound,n02108422\njeep,Bull Mastiff\n", encoding="utf-8")
+    path.write_text("\ufeffpath, label\ncat,281\nhound,n02108422\njeep,Bull Mastiff\ndrum,541.0\n", encoding="utf-8")
     rows = read_manifest(path, lambda name: class_index(name, imagenet_labels(), imagenet_wnids()))
-    assert [row.label for row in rows] == [281, 243, 243] and rows[0].box is None
+    assert [row.label for row in rows] == [281, 243, 243, 541] and rows[0].box is None
     assert digest(rows) != digest(rows[:2]) and len(digest(rows)) == 16
 
 
@@ -331,5 +352,6 @@ def test_make_evaluate(place):
     output = finish(make(*given, "TECHNIQUES=saliency random", "METRICS=drop localisation"))
     assert "[7/7] pictures" in output and "rows without numbers: 1, the first: broken.jpg: 'broken.jpg' is" in output
     assert results.summary(results.read(place / "made.parquet"))["centre"]["drop"][2] == PICTURES
+    assert f"means (standard errors) over {PICTURES} pictures, of mass_share over 3" in output
     output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
     assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")

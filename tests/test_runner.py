@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock, Timeout
 from miniature import ROOT, finish, kernels, processes, wait_for
 
-from xai_utils import runs
+from xai_utils import runner, runs
 from xai_utils.dependencies import imported
 from xai_utils.runs import RunError
 
@@ -131,6 +131,12 @@ def test_imports_are_found_in_every_way_they_are_written(here):
     ):
         assert imported(source) == {"__init__", *modules}
     assert imported("import os, numpy as np\nfrom xai_utilsx import runs\nfrom runs import x") == set()
+
+
+def test_a_name_of_any_words_is_short_and_its_own():
+    assert runner.in_a_name("layer=block5c_add") == "layer-block5c_add"
+    long = [runner.in_a_name(f"results=results/a_rather_long_list--{end}.parquet") for end in ("lite0", "lite2")]
+    assert long[0] != long[1] and all(len(name) <= 40 and name.startswith("results-results-a_rather") for name in long)
 
 
 # --- execution --------------------------------------------------------------------------------------------------------

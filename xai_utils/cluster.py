@@ -1,6 +1,7 @@
 """Chunks of work on a Dask cluster: whatever the number of chunks, few are under way, and a lost worker loses none."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 
 SECONDS_TO_CONNECT, SECONDS_FOR_A_WORKER = 10, 60
@@ -17,10 +18,13 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
         chunks: by key.
 
     Raises:
+        ValueError: no address.
         ConnectionError: nobody answers there, there is no worker, or the scheduler was lost.
         RuntimeError: several workers died while they had the same chunk.
         Whatever `compute` raises.
     """
+    if not re.fullmatch(r"[a-z]+://.+:\d+", address):
+        raise ValueError(f"a scheduler's address is like tcp://host:8786, not {address!r}")
     from distributed import CancelledError, Client, KilledWorker, as_completed
 
     try:

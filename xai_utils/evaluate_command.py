@@ -43,10 +43,14 @@ def _evaluate(ask: dict, model: str, out) -> None:
         model_options={name: value for name, value in options.items() if value},
     )  # fmt: skip
     table = results.read(folder)
-    print(results_text(results.summary(table)))
+    summary = results.summary(table)
+    if summary:
+        print(results_text(summary))
     if wrong := results.errors(table):
         path, technique, reason = wrong[0]
         print(f"rows without numbers: {len(wrong)}, the first: {path}{f', {technique}' if technique else ''}: {reason}")
+    if not summary:
+        raise ValueError("no picture of the manifest could be measured")
     print(f"the results are in {folder}")
 
 
@@ -74,7 +78,7 @@ def _clock(seconds: float) -> str:
 
 
 def results_text(summary: dict) -> str:
-    """A table of means and standard errors, one line a technique; a minus marks metrics where low is good."""
+    """A table of means and standard errors, one line a technique, and a line about it."""
     names = list(dict.fromkeys(name for metrics in summary.values() for name in metrics))
     wide = max(map(len, summary), default=0) + 2
     head = "".join(f"{'-' * (name in LOW_IS_GOOD) + name:>16}" for name in names)
@@ -82,7 +86,10 @@ def results_text(summary: dict) -> str:
         f"{technique:{wide}}" + "".join(_cell(metrics.get(name)) for name in names)
         for technique, metrics in summary.items()
     ]
-    return "\n".join(lines)
+    pictures = {name: max(metrics[name][2] for metrics in summary.values() if name in metrics) for name in names}
+    most = max(pictures.values(), default=0)
+    fewer = "".join(f", of {name} over {count}" for name, count in pictures.items() if count < most)
+    return "\n".join([*lines, f"means (standard errors) over {most} pictures{fewer}; minus: low is good"])
 
 
 def _cell(found) -> str:

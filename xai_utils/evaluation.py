@@ -70,19 +70,21 @@ def evaluate(
         `error`.
 
     Raises:
-        ValueError, FileNotFoundError: a bad manifest, model, technique or setting, or results of other values.
+        ValueError, FileNotFoundError: a bad manifest, model, technique or setting, or results of other values. A bad
+            setting may be noticed in the first chunk only, by a technique that fails on every picture of it.
         ConnectionError: no scheduler at that address, or no worker.
         RuntimeError: workers that died of the same pictures again and again.
     """
     plan = {"model": os.fspath(model), "model_options": model_options or {}, "techniques": parse(techniques),
-            "metrics": [*metrics], "explain": explain, "step": step, "fills": [*fills], "squares": squares,
-            "copies": copies, "shares": [*shares], "at_once": at_once, "version": __version__}  # fmt: skip
+            "metrics": [name for name in GROUPS if name in metrics], "explain": explain, "step": step,
+            "fills": [*fills], "squares": squares, "copies": copies, "shares": [*shares], "at_once": at_once,
+            "version": __version__}  # fmt: skip
     if not metrics or (unknown := [name for name in metrics if name not in GROUPS]):
         raise ValueError(f"no metric is called {unknown[0] if metrics else ''!r}; there are {', '.join(GROUPS)}")
-    if explain not in ("top", "label") or min(at_once, copies) < 1:
-        raise ValueError(
-            f"explain must be top or label, at_once and copies at least 1; got {explain!r}, {at_once}, {copies}"
-        )
+    if explain not in ("top", "label"):
+        raise ValueError(f"explain must be top or label, not {explain!r}")
+    if min(at_once, copies) < 1:
+        raise ValueError(f"at_once and copies must be at least 1, not {at_once} and {copies}")
     about = {**plan, "model": Path(plan["model"]).name}
     # A worker stands in another folder: files are sent with their whole path.
     plan["model"] = _whole(plan["model"])
@@ -98,6 +100,8 @@ def evaluate(
     if progress:
         progress(done, len(rows))
     for number, found in finished:
+        if not done:
+            _refuse_hopeless(found)
         results.write(number, found)
         done += len(chunks[number])
         if progress:
@@ -156,6 +160,17 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
          **({"error": errors[text, i]} if (text, i) in errors else {name: v[i] for name, v in numbers[text].items()})}
         for i, row in enumerate(rows) for text in maps
     ]  # fmt: skip
+
+
+def _refuse_hopeless(rows: list[dict]) -> None:
+    """`ValueError` if a technique with settings has failed on every picture of the first chunk for the same reason."""
+    reasons = {}
+    for row in rows:
+        if ":" in row.get("technique", ""):
+            reasons.setdefault(row["technique"], []).append(row.get("error"))
+    for technique, each in reasons.items():
+        if each[0] and len(set(each)) == 1:
+            raise ValueError(f"{technique} fails on every picture: {each[0]}")
 
 
 def _explained(plan, method, model, images, target) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +87,8 @@ def _columns(found, name) -> list[str]:
     partly = any(column in found for column in BOX)
     for column in (*REQUIRED, *(BOX if partly else ())):
         if column not in found:
-            raise ValueError(f"{name} has no column {column!r}; it has: {', '.join(found) or 'nothing'}")
+            hint = " (commas separate columns)" if ";" in "".join(found) else ""
+            raise ValueError(f"{name} has no column {column!r}; it has: {', '.join(found) or 'nothing'}{hint}")
     return found
 
 
@@ -96,8 +98,9 @@ def _file(folder: Path, name: str) -> str:
 
 def _label(text: str, class_index, where: str) -> int:
     text = text.strip()
+    number = re.fullmatch(r"(\d+)(\.0*)?", text)  # 281.0 is what pandas writes where a column has gaps
     try:
-        return class_index(int(text) if text.isdecimal() else text)
+        return class_index(int(number[1]) if number else text)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

@@ -123,15 +123,14 @@ def _plain(value):
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _same(there: dict, now: dict, name: str) -> None:
-    """`ValueError` naming the first value that differs, one level deep."""
+def _same(there: dict, now: dict, name: str, of: str = "") -> None:
+    """`ValueError` naming the first value that differs."""
     for key in {**there, **now}:
         old, new = there.get(key), now.get(key)
-        if old == new:
-            continue
         if isinstance(old, dict) and isinstance(new, dict):
-            key, old, new = next((k, old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k))
-        raise ValueError(
-            f"{name} holds results of another {key}: {json.dumps(old)[:80]} there, {json.dumps(new)[:80]} now; "
-            "give another place, or delete it"
-        )
+            _same(old, new, name, f" of {key}")
+        elif old != new:
+            old, new = ("none" if value is None else json.dumps(value)[:80] for value in (old, new))
+            raise ValueError(
+                f"{name} holds results of another {key}{of}: {old} there, {new} now; give another place, or delete it"
+            )

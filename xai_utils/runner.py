@@ -8,6 +8,7 @@ BUILD_DIR/<run>.ipynb; a failed one none, and what there is of it goes to failed
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
@@ -143,6 +144,12 @@ def split(text: str) -> list[str]:
         raise RunError(f"PARAMS: {error} in {text}") from None
 
 
+def in_a_name(words: str) -> str:
+    """These words as part of a file's name; long ones end in a digest, so that others get another name."""
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")
+    return plain if len(plain) <= 40 else f"{plain[:31].strip('-.')}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+
+
 def one_off(limits: dict) -> int:
     """`make report`: any notebook on any picture, to reports/site/one-off/."""
     ask = {key: os.environ.get(key, "") for key in ("NOTEBOOK", "IMAGE", "MODEL", "PARAMS")}
@@ -159,7 +166,7 @@ def one_off(limits: dict) -> int:
         if ask["MODEL"]:
             given["model"] = runs.from_notebooks(ask["MODEL"])
         words = [Path(ask["IMAGE"]).stem, Path(ask["MODEL"]).stem, ask["PARAMS"]]
-        variant = "--".join(filter(None, (re.sub(r"[^A-Za-z0-9_.]+", "-", w).strip("-.")[:40] for w in words)))
+        variant = "--".join(filter(None, map(in_a_name, words)))
         name = f"{notebook}--{variant or 'default'}"
         run = runs.make_run(name, given, "make report", notebook)
     except RunError as error:
@@ -169,7 +176,10 @@ def one_off(limits: dict) -> int:
     clock = time.monotonic()
     error = execute_and_record(lambda: run, name, build / f"{name}.ipynb", limits, False)
     report_line(name, error, time.monotonic() - clock, None)
-    code = subprocess.run([sys.executable, "-m", "xai_utils.publish", "pages", build, site, name]).returncode
+    publish = [sys.executable, "-m", "xai_utils.publish"]
+    code = subprocess.run([*publish, "pages", build, site, name]).returncode
+    made = {file.stem for file in (*build.glob("*--*.ipynb"), *build.glob("failed/*--*.ipynb"))}
+    subprocess.run([*publish, "index", build, site, *sorted(made)], stderr=subprocess.DEVNULL)  # failures were told
     if not code:
         print(f"the report is in {site / name}.html", flush=True)
     return 1 if error else code

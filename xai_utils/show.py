@@ -95,6 +95,7 @@ def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: fl
     extend = ("both" if low else "max") if over else "neither"
     bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend)
     bar.formatter.set_powerlimits((-2, 3))
+    bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")  # over the numbers, clear of the tile's title
     bar.solids.set_alpha(1)
     bar.ax.set_title("", y=1)  # see `tiles`
     return drawn
