@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from miniature import wait_for
 
 pytestmark = pytest.mark.browser
 REAL = Path(__file__).resolve().parents[2] / "reports" / "site"
@@ -89,7 +90,7 @@ def test_printed_columns_scroll_instead_of_wrapping(reader, tiny):
     assert table.evaluate("e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)") < 6
     table.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('pre.columns').scrollLeft > 0")
+    wait_for(lambda: table.evaluate("e => e.scrollLeft > 0"))
 
 
 def test_filter(reader, tiny):
