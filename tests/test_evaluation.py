@@ -295,6 +295,11 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
     assert named_techniques.parse(text)[text] == ["rise", {"masks": 9, "keep": 0.2}]
 
 
+def test_names_lose_their_settings_unless_they_would_be_the_same():
+    given = ["cam", "rise:masks=9", "grad_cam", "grad_cam:layer=x"]
+    assert named_techniques.short_names(given) == ["cam", "rise", "grad_cam", "grad_cam:layer=x"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -33,22 +33,28 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
     return found
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """These names without their settings, but for those that would then be the same."""
+    heads = [name.partition(":")[0] for name in names]
+    return [head if heads.count(head) == 1 else name for head, name in zip(heads, names)]
+
+
 def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> tuple:
-    name, _, value = text.partition("=")
+    name, _, given = text.partition("=")
     if name not in known:
         raise ValueError(f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}")
-    if not value:
+    if not given:
         raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
     # An unannotated setting may take more than what its default is, but for whole numbers.
     default, kind = known[name].default, known[name].annotation
     kind = type(default) if kind is inspect.Parameter.empty and type(default) is int else kind
+    value = {"True": True, "False": False, "None": None}.get(given, given)
     for read in (int, float) if kind is not str else ():
         with contextlib.suppress(ValueError):
-            value = read(value)
+            value = read(given)
             break
-    value = {"True": True, "False": False, "None": None}.get(value, value) if isinstance(value, str) else value
     if kind is int and (type(value) is not int or abs(value) >= 2**31):
-        raise ValueError(f"{technique}: {name} is a whole number below 2**31, not {text.partition('=')[2]!r}")
+        raise ValueError(f"{technique}: {name} is a whole number below 2**31, not {given!r}")
     if kind is float and type(value) not in (int, float):
-        raise ValueError(f"{technique}: {name} is a number, not {text.partition('=')[2]!r}")
+        raise ValueError(f"{technique}: {name} is a number, not {given!r}")
     return name, value
