@@ -63,7 +63,7 @@ lab: $(ENV)  ## open JupyterLab on notebooks/
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks
 
 app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
-	@$(PY) -m xai_utils.app --host $(HOST) --port $(PORT)
+	@$(PY) -m xai_suite.explorer.app --host $(HOST) --port $(PORT)
 
 # --- reports ----------------------------------------------------------------------------------------------------------
 # One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. Runs that are out of date
@@ -89,7 +89,7 @@ reports: $(SITE)/index.html  ## regenerate what is out of date (-j N, LAUNCH=, M
 ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
   $(if $(or $(OWN),$(wildcard $(ENV))),,$(eval found := $(shell $(python_version)))$(check_python))
   $(if $(SELECTED),,$(error no file in reports/runs matches RUNS='$(RUNS)'))
-  problem := $(shell $(or $(wildcard $(PY)),$(if $(OWN),$(PY),$(PYTHON))) -I -S xai_utils/dependencies.py $(BUILD) \
+  problem := $(shell $(or $(wildcard $(PY)),$(if $(OWN),$(PY),$(PYTHON))) -I -S xai_suite/reports/dependencies.py $(BUILD) \
     $(and $(findstring B,$(filter-out -%,$(firstword $(MAKEFLAGS)))),--all) $(and $(LAUNCH),--alone) $(SELECTED) 2>&1)
   $(if $(problem),$(error $(problem)))
   include $(BUILD)/depends.mk
@@ -107,20 +107,20 @@ SHARE = $(if $(LAUNCH),,--side-by-side $(words $(wordlist 1,$(JOBS),$(KERNELS)))
 
 .PHONY: $(KERNELS)
 $(KERNELS): | $(ENV)
-	-@$(LAUNCH) $(PY) -m xai_utils.runner run $(BUILD) $(NAMES:%=reports/runs/%.yaml) --progress $(BUILD)/progress $(SHARE) \
+	-@$(LAUNCH) $(PY) -m xai_suite.reports.runner run $(BUILD) $(NAMES:%=reports/runs/%.yaml) --progress $(BUILD)/progress $(SHARE) \
 	$(if $(MODEL),--model '$(MODEL)')
-	-@$(PY) -m xai_utils.publish pages $(BUILD) $(SITE) $(NAMES)
+	-@$(PY) -m xai_suite.reports.site pages $(BUILD) $(SITE) $(NAMES)
 
 $(filter-out $(STALE:%=$(SITE)/%.html),$(PAGES)): $(SITE)/%.html: $(BUILD)/%.ipynb $(PUBLISH) | $(ENV)
-	-@$(PY) -m xai_utils.publish pages $(BUILD) $(SITE) $*
+	-@$(PY) -m xai_suite.reports.site pages $(BUILD) $(SITE) $*
 
 # reports/runs itself: its time changes when a run file comes or goes.
 $(SITE)/index.html: $(KERNELS) $(PAGES) $(PUBLISH) reports/runs | $(ENV)
-	@$(eval updated := yes)$(PY) -m xai_utils.publish index $(BUILD) $(SITE) $(sort $(SELECTED) $(finished))
+	@$(eval updated := yes)$(PY) -m xai_suite.reports.site index $(BUILD) $(SITE) $(sort $(SELECTED) $(finished))
 
 # One report on any picture. Values go to the runner as they were typed, through the environment: no quoting to get wrong.
 report: $(ENV)  ## one report: NOTEBOOK=21_grad_cam IMAGE=my.jpg [MODEL=] [PARAMS="steps=8"]
-	@$(PY) -m xai_utils.runner one-off
+	@$(PY) -m xai_suite.reports.runner one-off
 ifneq ($(filter report,$(MAKECMDGOALS)),)
   $(foreach name,NOTEBOOK IMAGE MODEL PARAMS,$(eval override $(name) := $$(value $(name))))
   export NOTEBOOK IMAGE MODEL PARAMS
@@ -128,7 +128,7 @@ endif
 
 # Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped. Values as above.
 evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" [MODEL= SCHEDULER= OUT=]
-	@$(PY) -m xai_utils.evaluate_command
+	@$(PY) -m xai_suite.evaluation.command
 ifneq ($(filter evaluate,$(MAKECMDGOALS)),)
   asked_for := MANIFEST MODEL TECHNIQUES OUT METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
   $(foreach name,$(asked_for),$(eval override $(name) := $$(value $(name))))
@@ -139,7 +139,7 @@ endif
 # Both folders stand alone: notebooks, module, weights. The user's own pictures and models stay at home.
 
 TAUGHT  = $(wildcard notebooks/[0-9]*.ipynb)
-CARRIED = $(wildcard xai_utils/*.py data/*.json data/*.csv data/models/*.npz data/README.md data/images/README.md) \
+CARRIED = $(wildcard xai_utils/*.py xai_utils/*/*.py xai_suite/*.py xai_suite/*/*.py data/*.json data/*.csv data/models/*.npz data/README.md data/images/README.md) \
           requirements.lock LICENSE
 copies  = $(foreach folder,student teacher,$(1:%=workshop/$(folder)/%))
 STALE   = $(filter-out $(call copies,$(notdir $(TAUGHT))),$(wildcard workshop/student/*.ipynb workshop/teacher/*.ipynb))
@@ -149,20 +149,20 @@ workshop: $(call copies,$(notdir $(TAUGHT)) $(CARRIED)) workshop/README.md  ## s
 	@echo "the workshop is in workshop/README.md"
 
 # One recipe makes both copies. With REPOSITORY= it is run in any case: the copies then begin with another cell.
-workshop/student/%.ipynb workshop/teacher/%.ipynb: notebooks/%.ipynb xai_utils/workshop.py $(if $(REPOSITORY),FORCE) | $(ENV)
-	@$(PY) -m xai_utils.workshop notebook $< workshop/student/$*.ipynb workshop/teacher/$*.ipynb --repository '$(REPOSITORY)'
+workshop/student/%.ipynb workshop/teacher/%.ipynb: notebooks/%.ipynb xai_suite/workshop/copies.py $(if $(REPOSITORY),FORCE) | $(ENV)
+	@$(PY) -m xai_suite.workshop.copies notebook $< workshop/student/$*.ipynb workshop/teacher/$*.ipynb --repository '$(REPOSITORY)'
 
 $(CARRIED:%=workshop/student/%): workshop/student/%: %
 	@mkdir -p $(@D) && cp $< $@
 $(CARRIED:%=workshop/teacher/%): workshop/teacher/%: %
 	@mkdir -p $(@D) && cp $< $@
 
-workshop/README.md: README.md xai_utils/workshop.py $(TAUGHT) | $(ENV)
+workshop/README.md: README.md xai_suite/workshop/copies.py $(TAUGHT) | $(ENV)
 	@mkdir -p $(@D)
-	@$(PY) -m xai_utils.workshop readme README.md $@ $(TAUGHT)
+	@$(PY) -m xai_suite.workshop.copies readme README.md $@ $(TAUGHT)
 
 workshop-bundle: workshop  ## an archive that installs without network (PLATFORM=windows PYTHON_VERSION=3.12)
-	@$(PY) -m xai_utils.bundle workshop --platform '$(PLATFORM)' --python-version '$(PYTHON_VERSION)'
+	@$(PY) -m xai_suite.workshop.bundle workshop --platform '$(PLATFORM)' --python-version '$(PYTHON_VERSION)'
 
 .PHONY: FORCE
 FORCE:
@@ -170,7 +170,7 @@ FORCE:
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 PYTEST = $(PY) -m pytest -q -n $(TEST_JOBS) -m "not browser" --dist
-SLOW   = tests/test_runner.py tests/test_makefile.py
+SLOW   = tests/reports/test_runner.py tests/reports/test_makefile.py
 
 test: $(ENV)  ## unit tests, contracts, runner and Makefile tests, then every notebook
 	$(PYTEST) loadfile tests $(SLOW:%=--ignore=%)

@@ -24,22 +24,13 @@ import numpy as np
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.saliency import Saliency
 
-from xai_utils import (
-    attribution,
-    data,
-    efficientnet_lite,
-    evaluation,
-    floors,
-    layers,
-    models,
-    provenance,
-    publish,
-    show,
-    synthesis,
-)
-from xai_utils.backend import forward, keras, tf
-from xai_utils.capture import code_at
-from xai_utils.d_rise import IMAGES_AT_ONCE, d_rise
+from xai_suite import evaluation
+from xai_suite.reports import provenance, site
+from xai_utils import attribution, keras, models, show, synthesis, tf
+from xai_utils.attribution import d_rise
+from xai_utils.attribution.class_activation import IMAGES_AT_ONCE
+from xai_utils.engine import forward
+from xai_utils.models import code_at
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 SAMPLES, MASKS = 4, 4  # of SmoothGrad and integrated gradients; of RISE
@@ -52,7 +43,7 @@ def build(name: str, size: int = 224) -> keras.Model:
     keras.utils.set_random_seed(0)
     if name == "vgg19":
         return keras.applications.VGG19(weights=None, classifier_activation=None, input_shape=(size, size, 3))
-    return efficientnet_lite.build(name, size)
+    return models.efficientnet_lite.build(name, size)
 
 
 def techniques(model: keras.Model, images: np.ndarray) -> dict:
@@ -181,7 +172,7 @@ def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
     """
     model = build(name)
     images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
-    stages = layers.stages(model, images.shape)
+    stages = models.stages(model, images.shape)
     rows = []
     for layer in (stages[len(stages) // 2], stages[-1]):
         bare = partial(tf.function(partial(_gradient_of_code, model, layer), autograph=False), tf.constant(images))
@@ -223,7 +214,7 @@ def evaluation_throughput(rounds: int, pictures: int = 4, squares: int = 16, ste
     Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and writing. Passes are those
     that are needed for a picture: itself, black, blurred, for Grad-CAM, and one for each change of it.
     """
-    names, maps, inner = list(data.PICTURES)[3 : 3 + pictures], 1 + len(floors.FLOORS), round(1 / step) - 1
+    names, maps, inner = list(pictures.PICTURES)[3 : 3 + pictures], 1 + len(attribution.FLOORS), round(1 / step) - 1
     kinds = {
         "deletion, insertion, drop, infidelity, localisation": 4 + 2 * maps * inner + maps + squares,
         "the same and ROAD at 3 shares": 4 + 2 * maps * inner + maps + squares + 2 * 3 * maps,
@@ -303,7 +294,7 @@ def page(results: dict) -> None:
         "versions": provenance.versions(), "commit": provenance.commit(),
     }  # fmt: skip
     nbformat.write(notebook, folder / "bench.ipynb")
-    publish.page(folder, "bench", REPORTS / "site" / "bench" / "index.html")
+    site.page(folder, "bench", REPORTS / "site" / "bench" / "index.html")
 
 
 def _table(title: str, head: tuple, rows: list[tuple]):

@@ -13,7 +13,7 @@ from collections import defaultdict
 import nbval.kernel
 from nbval.plugin import IPyNbCell
 
-from xai_utils.execution import kernel_start_lock
+from xai_suite.reports import kernel_start_lock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.pop("MPLBACKEND", None)

@@ -55,7 +55,7 @@ class Project:
 
     def run(self, names: str, *options, **kwargs) -> subprocess.Popen:
         """Runs, named in one text, through one runner."""
-        command = [sys.executable, "-m", "xai_utils.runner", *options, "run", "reports/build/default"]
+        command = [sys.executable, "-m", "xai_suite.reports.runner", *options, "run", "reports/build/default"]
         return self.start(*command, *(f"reports/runs/{name}.yaml" for name in names.split()), **kwargs)
 
 

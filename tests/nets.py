@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xai_utils.backend import keras
+from xai_utils import keras
 
 layers = keras.layers
 

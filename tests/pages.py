@@ -9,7 +9,8 @@ import nbformat
 import nbformat.v4 as v4
 from PIL import Image
 
-from xai_utils import report, widgets
+from xai_suite.reports import site
+from xai_utils import show
 
 XSS = "<script>alert('x')</script>"
 PARAMETERS = 'image = "cat"  # picture\nsteps = 8  # path points'
@@ -43,7 +44,7 @@ def figure(colour="red", alt=None, size=(60, 40), mode="RGB"):
     plain = {"image/png": b64encode(content).decode()}
     if alt is None:
         return output(plain)
-    return output(plain | {"text/html": widgets.picture(content, alt)}, **{"image/png": {"alt": alt}})
+    return output(plain | {"text/html": show.picture(content, alt)}, **{"image/png": {"alt": alt}})
 
 
 def text(words, name="stdout"):
@@ -55,11 +56,11 @@ def failure(message="broken"):
 
 
 def recorded(monkeypatch, **numbers):
-    return output(displayed(monkeypatch, report.record, **numbers))
+    return output(displayed(monkeypatch, show.record, **numbers))
 
 
 def stepped(monkeypatch, *arguments, **settings):
-    bundle = displayed(monkeypatch, widgets.stepper, *arguments, **settings)
+    bundle = displayed(monkeypatch, show.stepper, *arguments, **settings)
     return output({mime: bundle[mime] for mime in ("text/plain", "text/html")})
 
 
@@ -90,15 +91,13 @@ class Site:
 
     def page(self, name):
         """The HTML of one run's page, written now."""
-        from xai_utils import publish
 
-        publish.page(self.build, name, self.site / f"{name}.html")
+        site.page(self.build, name, self.site / f"{name}.html")
         return (self.site / f"{name}.html").read_text(encoding="utf-8")
 
     def index(self, *names):
-        from xai_utils import publish
 
-        publish.index(self.build, self.site, names)
+        site.index(self.build, self.site, names)
         return (self.site / "index.html").read_text(encoding="utf-8")
 
 

@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import tfjs_graph
 
-from xai_utils import boxes, data, efficientnet_lite, ssd_mobilenet
-from xai_utils.backend import keras, tf
+from xai_utils import keras, models, pictures, tf
 
 MODELS = Path(__file__).resolve().parent.parent / "data" / "models"
 SHA256 = {
@@ -79,7 +78,7 @@ def convert(name: str) -> None:
     state = torch.load(source, map_location="cpu", weights_only=True)
     rounded = {k: v.half().float() if v.ndim > 1 else v for k, v in state.items()}
 
-    model = efficientnet_lite.build(name, normalisation=True)
+    model = models.efficientnet_lite.build(name, normalisation=True)
     arrays = {}
     numbers = {k: v.numpy() for k, v in rounded.items()}
     for layer_name, prefix in layer_pairs(model):
@@ -115,7 +114,7 @@ def node_name(layer: str) -> str:
         head = {"box": "BoxEncodingPredictor", "class": "ClassPredictor"}[stem]
         return f"BoxPredictor_{level}/{head}" + "_depthwise" * bool(kind)
     if stem == "extra":
-        narrow, wide = ssd_mobilenet.EXTRAS[level]
+        narrow, wide = models.ssd_mobilenet.EXTRAS[level]
         step = f"1_Conv2d_{level + 2}_1x1_{narrow}" if kind == "reduce" else f"2_Conv2d_{level + 2}_3x3_s2_{wide}"
         return f"FeatureExtractor/MobilenetV2/layer_19_{step}" + "_depthwise" * (kind == "depthwise")
     names = {"stem": "Conv", "top": "Conv_1", "block": f"expanded_conv_{level}" if level else "expanded_conv"}
@@ -128,7 +127,7 @@ def detector_difference(model: keras.Model, graph, anchors, images: list) -> dic
     for image in images:
         outputs = model(image, training=False)
         ours = {"encodings": outputs["boxes"], "logits": outputs["logits"]}
-        decoded = boxes.decode(outputs["boxes"], anchors)[0]
+        decoded = models.decode(outputs["boxes"], anchors)[0]
         ours["boxes"] = tf.gather(decoded, (1, 0, 3, 2), axis=1)
         for name, value in graph([NODES[name] for name in found], {PIXELS: image}).items():
             key = next(key for key, node in NODES.items() if node == name)
@@ -142,9 +141,9 @@ def convert_detector(name: str, tarball: Path) -> None:
     if digest != SHA256[name]:
         raise SystemExit(f"{tarball.name}: sha256 is {digest}, expected {SHA256[name]}")
     graph = tfjs_graph.Graph(tarball, "package/models/coco-ssd/")
-    model = ssd_mobilenet.build(normalisation=True)
+    model = models.ssd_mobilenet.build(normalisation=True)
     anchors = graph.constants["Postprocessor/ExpandDims"][0][:, [1, 0, 3, 2]]  # stored with y before x
-    images = [tf.image.resize(data.load_image(photo)[None], model.input_shape[1:3]) for photo in PHOTOS]
+    images = [tf.image.resize(pictures.load_image(photo)[None], model.input_shape[1:3]) for photo in PHOTOS]
     arrays = {"anchors": anchors}
     for layer in model.layers:
         if layer.weights:

@@ -4,7 +4,8 @@ import io
 
 from PIL import Image
 
-from xai_utils import attribution, data, models, show
+from xai_utils import attribution, models, show
+from xai_utils.pictures import load as loading
 
 SUBJECTS = ("cat", "umbrella", "mushroom", "hound")
 
@@ -18,7 +19,7 @@ def main() -> None:
     fig = show.tiles([[show.Tile(tile.image, title=tile.title) for tile in tiles], tiles], width=2.4)
     picture = Image.open(io.BytesIO(show.png(fig))).convert("RGB")
     picture.resize((1000, 1000 * picture.height // picture.width)).save(
-        data.DATA_FOLDER / "readme.jpg", quality=88
+        loading.DATA_FOLDER / "readme.jpg", quality=88
     )
 
 

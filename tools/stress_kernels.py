@@ -2,7 +2,7 @@
 
     python tools/stress_kernels.py [--count 200] [--jobs 8]
 
-Kernels that start at the same time can be given the same ports (xai_utils.execution.kernel_start_lock says why they are
+Kernels that start at the same time can be given the same ports (xai_suite.reports.execution.kernel_start_lock says why they are
 not). Prints what went wrong and the figures; the exit code is 1 if anything did.
 """
 
@@ -42,7 +42,7 @@ def run_one(folder: Path, number: int) -> tuple[str | None, str]:
     """Returns what went wrong (or None), and the log of the run."""
     name = f"10_tiny--{number}"
     out, run_file = folder / "reports" / "build" / f"{name}.ipynb", f"reports/runs/{name}.yaml"
-    command = [sys.executable, "-m", "xai_utils.runner", "run", "reports/build", run_file, "--keep-log"]
+    command = [sys.executable, "-m", "xai_suite.reports.runner", "run", "reports/build", run_file, "--keep-log"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     try:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=HANG)

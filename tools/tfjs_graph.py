@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xai_utils.backend import tf
+from xai_utils import tf
 
 raw = tf.raw_ops
 # operation -> what it does to its inputs, given the node's attributes

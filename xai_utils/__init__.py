@@ -1,4 +1,16 @@
-"""What image models look at: models, pictures, attribution, and how to show them. Each room is imported by its name."""
+"""What image models look at: networks, pictures, attribution and its evaluation, and how to show them.
 
-# No imports here: `import xai_utils.runner` and the site must start without TensorFlow.
+From the ground up: `engine`, `pictures`, `models` and `show`, then `attribution`, `synthesis` and
+`metrics`. A wing is loaded when it is first used, so that `from xai_utils import show` does not
+start TensorFlow. `tf` and `keras` are TensorFlow and Keras, started without their chatter.
+"""
+
+import lazy_loader
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    ["attribution", "engine", "metrics", "models", "pictures", "show", "synthesis"],
+    {"engine": ["keras", "tf"]},
+)

@@ -79,5 +79,5 @@ def lab(folder: Path, *notebooks: str):
 @contextmanager
 def app(folder: Path):
     """The explorer as `make app` serves it."""
-    with running(folder, "xai_utils.app", "--port", "{port}", path="voila/static/voila.js") as address:
+    with running(folder, "xai_suite.explorer.app", "--port", "{port}", path="voila/static/voila.js") as address:
         yield address

@@ -1,0 +1,431 @@
+"""Occlusion, RISE, LIME and Kernel SHAP against answers known beforehand (REFERENCE, section 3)."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+from nets import SHAPES, batch, gap_net, two_outputs
+
+from xai_utils import attribution, keras, tf
+from xai_utils.attribution import perturbation
+from xai_utils.engine import forward
+
+layers = keras.layers
+SETTINGS = {
+    "occlusion": {"patch": 4, "stride": 3},
+    "rise": {"masks": 30, "grid": 3},
+    "lime": {"segments": 9, "samples": 30, "fill": 0.0},
+    "kernel_shap": {"segments": 9, "samples": 30, "fill": 0.0},
+}
+
+
+def picture(size=12, seed=4):
+    """A picture of plain blocks, so that superpixels have something to follow."""
+    blocks = np.random.default_rng(seed).uniform(0, 1, (3, 3, 3)).astype(np.float32)
+    return np.kron(blocks, np.ones((size // 3, size // 3, 1), np.float32))
+
+
+def pictures(count=3):
+    return np.stack([picture(seed=seed) for seed in range(count)])
+
+
+@tf.function
+def draw_masks(numbers, size, grid, keep, seed):
+    return attribution.rise_masks(numbers, size, grid, keep, seed)
+
+
+def masks_of(numbers, size, grid, keep=0.5, seed=0):
+    return draw_masks(tf.constant(numbers, tf.int32), size, grid, tf.constant(keep), tf.constant(seed)).numpy()
+
+
+def linear_net(size: int = 4, channels: int = 3, classes: int = 2, seed: int = 0):
+    """`b + w.x` as a model; its weights `(classes, size, size, channels)` and biases."""
+    rng = np.random.default_rng(seed)
+    inputs = keras.Input((size, size, channels))
+    head = layers.Dense(classes)
+    model = keras.Model(inputs, head(layers.Flatten()(inputs)), name="linear")
+    weights, biases = rng.normal(size=(size * size * channels, classes)), 10 + rng.normal(size=classes)
+    head.set_weights([weights, biases])
+    return model, weights.T.reshape(classes, size, size, channels).astype(np.float32), biases
+
+
+# --- occlusion --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.7, np.array([0.1, -0.5, 2.0]), "pictures"])
+def test_occlusion_of_a_linear_model_is_the_sum_over_the_patch(fill):
+    model, weights, _ = linear_net(6)
+    images = batch(6, 2)
+    fill = batch(6, 2, seed=9) if isinstance(fill, str) else fill
+    maps = attribution.occlusion(model, images, 1, patch=3, stride=2, fill=fill)
+    each = (weights[1] * (images - fill)).sum(-1)  # what covering one pixel takes
+    assert maps.shape == (2, 3, 3)
+    # Cells of 2 pixels, patches of 3 around their middles 1, 3, 5: pixels from 0, 2, 4, the last cut off at 6.
+    for i, j in np.ndindex(3, 3):
+        expected = each[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].sum((1, 2))
+        np.testing.assert_allclose(maps[:, i, j], expected, atol=1e-5)
+
+
+def test_occlusion_with_patches_as_large_as_cells_shares_out_everything():
+    model, weights, biases = linear_net(8)
+    images = batch(8)
+    maps = attribution.occlusion(model, images, 0, patch=2, stride=2)
+    np.testing.assert_allclose(maps.sum((1, 2)), forward(model, images).numpy()[:, 0] - biases[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("extent", "stride"), [(224, 16), (260, 16), (12, 5), (7, 1)])
+def test_occlusion_patches_lie_in_the_middle_of_their_cells_and_leave_nothing_out(extent, stride):
+    patch = min(2 * stride, extent)
+    starts = perturbation._starts(extent, patch, stride)
+    cells = math.ceil(extent / stride)
+    middles = (np.arange(cells) + 0.5) * extent / cells
+    assert np.abs(starts + patch / 2 - middles).max() <= 0.5
+    covered = {pixel for start in starts for pixel in range(start, start + patch)}
+    assert set(range(extent)) <= covered
+    assert starts.max() + patch - extent == pytest.approx(-starts.min(), abs=1), "both borders are treated alike"
+
+
+def test_occlusion_finds_the_patch_the_score_depends_on():
+    model, images = gap_net(), batch()
+    maps = attribution.occlusion(model, images, 1, patch=4, stride=4)
+    changed = images.copy()
+    changed[:, 4:8, 8:12] = 0
+    expected = (forward(model, images) - forward(model, changed)).numpy()[:, 1]
+    np.testing.assert_allclose(maps[:, 1, 2], expected, atol=1e-6)
+
+
+def test_occlusion_explains_the_class_on_top_before_anything_is_covered():
+    model, images = gap_net(), batch()
+    top = forward(model, images).numpy().argmax(1)
+    settings = SETTINGS["occlusion"]
+    np.testing.assert_array_equal(
+        attribution.occlusion(model, images, **settings), attribution.occlusion(model, images, top, **settings)
+    )
+
+
+# --- RISE -------------------------------------------------------------------------------------------------------------
+
+
+def expected_rise(weights, bias, image, keep):
+    """`b + w_i x_i + p sum of the others`: what RISE tends to when cells are pixels."""
+    each = (weights * image).sum(-1)
+    return bias + keep * each.sum() + (1 - keep) * each
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.3])
+def test_rise_of_a_linear_model_and_its_standard_error(keep):
+    model, weights, biases = linear_net(4)
+    images, masks = batch(4, 1), 1000
+    runs = [
+        attribution.rise(model, images, 1, masks, grid=4, keep=keep, seed=seed, return_error=True) for seed in range(16)
+    ]
+    maps, errors = (np.concatenate([run[i] for run in runs]) for i in (0, 1))
+    truth = expected_rise(weights[1], biases[1], images[0], keep)
+    off = (maps - truth) / errors  # in standard errors, 16 runs x 16 places
+    assert np.abs(off).max() < 5 and np.abs(off).max() > 1
+    assert np.abs(off.mean(axis=0)).max() < 4.5 / 16**0.5, "biased"
+    spread, said = maps.std(axis=0, ddof=1), errors.mean(axis=0)
+    assert np.sqrt((spread**2 / said**2).mean()) == pytest.approx(1, abs=0.2), "the standard error is not the spread"
+    assert all(run[2] == masks for run in runs)
+
+
+def test_rise_masks_are_soft_in_range_and_keep_as_much_as_asked():
+    masks = masks_of(range(3000), (12, 10), 3, keep=0.3)
+    assert masks.shape == (3000, 12, 10)
+    assert masks.min() >= 0 and masks.max() <= 1
+    assert 0.3 < ((masks > 0.01) & (masks < 0.99)).mean() < 0.9
+    # Neighbouring pixels share cells, so the mean over all is less certain than a coin thrown for each would be.
+    assert masks.mean() == pytest.approx(0.3, abs=0.01)
+    np.testing.assert_allclose(masks.mean(axis=0), 0.3, atol=5 * 0.46 / 3000**0.5)
+
+
+def test_rise_masks_of_one_cell_a_pixel_are_independent_coins():
+    masks = masks_of(range(4000), (4, 4), 4)
+    assert set(np.unique(masks)) == {0, 1}
+    correlation = np.corrcoef(masks.reshape(4000, -1).T) - np.eye(16)
+    assert np.abs(correlation).max() < 5 / 4000**0.5
+
+
+def test_the_seed_and_the_number_decide_a_mask_alone():
+    together = masks_of([0, 1, 2, 3], (12, 12), 3, seed=7)
+    np.testing.assert_array_equal(together[2:], masks_of([2, 3], (12, 12), 3, seed=7))
+    for seed in (6, 8):
+        other = masks_of([0, 1, 2, 3], (12, 12), 3, seed=seed)
+        assert np.abs(together - other).max((1, 2)).min() > 0.1
+    model, images = gap_net(), batch()
+    one, again, other = (attribution.rise(model, images, masks=20, grid=3, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_the_shift_of_one_seed_tells_nothing_about_the_cells_of_the_next():
+    """Was wrong once: both came from the same random numbers."""
+    # One cell of 64 pixels: the shift decides how much of the second cell is seen, so where a mask is half-way.
+    one, next_one = (masks_of(range(1500), (64, 1), 1, seed=seed)[..., 0] for seed in (0, 1))
+    steep = np.abs(np.diff(one, axis=1)).max(axis=1) > 0
+    shift, kept = np.abs(np.diff(one[steep], axis=1)).argmax(axis=1), next_one[steep].mean(axis=1)
+    assert steep.sum() > 500 and shift.std() > 5
+    assert abs(np.corrcoef(shift, kept)[0, 1]) < 5 / steep.sum() ** 0.5
+
+
+def test_rise_stops_when_the_map_has_settled(monkeypatch):
+    model, images = linear_net(4)[0], batch(4, 1)
+    monkeypatch.setattr(perturbation, "IMAGES_AT_ONCE", 50)
+    chunks, sums = [], perturbation.compiled
+
+    def counting(model, function, /, **settings):
+        run = sums(model, function, **settings)
+        if function is not perturbation._rise_sums:
+            return run
+        return lambda *tensors: (chunks.append(len(tensors[-1])), run(*tensors))[1]
+
+    monkeypatch.setattr(perturbation, "compiled", counting)
+    settings = {"target": 1, "grid": 4, "return_error": True}
+    maps, errors, used = attribution.rise(model, images, masks=4000, tolerance=0.1, **settings)
+    assert sum(chunks) == used < 4000 and set(chunks) == {50}
+    assert errors.mean() < 0.1 * np.ptp(maps)
+    np.testing.assert_allclose(maps, attribution.rise(model, images, masks=used, **settings)[0], atol=1e-6)
+    earlier = attribution.rise(model, images, masks=used - 50, **settings)
+    assert earlier[1].mean() >= 0.1 * np.ptp(earlier[0]), "it could have stopped before"
+    assert attribution.rise(model, images, masks=300, tolerance=1e-9, **settings)[2] == 300
+
+
+def test_rise_weighs_with_any_score():
+    model, images = gap_net(), batch()
+    probability = attribution.rise(model, images, lambda s: tf.nn.softmax(s)[:, 2], masks=40, grid=3)
+    logit = attribution.rise(model, images, 2, masks=40, grid=3)
+    assert probability.min() > 0 and probability.max() < 1.5
+    assert np.abs(probability - logit).max() > 0.01
+    # The scores of a constant model: every place has it times the share of masks that keep the place, over keep.
+    constant = attribution.rise(model, images, lambda s: tf.zeros_like(s[:, 0]) + 3.0, masks=40, grid=3)
+    masks = masks_of(range(40), (12, 12), 3)
+    np.testing.assert_allclose(constant, np.stack([6 * masks.mean(axis=0)] * 3), rtol=1e-5)
+
+
+# --- LIME and Kernel SHAP ---------------------------------------------------------------------------------------------
+
+
+def additive(image, segments, seed=0):
+    """A linear model of the picture, and the exact weight of each of its superpixels when it is covered with 0."""
+    model, weights, _ = linear_net(len(image), seed=seed)
+    regions = attribution.superpixels(image, segments)
+    each = (weights[1] * image).sum(-1)
+    return model, regions, np.array([each[regions == r].sum() for r in range(regions.max() + 1)])
+
+
+def test_superpixels_are_numbered_from_zero_and_as_many_as_wished_for():
+    for image in (picture(), 255 * picture(), np.ones((12, 12, 3)), picture()[..., :1]):
+        regions = attribution.superpixels(image, 9)
+        assert regions.shape == (12, 12) and set(np.unique(regions)) == set(range(regions.max() + 1))
+        assert 4 <= regions.max() + 1 <= 16
+    np.testing.assert_array_equal(attribution.superpixels(picture(), 9), attribution.superpixels(255 * picture(), 9))
+
+
+def test_lime_and_kernel_shap_of_an_additive_score_are_exact():
+    image = picture()
+    model, regions, weights = additive(image, 9)
+    assert len(weights) >= 6
+    lime = attribution.lime(model, image[None], 1, segments=9, samples=200, fill=0, penalty=0)
+    np.testing.assert_allclose(lime[0], weights[regions], atol=1e-4)
+    shap = attribution.kernel_shap(model, image[None], 1, segments=9, samples=200, fill=0)
+    np.testing.assert_allclose(shap[0], weights[regions], atol=1e-4)
+    shrunk = attribution.lime(model, image[None], 1, segments=9, samples=200, fill=0, penalty=20)
+    assert np.linalg.norm(shrunk) < 0.8 * np.linalg.norm(lime), "the penalty pulls towards 0"
+
+
+def test_the_cover_is_the_mean_colour_or_what_is_asked_for():
+    image = picture() + 0.1 * batch()[0]
+    model, regions, weights = additive(image, 9)
+    flat = attribution.mean_colours(image, regions)
+    np.testing.assert_allclose(
+        flat[regions == 2], np.broadcast_to(image[regions == 2].mean(0), (np.sum(regions == 2), 3))
+    )
+    left = additive_weights(model, regions, image - flat)
+    settings = {"target": 1, "segments": 9, "samples": 100}
+    for fill in (None, flat[None]):
+        shap = attribution.kernel_shap(model, image[None], fill=fill, **settings)
+        np.testing.assert_allclose(shap[0], left[regions], atol=1e-4)
+    assert np.abs(left - weights).max() > 0.1
+
+
+def additive_weights(model, regions, image):
+    kernel = model.layers[-1].get_weights()[0][:, 1].reshape(image.shape)
+    return np.array([(kernel * image).sum(-1)[regions == r].sum() for r in range(regions.max() + 1)])
+
+
+def test_lime_is_the_weighted_ridge_regression_of_its_samples():
+    model, images = gap_net(), pictures(1)
+    regions = attribution.superpixels(images[0], 9)
+    kept = np.random.default_rng(3).integers(0, 2, (40, regions.max() + 1)).astype(bool)
+    kept[0] = True
+    covered = np.where(kept[:, regions][..., None], images[0], np.float32([0.9, 0.1, 0.3]))
+    scores = forward(model, covered).numpy()[:, 2].astype(float)
+    distance = 1 - kept.sum(1) / (np.sqrt(kept.sum(1)) * np.sqrt(kept.shape[1]) + 1e-30)
+    weights = np.exp(-(distance**2) / 0.25**2)
+    z, y = (v - np.average(v, axis=0, weights=weights) for v in (kept.astype(float), scores))
+    expected = np.linalg.solve(z.T * weights @ z + 2.0 * np.eye(z.shape[1]), z.T * weights @ y)
+    lime = attribution.lime(model, images, 2, segments=9, samples=40, penalty=2.0, seed=3, fill=[0.9, 0.1, 0.3])
+    assert np.abs(expected).max() > 5e-3
+    np.testing.assert_allclose(lime[0], expected[regions], atol=1e-3 * np.abs(expected).max())
+
+
+def test_kernel_shap_is_the_shapley_value_and_sums_to_the_difference():
+    blocks = np.random.default_rng(3).uniform(0.3, 0.7, (1, 2, 3, 3))
+    model, images = gap_net(), np.kron(blocks, np.ones((1, 6, 4, 1))).astype(np.float32)
+    regions = attribution.superpixels(images[0], 6)
+    features = regions.max() + 1
+    assert 3 <= features <= 6
+    cover = np.float32([0.9, 0.1, 0.3])
+    subsets = np.array(list(itertools.product([False, True], repeat=features)))
+    covered = np.where(subsets[:, regions][..., None], images[0], cover)
+    scores = dict(zip(map(tuple, subsets), forward(model, covered).numpy()[:, 2].astype(float)))
+    exact = np.zeros(features)
+    for order in itertools.permutations(range(features)):
+        present = np.zeros(features, bool)
+        for r in order:
+            before = scores[tuple(present)]
+            present[r] = True
+            exact[r] += (scores[tuple(present)] - before) / math.factorial(features)
+    assert np.abs(exact).max() > 5e-3
+    shap = attribution.kernel_shap(model, images, 2, segments=6, samples=4000, fill=[0.9, 0.1, 0.3])[0]
+    values = np.array([shap[regions == r][0] for r in range(features)])
+    # By pairs, and with few superpixels, the samples hold nearly every subset in the right share.
+    np.testing.assert_allclose(values, exact, atol=0.05 * np.abs(exact).max())
+    whole, nothing = scores[(True,) * features], scores[(False,) * features]
+    assert values.sum() == pytest.approx(whole - nothing, abs=1e-5)
+    few = attribution.kernel_shap(model, images, 2, segments=6, samples=10, fill=[0.9, 0.1, 0.3])[0]
+    assert sum(few[regions == r][0] for r in range(features)) == pytest.approx(whole - nothing, abs=1e-5)
+
+
+def test_kernel_shap_draws_pairs_with_the_sizes_of_the_shapley_kernel(monkeypatch):
+    drawn, scores = [], attribution.kept_scores
+    monkeypatch.setattr(sys.modules["xai_utils.attribution.superpixels"], "kept_scores", lambda *args: (drawn.append(args[4]), scores(*args))[1])
+    attribution.kernel_shap(gap_net(), pictures(1), 0, segments=9, samples=3002)
+    (kept,) = drawn
+    features = kept.shape[1]
+    assert len(kept) == 3002 and features >= 6
+    assert kept[0].all() and not kept[1].any()
+    np.testing.assert_array_equal(kept[2:1502], ~kept[1502:])
+    sizes = np.arange(1, features)
+    kernel = 1 / (sizes * (features - sizes))
+    share = np.bincount(kept[2:].sum(axis=1), minlength=features)[1:] / 3000
+    np.testing.assert_allclose(share, kernel / kernel.sum(), atol=5 * 0.4 / 1500**0.5)
+    assert share[0] > 1.3 * share[len(share) // 2]
+    np.testing.assert_allclose(kept.mean(axis=0), 0.5, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [attribution.lime, attribution.kernel_shap])
+def test_the_seed_decides_the_samples(method):
+    model, images = gap_net(), pictures()
+    one, again, other = (method(model, images, segments=9, samples=30, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_model_shape_and_batch_as_singles(name, shape):
+    model, images = SHAPES[shape](), pictures()
+    method, settings = getattr(attribution, name), SETTINGS[name]
+    maps = method(model, images, **settings)
+    singles = np.concatenate([method(model, image[None], **settings) for image in images])
+    np.testing.assert_allclose(maps, singles, atol=2e-5)
+    assert maps.dtype == np.float32 and maps.shape[0] == 3 and maps.ndim == 3 and np.abs(maps).max() > 5e-3
+    top = forward(model, images).numpy().argmax(1)
+    np.testing.assert_allclose(maps, method(model, images, top, **settings), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_size_of_a_chunk_changes_nothing_but_memory(name, monkeypatch):
+    model, images = gap_net(), pictures()
+    method, settings = getattr(attribution, name), SETTINGS[name]
+    maps = []
+    for at_once in (64, 7, 1):
+        monkeypatch.setattr(perturbation, "IMAGES_AT_ONCE", at_once)
+        maps.append(method(model, images, 1, **settings))
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-5)
+    np.testing.assert_allclose(maps[2], maps[0], atol=1e-5)
+
+
+def test_no_more_pictures_at_once_than_allowed(monkeypatch):
+    monkeypatch.setattr(perturbation, "IMAGES_AT_ONCE", 10)
+    model, images = gap_net(), pictures()
+    seen = []
+
+    def target(logits):
+        count = tf.numpy_function(lambda n: seen.append(int(n)) or n, [tf.shape(logits)[0]], tf.int32)
+        with tf.control_dependencies([count]):
+            return tf.identity(logits[:, 0])
+
+    for name, settings in SETTINGS.items():
+        getattr(attribution, name)(model, images, target, **settings)
+    assert max(seen) <= 10 and 9 in seen, seen  # 3 masks on 3 images; one image alone, 10 at a time
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_callable_target_and_a_second_output(name):
+    method, settings, images = getattr(attribution, name), SETTINGS[name], pictures()
+    model = gap_net()
+    contrast = method(model, images, lambda s: s[:, 0] - s[:, 1], **settings)
+    pair = [method(model, images, k, **settings) for k in (0, 1)]
+    np.testing.assert_allclose(contrast, pair[0] - pair[1], atol=2e-5)  # all four are linear in the score
+    edge = method(two_outputs(), images, lambda outputs: outputs["box"][:, 0], **settings)
+    assert edge.shape == contrast.shape and np.abs(edge).max() > 0
+    with pytest.raises(ValueError, match="callable"):
+        method(two_outputs(), images, 0, **settings)
+
+
+@pytest.mark.parametrize("name", ["occlusion", "lime", "kernel_shap"])
+def test_a_constant_shift_of_the_logits_changes_nothing(name):
+    model, images = gap_net(), pictures()
+    before = getattr(attribution, name)(model, images, 1, **SETTINGS[name])
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel, bias + 10])
+    np.testing.assert_allclose(getattr(attribution, name)(model, images, 1, **SETTINGS[name]), before, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("occlusion", {"patch": 13}, "patch must be 1 to 12 and stride at least 1, got 13, 16"),
+        ("occlusion", {"patch": 0}, "patch must be 1 to 12"),
+        ("occlusion", {"patch": 4, "stride": 0}, "stride at least 1, got 4, 0"),
+        ("occlusion", {"patch": 4, "fill": np.nan}, "fill must be finite"),
+        ("occlusion", {"patch": 4, "fill": np.zeros(4)}, r"a colour \(3,\) or pictures \(3, 12, 12, 3\)"),
+        ("occlusion", {"patch": 4, "fill": "grey"}, "no filling is called 'grey'; it may be black"),
+        ("rise", {"masks": 1}, "masks >= 2"),
+        ("rise", {"grid": 0}, "grid 1 to 12"),
+        ("rise", {"grid": 13}, "grid 1 to 12"),
+        ("rise", {"keep": 0.0}, "0 < keep < 1"),
+        ("rise", {"keep": 1.0}, "0 < keep < 1"),
+        ("lime", {"segments": 1}, "at least 2 segments and 10 samples"),
+        ("lime", {"samples": 9}, "at least 2 segments and 10 samples"),
+        ("lime", {"penalty": -1.0}, "penalty must not be negative, got -1.0"),
+        ("lime", {"fill": np.inf}, "fill must be finite"),
+        ("kernel_shap", {"samples": 0}, "at least 2 segments and 10 samples"),
+        *((name, {"images": np.full((1, 12, 12, 3), np.nan)}, "432 values that are NaN") for name in SETTINGS),
+        *((name, {"images": batch()[0]}, r"pass image\[None\]") for name in SETTINGS),
+        *((name, {"target": 5, "images": batch()}, "target 5 is out of range") for name in SETTINGS),
+    ],
+)
+def test_bad_input_is_one_clear_line(name, arguments, message):
+    settings = SETTINGS[name] if arguments.keys() & {"images"} else {}
+    with pytest.raises(ValueError, match=message) as caught:
+        getattr(attribution, name)(gap_net(), **{"images": batch(), **settings, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_one_superpixel_is_refused():
+    model, image = linear_net(4)[0], np.zeros((1, 4, 4, 3))
+    tiny = np.zeros((1, 1, 1, 1))
+    assert attribution.superpixels(tiny[0], 2).max() == 0
+    inputs = keras.Input((1, 1, 1))
+    dot = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match="SLIC finds 1 superpixel in image 0"):
+        attribution.kernel_shap(dot, tiny)
+    assert np.isfinite(attribution.kernel_shap(model, image, 0, segments=4)).all()

@@ -1,0 +1,364 @@
+"""Evaluation at scale: the same rows here, on a cluster that loses a worker, and after a kill; else clear words."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import ROOT, finish, wait_for
+from nets import gap_net
+from PIL import Image
+
+from xai_suite import evaluation
+from xai_suite.evaluation import cluster, read_manifest, results, scoring
+from xai_suite.evaluation.manifest import digest
+from xai_utils import attribution, metrics, models, pictures, tf
+
+TECHNIQUES = "grad_cam smooth_grad:samples=2,noise=0.2"
+QUICK = {"step": 0.25, "squares": 3, "copies": 1, "shares": (0.5,), "model_options": {"preprocessing": "unit"}}
+PICTURES = 6
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A model of 32 pixels and five classes, pictures, one of them broken, and their manifest."""
+    folder = tmp_path_factory.mktemp("it's here")
+    gap_net(size=32).save(folder / "net.keras")
+    rng = np.random.default_rng(0)
+    lines = ["path,label,x_min,y_min,x_max,y_max"]
+    for i in range(PICTURES):
+        Image.fromarray(rng.integers(0, 256, (50, 60, 3), np.uint8)).save(folder / f"picture {i}.png")
+        lines.append(f"picture {i}.png,{i % 5}," + ("20,10,40,30" if i % 2 else ",,,"))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 this is no JPEG")
+    lines.insert(3, "broken.jpg,class 1,,,,")
+    (folder / "pictures.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def run(place, out, **more):
+    more = {"at_once": 2, **QUICK, **more}
+    return evaluation.evaluate(str(place / "net.keras"), TECHNIQUES, place / "pictures.csv", out, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """The evaluation in one go."""
+    return evaluation.read(run(place, place / "whole.parquet"))
+
+
+def assert_same(one, other):
+    assert one.schema == other.schema and one.num_rows == other.num_rows
+    for name in one.column_names:
+        mine, theirs = (table[name].to_pylist() for table in (one, other))
+        if results.COLUMNS[name] == "float64":
+            np.testing.assert_allclose(np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name)
+        else:
+            assert mine == theirs, name
+
+
+def test_every_picture_and_technique_has_a_row(whole):
+    techniques = ["grad_cam", "smooth_grad:samples=2,noise=0.2", *attribution.FLOORS]
+    rows = whole.to_pylist()
+    assert [row["path"] for row in rows if row["error"]] == ["broken.jpg"] and len(rows) == PICTURES * 5 + 1
+    assert [row["technique"] for row in rows if row["path"] == "picture 3.png"] == techniques
+    assert [row["number"] for row in rows] == sorted(row["number"] for row in rows)
+    (reason,) = evaluation.errors(whole)
+    assert reason[:2] == ("broken.jpg", None) and "'broken.jpg' is" in reason[2]
+    for row in rows:
+        if not row["error"]:
+            boxed = int(row["path"][-5]) % 2
+            assert (row["mass_share"] is None) == (not boxed) or row["technique"] == "grad_cam"
+            assert 0 < row["probability"] < 1 and row["explained"] == row["top"]
+            assert all(0 <= row[name] <= 1 for name in ("deletion", "insertion", "drop", "infidelity", "road_most"))
+
+
+def test_numbers_are_those_of_the_metrics(place, whole):
+    classifier = models.load_model(str(place / "net.keras"), preprocessing="unit")
+    image = classifier.prepare(str(place / "picture 3.png"))
+    maps = attribution.centre(classifier.model, image)
+    (row,) = (r for r in whole.to_pylist() if (r["path"], r["technique"]) == ("picture 3.png", "centre"))
+    deletion = metrics.deletion(classifier.model, image, maps, step=0.25).area[0]
+    assert row["deletion"] == pytest.approx(float(deletion), abs=1e-6)
+    whole_mask = np.zeros((50, 60), bool)
+    whole_mask[10:30, 20:40] = True
+    mask = pictures.prepare(whole_mask, 32, nearest=True)
+    assert row["enrichment"] == pytest.approx(metrics.enrichment(maps[0], mask), abs=1e-6)
+    assert row["label"] == 3 and row["top"] == classifier.predict(image)[0].argmax()
+
+
+def test_the_summary_is_means_and_standard_errors(whole):
+    found = evaluation.summary(whole)["edges"]
+    values = [r["deletion"] for r in whole.to_pylist() if r["technique"] == "edges"]
+    assert found["deletion"] == pytest.approx((np.mean(values), np.std(values, ddof=1) / np.sqrt(6), 6))
+    assert found["enrichment"][2] == 3
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same(place, whole):
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+        with Client(local) as client:
+            pids = list(client.run(os.getpid).values())
+        killed = []
+
+        def kill_one(done, total):
+            if done and not killed:
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(done)
+
+        out = run(place, place / "cluster.parquet", scheduler=local.scheduler_address, progress=kill_one)
+    assert killed and killed[0] < PICTURES + 1
+    assert_same(evaluation.read(out), whole)
+
+
+def test_kill_and_resume(place, whole):
+    out = place / "killed.parquet"
+    code = f"import sys; sys.path[:0] = {[str(ROOT / 'tests'), str(Path(__file__).parent)]!r}; import test_evaluation as t, pathlib\n" \
+           f"t.run(pathlib.Path({str(place)!r}), {str(out)!r})"  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_for(lambda: list(out.glob("part-*.parquet")))
+    process.kill()
+    process.wait()
+    before = {part: part.stat().st_mtime_ns for part in out.glob("part-*.parquet")}
+    assert len(before) < 4, "it was killed too late to show anything"
+    counts = []
+    run(place, out, progress=lambda done, total: counts.append(done))
+    assert counts[0] >= 2 and counts[-1] == PICTURES + 1
+    assert {part: part.stat().st_mtime_ns for part in before} == before, "a finished part was computed again"
+    assert_same(evaluation.read(out), whole)
+    assert not [p for p in out.iterdir() if p.suffix == ".tmp" and str(process.pid) not in p.name]
+    counts.clear()
+    run(place, out, progress=lambda done, total: counts.append(done))
+    assert counts == [PICTURES + 1], "there was nothing left to do"
+
+
+def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypatch):
+    odd = pictures.prepare(pictures.load_image(str(place / "picture 4.png")), 32)
+
+    def choosy(model, images, target=None):
+        if any((image == odd).all() for image in images):
+            raise ValueError("not this one")
+        return images[..., 0]
+
+    batches = []
+
+    def steady(model, images, target=None):
+        batches.append(len(images))
+        return images[..., 0]
+
+    def broken(model, images, target=None):
+        raise tf.errors.InvalidArgumentError(None, None, "not finite\nand a wall of text")
+
+    def shaky(model, images, target=None):
+        if (images % 1).any():  # pictures are whole numbers, noisy copies are not
+            raise ValueError("too noisy")
+        return images[..., 0]
+
+    for method in (steady, choosy, shaky, broken):
+        monkeypatch.setitem(attribution.METHODS, method.__name__, method)
+    out = evaluation.evaluate(
+        str(place / "net.keras"), "steady choosy shaky broken", place / "pictures.csv", place / "failing.parquet",
+        at_once=7, **QUICK,
+    )  # fmt: skip
+    rows = evaluation.read(out).to_pylist()
+    failed = [(row["path"], row["technique"], row["error"]) for row in rows if row["error"]]
+    assert ("picture 4.png", "choosy", "not this one") in failed and len(failed) == 1 + 1 + 2 * PICTURES
+    for each in (("shaky", "too noisy"), ("broken", "not finite")):
+        assert sum(row[1:] == each for row in failed) == PICTURES
+    assert batches == [PICTURES] * 2, "one that works is asked once for all pictures, and once for noisy copies"
+    edges, before = ([row for row in table if row["technique"] == "edges"] for table in (rows, whole.to_pylist()))
+    for name, kind in results.COLUMNS.items():
+        mine, theirs = ([row[name] for row in each] for each in (edges, before))
+        if kind == "float64":
+            np.testing.assert_allclose(np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name)
+        else:
+            assert mine == theirs, name
+
+
+def test_results_of_other_values_are_refused(place, whole):
+    out = place / "whole.parquet"
+    for changed, told in (
+        ({"step": 0.5}, "another step of plan: 0.25 there, 0.5 now"),
+        ({"explain": "label"}, 'another explain of plan: "top" there, "label" now'),
+        ({"at_once": 3}, "another at_once of plan: 2 there, 3 now"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            run(place, out, **changed)
+    note = out / results.ABOUT
+    about = json.loads(note.read_text())
+    try:
+        note.write_text(json.dumps({**about, "version": "0.0.9"}))
+        with pytest.raises(ValueError, match='another version: "0.0.9" there'):
+            run(place, out)
+        note.write_text(json.dumps({**about, "manifest": "0"}))
+        with pytest.raises(ValueError, match="another manifest"):
+            run(place, out)
+    finally:
+        note.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="holds no evaluation"):
+        run(place, place)
+    with pytest.raises(FileNotFoundError, match="no evaluation at"):
+        evaluation.read(place)
+
+
+def test_weights_that_changed_are_noticed(place, tmp_path):
+    file = tmp_path / "net.keras"
+    gap_net(size=32).save(file)
+    given = {"metrics": ["drop"], "model_options": {"preprocessing": "unit"}}
+    before = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "before", **given)
+    gap_net(size=32, seed=1).save(file)
+    after = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "after", **given)
+    one, other = (evaluation.read(folder)["probability"].to_pylist() for folder in (before, after))
+    assert not np.allclose(np.array(one, float), np.array(other, float), equal_nan=True)
+    with pytest.raises(ValueError, match="results of another weights of plan"):
+        evaluation.evaluate(str(file), "random", place / "pictures.csv", before, **given)
+    plan = {"version": scoring.__version__, "model": str(file), "model_options": given["model_options"]}
+    with pytest.raises(RuntimeError, match=r"a worker has other weights of net\.keras"):
+        scoring.evaluate_chunk({**plan, "weights": "0"}, [])
+
+
+def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_text("\n".join(f"class {i}" for i in range(5)))
+    gap_net(size=32).save(tmp_path / "net.keras")
+    monkeypatch.chdir(tmp_path)
+    sent = []
+    monkeypatch.setattr(scoring, "on_cluster", lambda address, compute, chunks: sent.append((compute, chunks)) or [])
+    options = {"preprocessing": "unit", "label_file": "names.txt"}
+    evaluation.evaluate("net.keras", "random", place / "pictures.csv", "out", scheduler="x", model_options=options)
+    ((compute, chunks),) = sent
+    assert compute.args[0]["model"] == str(tmp_path / "net.keras")
+    assert compute.args[0]["model_options"] == {"preprocessing": "unit", "label_file": str(tmp_path / "names.txt")}
+    assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk)
+
+
+def test_a_start_that_failed_can_be_corrected(place, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="blak"):
+        run(place, out, fills=("blak", "blur"))
+    (out / f".{results.ABOUT}.1.tmp").touch()  # killed while it wrote its note
+    assert evaluation.read(run(place, out, metrics=["drop"])).num_rows == PICTURES * 5 + 1
+
+
+def test_settings_that_fail_on_every_picture_stop_it_at_once(place, tmp_path):
+    def measured(techniques, out):
+        return evaluation.evaluate(str(place / "net.keras"), techniques, place / "pictures.csv", tmp_path / out,
+                                   metrics=["drop"], model_options={"preprocessing": "unit"})  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"grad_cam:layer=nothere fails on every picture: .* no layer 'nothere'"):
+        measured("saliency grad_cam:layer=nothere", "out")
+    assert evaluation.read(measured("saliency", "out")).num_rows == PICTURES * 4 + 1  # nothing of it was left
+
+
+def test_a_refusal_names_what_differs(tmp_path):
+    about = {"plan": {"techniques": {"cam": ["cam", {}]}}}
+    results.Results(tmp_path / "out", about).write(0, [])
+    more = {"plan": {"techniques": {"cam": ["cam", {}], "rise": ["rise", {}]}}}
+    with pytest.raises(ValueError, match=r'another rise of techniques: none there, \["rise", {}\] now'):
+        results.Results(tmp_path / "out", more)
+
+
+def test_two_evaluations_do_not_mix_in_one_folder(tmp_path):
+    first, second = (results.Results(tmp_path / "out", {"step": step}) for step in (0.1, 0.2))
+    second.write(0, [])
+    with pytest.raises(ValueError, match="results of another step: 0.2 there, 0.1 now"):
+        first.write(1, [])
+    assert sorted(path.name for path in second.folder.iterdir()) == [results.ABOUT, "part-000000.parquet"]
+
+
+def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
+    with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://127.0.0.1:9 "):
+        run(place, place / "never.parquet", scheduler="tcp://127.0.0.1:9")
+    for more, told in (({"metrics": ["delete"]}, "called 'delete'"), ({"explain": "both"}, "not 'both'"),
+                       ({"copies": 0}, "must be at least 1, not 8 and 0")):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            evaluation.evaluate("efficientnet_lite0", "grad_cam", "x.csv", place / "never", **more)
+    with pytest.raises(ValueError, match="address is like tcp://host:8786, not '127.0.0.1'"):
+        run(place, place / "never.parquet", scheduler="127.0.0.1")
+    for techniques, told in (
+        ("", "say which techniques"),
+        ("grad_cams", "no technique is called 'grad_cams'"),
+        ("rise:mask=3", "rise has no setting 'mask'; it has: masks, grid"),
+        ("rise:masks", "setting masks has no value"),
+        ("cam cam", "cam is given twice"),
+        ("rise:masks=many", "rise: masks is a whole number below 2\\*\\*31, not 'many'"),
+        ("rise:masks=4,grid=2.5", "grid is a whole number"),
+        ("smooth_grad:samples=None", "samples is a whole number"),
+        ("rise:seed=99999999999", "seed is a whole number"),
+        ("rise:keep=half", "rise: keep is a number, not 'half'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            attribution.parse(techniques)
+    text = "rise:masks=9,keep=0.2"
+    assert attribution.parse(text)[text] == ["rise", {"masks": 9, "keep": 0.2}]
+
+
+def test_names_lose_their_settings_unless_they_would_be_the_same():
+    given = ["cam", "rise:masks=9", "grad_cam", "grad_cam:layer=x"]
+    assert attribution.short_names(given) == ["cam", "rise", "grad_cam", "grad_cam:layer=x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path,class\na.png,1", "m.csv has no column 'label'; it has: path, class"),
+        ("", "no column 'path'; it has: nothing"),
+        ("path;label\ncat;281", "it has: path;label (commas separate columns)"),
+        ("path,label\n", "m.csv lists no pictures"),
+        ("path,label\ncat,281\nhound,lion king", "line 3: no class is called 'lion king'; nearest: limpkin, lion"),
+        ("path,label\ncat,1000", "line 2: class 1000 is out of range"),
+        ("path,label\ncat,281\nhound,243\ncat,281", "line 4: cat is listed already, in line 2"),
+        ("path,label\ncat", "line 2: 2 columns are needed"),
+        ("path,label\n ,3", "line 2: the path is empty"),
+        ("path,label,x_min\ncat,281,4", "no column 'y_min'"),
+        ("path,label,x_min,y_min,x_max,y_max\ncat,281,1,2,3,x", "four numbers or nothing, not '1', '2', '3', 'x'"),
+        ("path,label,x_min,y_min,x_max,y_max\ncat,281,5,2,5,9", "is empty: x_min < x_max"),
+        ("path,label,x_min,y_min,x_max,y_max\ncat,281,0,0,452,9", "reaches outside the picture, 451 x 300 pixels"),
+    ],
+)
+def test_a_bad_manifest_is_one_clear_line(tmp_path, text, told):
+    from xai_utils.models import class_index, imagenet_labels, imagenet_wnids
+
+    path = tmp_path / "m.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read_manifest(path, lambda name: class_index(name, imagenet_labels(), imagenet_wnids()))
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_picture_is_looked_for_beside_the_manifest_only(place, tmp_path, monkeypatch):
+    (tmp_path / "m.csv").write_text("path,label\npicture 1.png,1\ncat,2\n")
+    monkeypatch.chdir(place)  # where there is a picture of that name
+    rows = read_manifest(tmp_path / "m.csv", int)
+    assert [row.file for row in rows] == [str(tmp_path / "picture 1.png"), "cat"]
+
+
+def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):
+    from xai_utils.models import class_index, imagenet_labels, imagenet_wnids
+
+    path = tmp_path / "m.csv"
+    path.write_text("\ufeffpath, label\ncat,281\nhound,n02108422\njeep,Bull Mastiff\ndrum,541.0\n", encoding="utf-8")
+    rows = read_manifest(path, lambda name: class_index(name, imagenet_labels(), imagenet_wnids()))
+    assert [row.label for row in rows] == [281, 243, 243, 541] and rows[0].box is None
+    assert digest(rows) != digest(rows[:2]) and len(digest(rows)) == 16
+
+
+def test_make_evaluate(place):
+    def make(*words):
+        command = ["make", "-s", f"PY={sys.executable}", "evaluate", *words]
+        return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    assert finish(make(), code=2).startswith("make evaluate: say MANIFEST=pictures.csv")
+    given = [f"{name}={place}/{file}" for name, file in
+             (("MODEL", "net.keras"), ("MANIFEST", "pictures.csv"), ("OUT", "made.parquet"))]  # fmt: skip
+    given.append("PREPROCESSING=unit")
+    output = finish(make(*given, "TECHNIQUES=saliency random", "METRICS=drop localisation"))
+    assert "[7/7] pictures" in output and "rows without numbers: 1, the first: broken.jpg: 'broken.jpg' is" in output
+    assert evaluation.summary(evaluation.read(place / "made.parquet"))["centre"]["drop"][2] == PICTURES
+    assert f"means (standard errors) over {PICTURES} pictures, of mass_share over 3" in output
+    output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
+    assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")

@@ -1,0 +1,190 @@
+"""What the explorer computes, against answers known beforehand."""
+
+import io
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from xai_suite import explorer
+from xai_suite.explorer import State, state
+from xai_suite.reports import runs
+from xai_utils import attribution, keras, models, pictures, show
+from xai_utils.engine import DATA_FOLDER
+from xai_utils.pictures import load as loading
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return models.load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def cat(classifier):
+    return classifier.prepare("cat")
+
+
+@pytest.fixture(scope="module")
+def counter():
+    """Its two logits are the sums of the left and of the right half of the picture's red."""
+    pixels = keras.Input((8, 8, 3))
+    red = keras.layers.Conv2D(1, 1, use_bias=False, name="red")(pixels)
+    logits = keras.layers.Dense(2, use_bias=False)(keras.layers.Flatten()(red))
+    model = keras.Model(pixels, logits)
+    model.get_layer("red").set_weights([np.array([1, 0, 0], np.float32).reshape(1, 1, 3, 1)])
+    halves = np.zeros((8, 8, 2), np.float32)
+    halves[:, :4, 0] = halves[:, 4:, 1] = 0.01
+    model.layers[-1].set_weights([halves.reshape(64, 2)])
+    models.name_classes(model, ("left", "right"))
+    return models.Classifier("counter", model, 8, ("left", "right"), "red")
+
+
+def test_without_any_dial_the_picture_and_its_maps_are_those_of_the_technique(classifier, cat):
+    found = explorer.answer(classifier, cat, State(285, ("grad_cam", "saliency")))
+    assert list(found.maps) == ["grad_cam", "saliency"] and not found.cut
+    np.testing.assert_array_equal(found.seen, cat[0])
+    for name, values in found.maps.items():
+        np.testing.assert_allclose(values, attribution.TECHNIQUES[name](classifier.model, cat, 285)[0], atol=1e-5)
+    np.testing.assert_allclose(found.probabilities, np.repeat(classifier.predict(cat), 2, 0), atol=1e-5)
+    again = explorer.answer(classifier, cat, State(285), untouched=found.probabilities[0])
+    np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-5)
+
+
+def test_dials_do_what_the_experiments_do_in_one_order(cat):
+    dialled = State(0, brightness=40, flip=True, shift=16)
+    expected = pictures.shift(pictures.flip_horizontal(pictures.brightness(cat, 40)), 16)
+    np.testing.assert_array_equal(state.change(cat, dialled), expected)
+    assert cat.flags.writeable and not np.array_equal(cat, expected)
+
+
+def test_a_covered_region_is_black_and_nothing_else_changes(cat):
+    before = cat.copy()
+    covered = state.change(cat, State(0, columns=(0.75, 0.5), rows=(0.0, 0.25)))[0]
+    assert not covered[:56, 112:168].any()
+    covered[:56, 112:168] = cat[0, :56, 112:168]
+    np.testing.assert_array_equal(covered, cat[0])
+    np.testing.assert_array_equal(cat, before)
+    np.testing.assert_array_equal(state.change(cat, State(0, columns=(0.5, 0.5), rows=(0.0, 1.0))), cat)
+
+
+def test_covering_what_a_class_is_made_of_takes_its_probability(counter):
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    images[..., 0] = 10
+    found = explorer.answer(counter, images, State(0, ("saliency",), columns=(0.0, 0.5), rows=(0.0, 1.0)))
+    # left: 32 pixels of 10 at a weight of 0.01 before, none after; right stays at 3.2
+    np.testing.assert_allclose(found.probabilities[:, 0], [0.5, 1 / (1 + np.exp(3.2))], rtol=1e-5)
+
+
+def test_the_top_of_a_map_is_covered_or_kept(counter):
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    images[..., 0] = 10
+    state = State(0, ("gradient_x_input",), mask=0.5, keep=0.5)  # the left half is all that counts
+    found = explorer.answer(counter, images, state)
+    masked, kept = found.cut["gradient_x_input", "masked"], found.cut["gradient_x_input", "kept"]
+    assert not masked[:, :4].any() and (masked[:, 4:, 0] == 10).all()
+    assert not kept[:, 4:].any() and (kept[:, :4, 0] == 10).all()
+    odds = 1 / (1 + np.exp(3.2))
+    np.testing.assert_allclose(found.probabilities[2:, 0], [odds, 1 - odds], rtol=1e-5)
+
+
+def test_techniques_of_every_kind_answer_and_no_other_is_offered(classifier, cat):
+    for name in ("eigen_cam", "cam", "guided_grad_cam", "gradient_x_input"):
+        (values,) = explorer.answer(classifier, cat, State(285, (name,))).maps.values()
+        assert values.ndim == 2 and np.isfinite(values).all() and values.any()
+    assert set(state.QUICK + state.SLOW) < set(attribution.TECHNIQUES)
+    with pytest.raises(ValueError, match="no technique 'rise'"):
+        explorer.answer(classifier, cat, State(285, ("rise",)))
+
+
+def test_the_layer_is_the_one_asked_for(classifier, cat):
+    names = state.layer_names(classifier)
+    assert len(names) > 5 and len(set(names)) == len(names)
+    early = explorer.answer(classifier, cat, State(285, layer=names[2])).maps["grad_cam"]
+    np.testing.assert_allclose(early, attribution.grad_cam(classifier.model, cat, 285, names[2])[0], atol=1e-6)
+    with pytest.raises(ValueError, match="nearest|no layer"):
+        explorer.answer(classifier, cat, State(285, layer="nowhere"))
+
+
+def test_a_crop_and_one_too_small():
+    picture = np.arange(100 * 200 * 3).reshape(100, 200, 3)
+    np.testing.assert_array_equal(state.crop(picture, (0.25, 0.75), (0.1, 0.5)), picture[10:50, 50:150])
+    np.testing.assert_array_equal(state.crop(picture), picture)
+    with pytest.raises(ValueError, match="4 x 100 pixels"):
+        state.crop(picture, (0.5, 0.52))
+
+
+@pytest.mark.parametrize(
+    "name, said", [("lite9", "nearest"), ("nothing.keras", "no model file"), ("ssd_mobilenet_v2", "detects objects")]
+)
+def test_a_model_that_cannot_be_explored_is_one_line(name, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        state.load_classifier(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_model_file_is_one_line(tmp_path):
+    (tmp_path / "bad.keras").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="cannot be loaded: ") as caught:
+        state.load_classifier(str(tmp_path / "bad.keras"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_upload_is_read_as_a_file_is():
+    buffer = io.BytesIO()
+    Image.effect_noise((20, 10), 90).save(buffer, "png")
+    assert pictures.decode_image(buffer.getvalue(), "mine.png").shape == (10, 20, 3)
+    with pytest.raises(pictures.PictureError, match="^'mine.png' is not an image"):
+        pictures.decode_image(b"hello", "mine.png")
+    with pytest.raises(pictures.PictureError, match="'mine.png' is damaged"):
+        pictures.decode_image(buffer.getvalue()[:100], "mine.png")
+    huge = io.BytesIO()
+    Image.new("1", (10000, 10000)).save(huge, "png")
+    with pytest.raises(pictures.PictureError, match="10000 x 10000 pixels"):
+        pictures.decode_image(huge.getvalue(), "huge.png")
+
+
+def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "NOTEBOOKS", DATA_FOLDER.parent / "notebooks")
+    for technique in state.QUICK + state.SLOW:
+        chosen = State(282, (technique,), "block5c_add", brightness=30, shift=9, mask=0.1, keep=0.15)
+        found = state.possible_runs(classifier, chosen, "cat")
+        assert list(found)[:3] == ["62_keep_only", "64_mask_until_flip", "61_augmentations"]
+        for notebook, parameters in found.items():
+            path = state.save_run(notebook, "found", parameters, tmp_path)
+            read = runs.read_run_file(path)
+            assert read == parameters
+            assert runs.make_run(path.stem, read, str(path)).given == parameters
+            path.unlink()
+    assert found["62_keep_only"]["shares"].count(0.15) == 1 and 30 in found["61_augmentations"]["levels"]
+    assert list(state.possible_runs(classifier, State(282, layer="block5c_add"), "cat"))[0] == "21_grad_cam"
+
+
+def test_a_run_is_written_whole_never_over_another_and_leaves_nothing_else(tmp_path):
+    path = state.save_run("21_grad_cam", "my_cat", {"image": "cat"}, tmp_path)
+    assert yaml.safe_load(path.read_text()) == {"image": "cat"}
+    with pytest.raises(ValueError, match="there is a 21_grad_cam--my_cat.yaml already"):
+        state.save_run("21_grad_cam", "my_cat", {"image": "hound"}, tmp_path)
+    for name in ("", "../x", "My cat", "a-b"):
+        with pytest.raises(ValueError, match="a-z, 0-9 and _"):
+            state.save_run("21_grad_cam", name, {}, tmp_path)
+    assert yaml.safe_load(path.read_text()) == {"image": "cat"}
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_saved_picture_is_loaded_again_as_it_was(tmp_path, monkeypatch):
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    monkeypatch.setattr(state, "IMAGES_FOLDER", tmp_path)
+    monkeypatch.setattr(loading, "IMAGES_FOLDER", tmp_path)
+    np.testing.assert_array_equal(pictures.load_image(state.save_picture(picture, "mine")), picture)
+    with pytest.raises(ValueError, match="already"):
+        state.save_picture(picture, "mine")
+
+
+def test_an_overlay_shows_grey_colour_and_sign():
+    white = np.full((4, 4, 3), 255, np.float32)
+    empty = show.overlay(np.zeros((2, 2)), white)
+    assert empty.shape == (4, 4, 3) and empty.dtype == np.uint8
+    assert (empty == empty[0, 0]).all()  # one colour: inferno's first over white
+    signed = show.overlay(np.array([[-1.0, 1.0]]), np.zeros((4, 4, 3))).astype(int)
+    assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, -1, 0] > signed[0, -1, 2]  # blue against, red for

@@ -1,0 +1,1 @@
+"""What `make` runs on top of the library: reports, the evaluation, the explorer, the workshop."""

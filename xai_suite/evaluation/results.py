@@ -1,0 +1,136 @@
+"""Results of an evaluation: a folder of Parquet files, one a chunk of pictures, that any Parquet reader takes as one.
+
+A part is written under another name and renamed: it is whole or not there, so an evaluation that was killed goes on
+where it was. What the results were made with stands beside them, and nothing else may be added.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from xai_utils import __version__
+from xai_utils.engine import written_whole
+
+FORMAT = 2  # raised when a metric's definition changes: older results are then not gone on with
+ABOUT = "_evaluation.json"  # readers of Parquet pass over names that begin with _ or .
+METRICS = {
+    "deletion": "float64", "insertion": "float64", "drop": "float64", "increase": "float64", "infidelity": "float64",
+    "sensitivity": "float64", "road_most": "float64", "road_least": "float64", "mass_share": "float64",
+    "enrichment": "float64", "pointing": "float64",
+}  # fmt: skip
+COLUMNS = {
+    "number": "int64", "path": "string", "technique": "string", "label": "int64", "top": "int64", "explained": "int64",
+    "probability": "float64", **METRICS, "error": "string",
+}  # fmt: skip
+
+
+class Results:
+    """A folder of results that is being filled.
+
+    Args:
+        folder: made if it is not there.
+        about: what the results depend on: JSON values by name.
+
+    Raises:
+        ValueError: the folder holds something else, or results made with other values; the message says which.
+    """
+
+    def __init__(self, folder, about: dict):
+        self.folder = Path(folder).expanduser()
+        about = json.loads(json.dumps({"format": FORMAT, "version": __version__, **about}))
+        self.about = about
+        others = [path for path in self.folder.iterdir() if ABOUT not in path.name] if self.folder.is_dir() else []
+        if any(self.folder.glob("part-*.parquet")):
+            self._check()
+        elif others or (self.folder.exists() and not self.folder.is_dir()):
+            raise ValueError(f"{self.folder.name} is there already and holds no evaluation: give another name")
+        else:  # nothing is measured yet
+            with written_whole(self.folder / ABOUT) as temporary:
+                temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def _check(self) -> None:
+        """Refuse to add to results that were made with other values, by an earlier evaluation or one beside this."""
+        _same(read_about(self.folder), self.about, self.folder.name)
+
+    def part(self, number: int) -> Path:
+        return self.folder / f"part-{number:06}.parquet"
+
+    def write(self, number: int, rows: list[dict]) -> None:
+        """Write one part, whole or not at all."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        self._check()
+        schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
+        table = pa.table({name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema)
+        with written_whole(self.part(number)) as temporary:
+            parquet.write_table(table, temporary)
+
+
+def read(folder):
+    """All rows of an evaluation so far, a `pyarrow.Table` in the order of the manifest.
+
+    Raises:
+        FileNotFoundError: no evaluation there.
+    """
+    from pyarrow import parquet
+
+    folder = Path(folder).expanduser()
+    read_about(folder)
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise FileNotFoundError(f"{folder.name} holds no results yet")
+    import pyarrow as pa
+
+    return pa.concat_tables([parquet.read_table(part) for part in parts])
+
+
+def read_about(folder) -> dict:
+    """What the results in a folder were made with; FileNotFoundError if there are none."""
+    note = Path(folder).expanduser() / ABOUT
+    if not note.is_file():
+        raise FileNotFoundError(f"no evaluation at {folder}: it has no {ABOUT}")
+    return json.loads(note.read_text(encoding="utf-8"))
+
+
+def summary(table) -> dict[str, dict[str, tuple[float, float, int]]]:
+    """`{technique: {metric: (mean, standard error, pictures)}}`; metrics that nothing was measured for are left out."""
+    columns = {name: np.array(table[name].to_pylist(), float) for name in METRICS}
+    techniques = np.array(table["technique"].to_pylist(), object)
+    found = {}
+    for technique in dict.fromkeys(each for each in techniques if each is not None):
+        mine = {name: values[techniques == technique] for name, values in columns.items()}
+        mine = {name: values[~np.isnan(values)] for name, values in mine.items()}
+        found[technique] = {name: _moments(values) for name, values in mine.items() if len(values)}
+    return found
+
+
+def errors(table) -> list[tuple[str, str | None, str]]:
+    """(path, technique, reason) of what could not be measured; no technique where the picture itself was at fault."""
+    rows = zip(*(table[name].to_pylist() for name in ("path", "technique", "error")))
+    return [row for row in rows if row[2]]
+
+
+def _moments(values) -> tuple[float, float, int]:
+    count = len(values)
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan"), count
+
+
+def _plain(value):
+    """NumPy scalars to Python's; nan, which means that nothing was measured, to a missing value."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _same(there: dict, now: dict, name: str, of: str = "") -> None:
+    """`ValueError` naming the first value that differs."""
+    for key in {**there, **now}:
+        old, new = there.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            _same(old, new, name, f" of {key}")
+        elif old != new:
+            old, new = ("none" if value is None else json.dumps(value)[:80] for value in (old, new))
+            raise ValueError(
+                f"{name} holds results of another {key}{of}: {old} there, {new} now; give another place, or delete it"
+            )

@@ -1,0 +1,46 @@
+"""The explorer as an app: `python -m xai_suite.explorer.app` serves the `app` cells of `01_explorer`, without code (Voilà)."""
+
+import argparse
+import os
+from pathlib import Path
+
+import nbformat
+
+from xai_utils.engine import written_whole
+
+ROOT = Path(__file__).resolve().parents[2]
+IDLE = 900  # seconds after which the kernel of a page nobody looks at is ended
+UPLOAD = 100_000_000  # bytes a visitor may send at once
+
+
+def write_app(folder: Path) -> Path:
+    """Write `explorer.ipynb` there: the title and the cells tagged `app` of `01_explorer`."""
+    notebook = nbformat.read(ROOT / "notebooks" / "01_explorer.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if "app" in cell.metadata.get("tags", [])]
+    notebook.cells = [notebook.cells[0], *cells]
+    path = folder / "explorer.ipynb"
+    with written_whole(path) as temporary:
+        nbformat.write(notebook, temporary)
+    return path
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m xai_suite.explorer.app", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8866, help="port to listen on (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    path = write_app(ROOT / "reports" / "build" / "app")
+    settings = [f"--Voila.ip={given.host}", f"--port={given.port}", "--no-browser", "--template=offline",
+                f"--MappingKernelManager.cull_idle_timeout={IDLE}",
+                "--MappingKernelManager.cull_interval=60"]  # fmt: skip
+    print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
+    templates = [str(ROOT / "reports" / "template" / "app"), os.environ.get("JUPYTER_PATH")]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
+    from voila.app import Voila
+
+    # Tornado would cut the connection, without a word, over an upload of more than 10 MB.
+    Voila.launch_instance([str(path), *settings], tornado_settings={"websocket_max_message_size": UPLOAD})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The explorer's controls. What they compute is in `explorer`, how it is coloured in `show`."""
+
+import time
+
+import ipywidgets
+
+from xai_suite.explorer import drawing
+from xai_suite.explorer.state import (
+    QUICK,
+    SLOW,
+    State,
+    answer,
+    check_new_run,
+    crop,
+    layer_names,
+    likeliest,
+    load_classifier,
+    possible_runs,
+    region,
+    save_picture,
+    save_run,
+)
+from xai_utils import pictures
+from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED
+
+GRID = 8  # cells along each side of the picture that is clicked on
+NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
+
+
+def explore(model: str = "efficientnet_lite0", image: str = "cat", technique: str = "grad_cam", second: str = ""):
+    """Display the explorer: live in Jupyter and Voilà, and its first answer as plain HTML in a report.
+
+    Args:
+        model: network to begin with, a name or path known to `load_model`.
+        image: picture to begin with, a name or path.
+        technique: technique to begin with, and a second one beside it (none if empty).
+    """
+    from IPython.display import display
+
+    made = Explorer(model, image, technique, second or NO_SECOND)
+    plain = {"text/plain": "the explorer", "text/html": made.alert.value + made.figure.value + made.table.value}
+    display(made.view._repr_mimebundle_() | plain, raw=True)
+
+
+class Explorer:
+    """The controls and what they show: `view` holds all; a failure becomes a line in `alert` and changes nothing."""
+
+    def __init__(self, model: str, image: str, technique: str, second: str):
+        self.classifier = self.source = self.images = None
+        self.source_name, self.quiet = "", False
+        self._make_controls(model, image, technique, second)
+        self._arrange()
+        self._observe()
+        self._try(self._load_model, None)
+        self._try(self._load_picture, None)
+
+    # --- controls -----------------------------------------------------------------------------------------------------
+
+    def _make_controls(self, model, image, technique, second):
+        names = list(dict.fromkeys([image, *pictures.image_names()]))
+        self.picture = _control(ipywidgets.Dropdown, "picture", options=names, value=image)
+        self.upload = ipywidgets.FileUpload(accept="image/*", description="upload a picture", layout={"width": "200px"})
+        networks = [name for name in [*EMBEDDED, *APPLICATIONS] if name != DETECTOR]
+        self.model = _control(ipywidgets.Combobox, "model", value=model, options=networks, continuous_update=False)
+        self.classes = _control(ipywidgets.Dropdown, "one of its top classes", options=[("", -1)])
+        self.named = _control(ipywidgets.Combobox, "or any class", placeholder="a name, then Enter",
+                              continuous_update=False)  # fmt: skip
+        self.technique = _control(ipywidgets.Dropdown, "technique", options=QUICK + SLOW, value=technique)
+        self.second = _control(ipywidgets.Dropdown, "beside it", options=(NO_SECOND, *QUICK, *SLOW), value=second)
+        self.layer = _control(ipywidgets.Dropdown, "layer (CAMs)", options=[LAST_LAYER])
+        self.crop_columns, self.crop_rows = _span("crop across, %", (0, 100)), _span("crop down, %", (0, 100))
+        self.brightness = _slider("brightness, grey levels", -160, 160)
+        self.flip = _control(ipywidgets.Checkbox, "flip left and right", value=False)
+        self.shift = _slider("shift right, pixels", -100, 100)
+        self.columns, self.rows = _span("cover across, %", (0, 0)), _span("cover down, %", (0, 0))
+        self.mask, self.keep = _slider("mask top, %", 0, 95), _slider("keep top, %", 0, 95)
+        self.reset = ipywidgets.Button(description="dials back to zero")
+        self.notebook = _control(ipywidgets.Dropdown, "report of", options=["21_grad_cam"])
+        self.run_name = _control(ipywidgets.Text, "name", value="my_find")
+        self.save = ipywidgets.Button(description="save as run file")
+        self.alert, self.status = ipywidgets.HTML(), ipywidgets.HTML()
+        self.figure, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        self.base = ipywidgets.HTML(layout={"grid_area": "1 / 1 / 2 / 2", "margin": "0"})
+
+    def _cells(self):
+        """A grid of buttons over the picture: a click covers a cell, another click on it shows it again."""
+        side = f"{drawing.SIDE // GRID}px"
+        buttons = []
+        for row in range(GRID):
+            for column in range(GRID):
+                text = f"cover row {row + 1}, column {column + 1} of {GRID}"
+                button = ipywidgets.Button(tooltip=text, layout={"width": side, "height": side, "margin": "0"})
+                button.style.button_color = "transparent"
+                button.on_click(lambda _, place=(column, row): self._cover(place))
+                buttons.append(button)
+        grid = ipywidgets.GridBox(buttons, layout={"grid_template_columns": f"repeat({GRID}, {side})", "margin": "0",
+                                                   "grid_gap": "0", "grid_area": "1 / 1 / 2 / 2"})  # fmt: skip
+        both = {"grid_template_columns": f"{drawing.SIDE}px", "overflow": "hidden"}
+        return ipywidgets.GridBox([self.base, grid], layout=both)
+
+    def _arrange(self):
+        question = ipywidgets.HTML("<b>The picture.</b> Click where it should be covered.")
+        choose = [self.picture, self.upload, self.crop_columns, self.crop_rows, self.model, self.classes, self.named,
+                  self.technique, self.second, self.layer]  # fmt: skip
+        dials = [self.brightness, self.flip, self.shift, self.columns, self.rows, self.mask, self.keep, self.reset]
+        row = {"flex_flow": "row wrap", "align_items": "flex-start"}
+        column = {"width": "min(480px, 100%)"}
+        keep = ipywidgets.HBox([self.notebook, self.run_name, self.save], layout=row)
+        columns = [ipywidgets.VBox(each, layout=column) for each in (choose, dials)]
+        self.view = ipywidgets.VBox([
+            ipywidgets.HBox(columns, layout=row),
+            self.alert,
+            ipywidgets.HBox([ipywidgets.VBox([question, self._cells()]), self.figure, self.table], layout=row),
+            self.status,
+            keep,
+        ])  # fmt: skip
+
+    def _observe(self):
+        on = {self.model: self._load_model, self.picture: self._load_picture, self.upload: self._load_upload,
+              self.crop_columns: self._prepare, self.crop_rows: self._prepare, self.named: self._name_class,
+              self.technique: self._draw, self.second: self._draw}  # fmt: skip
+        for control in (self.classes, self.layer, self.brightness, self.flip, self.shift, self.columns, self.rows,
+                        self.mask, self.keep):  # fmt: skip
+            on[control] = self._draw
+        for control, act in on.items():
+            control.observe(lambda change, act=act: self.quiet or self._try(act, change), "value")
+        self.reset.on_click(lambda _: self._try(self._reset, None))
+        self.save.on_click(lambda _: self._try(self._save, None))
+
+    # --- what they do -------------------------------------------------------------------------------------------------
+
+    def _try(self, act, change):
+        """Do it; a failure of any kind is told under the controls, and the explorer goes on."""
+        try:
+            self.alert.value = ""
+            act(change)
+        except Exception as error:
+            text = (str(error).splitlines() or [""])[0] or type(error).__name__
+            self.alert.value = drawing.alert(text)
+
+    def _set(self, **values):
+        """Set controls without acting on each."""
+        self.quiet = True
+        try:
+            for name, value in values.items():
+                control, trait = getattr(self, name.removesuffix("_options")), name.rpartition("_options")[1]
+                setattr(control, trait.lstrip("_") or "value", value)
+        finally:
+            self.quiet = False
+
+    def _load_model(self, _):
+        loaded = load_classifier(self.model.value)
+        self.classifier = loaded
+        self._set(layer_options=[LAST_LAYER, *layer_names(loaded)], named_options=sorted(set(loaded.labels)))
+        if self.source is not None:
+            self._prepare(None)
+
+    def _load_picture(self, _):
+        if self.picture.value == UPLOADED:
+            return
+        self._take(pictures.load_image(self.picture.value), self.picture.value)
+
+    def _load_upload(self, _):
+        if not self.upload.value:
+            return
+        sent = self.upload.value[-1]
+        self._take(pictures.decode_image(bytes(sent["content"]), sent["name"]), "")
+        options = [UPLOADED, *(name for name in self.picture.options if name != UPLOADED)]
+        self._set(picture_options=options, picture=UPLOADED)
+
+    def _take(self, source, name):
+        self.source, self.source_name = source, name
+        self._set(crop_columns=(0, 100), crop_rows=(0, 100))
+        self._prepare(None)
+
+    def _prepare(self, _):
+        if self.classifier is None:
+            raise ValueError(f"no model is loaded: choose one, such as {next(iter(EMBEDDED))}")
+        part = crop(self.source, _shares(self.crop_columns), _shares(self.crop_rows))
+        self.images = self.classifier.prepare(part)
+        self.untouched = self.classifier.predict(self.images)[0]
+        top = likeliest(self.classifier, self.untouched)
+        options = [(f"{drawing.plain(name)}  {100 * chance:.0f} %", index) for index, name, chance in top]
+        self._set(classes_options=options, classes=top[0][0], named="")
+        self._draw(None)
+
+    def _name_class(self, _):
+        if not self.named.value.strip():
+            return
+        text = self.named.value.strip()
+        index = self.classifier.class_index(int(text) if text.isdigit() else text)
+        if index not in (each for _, each in self.classes.options):
+            chosen = [(f"{drawing.plain(self.classifier.labels[index])}  (chosen)", index)]
+            self._set(classes_options=[*self.classes.options, *chosen])
+        self._set(classes=index)
+        self._draw(None)
+
+    def _cover(self, place):
+        spans = [(round(100 * at / GRID), round(100 * (at + 1) / GRID)) for at in place]
+        if (self.columns.value, self.rows.value) == tuple(spans):
+            spans = [(0, 0), (0, 0)]
+        self._set(columns=spans[0], rows=spans[1])
+        self._try(self._draw, None)
+
+    def _reset(self, _):
+        self._set(brightness=0, flip=False, shift=0, columns=(0, 0), rows=(0, 0), mask=0, keep=0)
+        self._draw(None)
+
+    def _state(self) -> State:
+        techniques = [self.technique.value] + [name for name in [self.second.value] if name != NO_SECOND]
+        layer = None if self.layer.value == LAST_LAYER else self.layer.value
+        return State(self.classes.value, tuple(dict.fromkeys(techniques)), layer, self.brightness.value,
+                     self.flip.value, self.shift.value, _shares(self.columns), _shares(self.rows),
+                     self.mask.value / 100, self.keep.value / 100)  # fmt: skip
+
+    def _draw(self, _):
+        if self.images is None:
+            raise ValueError("there is no picture yet: choose or upload one")
+        start, state = time.perf_counter(), self._state()
+        for slider in (self.brightness, self.shift, self.columns, self.rows, self.mask, self.keep):
+            slider.continuous_update = not set(state.techniques) & set(SLOW)
+        found = answer(self.classifier, self.images, state, self.untouched)
+        alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
+        self.base.value = drawing.picture(found.seen, alt, region(state, len(found.seen)))
+        self.figure.value = drawing.figure(self.classifier, state, found)
+        self.table.value = drawing.table(self.classifier, state, found)
+        self.status.value = drawing.status(self.classifier, found, 1000 * (time.perf_counter() - start))
+        runs = list(possible_runs(self.classifier, state, ""))
+        if list(self.notebook.options) != runs:
+            self.notebook.options = runs
+
+    def _save(self, _):
+        name, image, saved = self.run_name.value.strip(), self.source_name, ""
+        cropped = (self.crop_columns.value, self.crop_rows.value) != ((0, 100), (0, 100))
+        possible = possible_runs(self.classifier, self._state(), image)
+        check_new_run(self.notebook.value, name)
+        if cropped or not image:
+            part = crop(self.source, _shares(self.crop_columns), _shares(self.crop_rows))
+            image = save_picture(part, name)
+            saved = f" Its picture is data/images/{image}."
+            possible = possible_runs(self.classifier, self._state(), image)
+        path = save_run(self.notebook.value, name, possible[self.notebook.value])
+        self.status.value = drawing.saved(path.stem, saved)
+
+
+def _control(kind, label, **settings):
+    style, layout = {"description_width": "150px"}, {"width": "min(460px, 98%)"}
+    return kind(description=label, style=style, layout=layout, **settings)
+
+
+def _slider(label, low, high):
+    return _control(ipywidgets.IntSlider, label, value=0, min=low, max=high)
+
+
+def _span(label, value):
+    return _control(ipywidgets.IntRangeSlider, label, value=value, min=0, max=100)
+
+
+def _shares(slider) -> tuple[float, float]:
+    return tuple(each / 100 for each in slider.value)

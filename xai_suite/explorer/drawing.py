@@ -1,0 +1,98 @@
+"""How the explorer shows an answer: PNG pictures with text alternatives, probabilities as bars; strings, no widgets."""
+
+import io
+from html import escape
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from xai_suite.explorer.state import Answer, State, likeliest
+from xai_utils import show
+
+SIDE = 280  # of a shown picture, in pixels
+HEAVY_TAILED = ("saliency", "gradient_x_input", "guided_backprop", "deconvnet", "guided_grad_cam", "smooth_grad",
+                "var_grad", "integrated_gradients")  # fmt: skip
+INK = "color: var(--jp-ui-font-color1, inherit)"
+ALERT = "margin: 4px 0; padding: 6px 10px; border-left: 4px solid #b00020; background: #fdecea; color: #5f0010"
+
+
+def plain(label: str) -> str:
+    """A class or technique as people write it."""
+    return label.replace("_", " ")
+
+
+def alert(text: str) -> str:
+    """One line that screen readers speak at once."""
+    return f'<p role="alert" style="{ALERT}">{escape(text)}</p>'
+
+
+def picture(image: np.ndarray, alt: str, frame=None) -> str:
+    """A picture `(H, W, 3)` in 0..255 as an `img`; `frame` are the pixels `(left, right), (top, bottom)` to outline."""
+    drawn = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+    if frame and all(high > low for low, high in frame):
+        (left, right), (top, bottom) = frame
+        ImageDraw.Draw(drawn).rectangle((left, top, right - 1, bottom - 1), outline=show.COLOURS[0], width=2)
+    buffer = io.BytesIO()
+    drawn.save(buffer, format="png", compress_level=1)  # the browser is on the same machine
+    style = f"display: block; width: {SIDE}px; height: {SIDE}px; max-width: none"
+    return show.picture(buffer.getvalue(), alt, f'style="{style}"')
+
+
+def figure(classifier, state: State, answer: Answer) -> str:
+    """The maps side by side, and below them what is left of the picture where their top is masked or kept."""
+    name = plain(classifier.labels[state.target])
+    tiles = []
+    for technique, values in answer.maps.items():
+        clip = show.CLIP if technique in HEAVY_TAILED else 100.0
+        alt = f"{plain(technique)} for {name} over the picture in grey; brightest {_peak(values)}"
+        tiles.append((plain(technique), picture(show.overlay(values, answer.seen, clip), alt)))
+    for number, ((technique, what), image) in enumerate(answer.cut.items()):
+        share = state.mask if what == "masked" else state.keep
+        chance = 100 * answer.probabilities[2 + number, state.target]
+        text = f"top {100 * share:.0f} % of {plain(technique)} {what}: {chance:.1f} %"
+        tiles.append((text, picture(image, f"the picture with the {text} {name}")))
+    cells = "".join(f'<figure style="margin: 0 10px 8px 0; width: {SIDE}px">{image}<figcaption style="{INK}">'
+                    f"{escape(title)}</figcaption></figure>" for title, image in tiles)  # fmt: skip
+    return f'<div style="display: flex; flex-wrap: wrap; max-width: {2 * SIDE + 24}px">{cells}</div>'
+
+
+def _peak(values: np.ndarray) -> str:
+    """Where a map is largest, in words."""
+    row, column = np.unravel_index(np.argmax(values), values.shape)
+    across = ("left", "in the middle", "right")[min(2, 3 * int(column) // values.shape[1])]
+    down = ("at the top", "half way down", "at the bottom")[min(2, 3 * int(row) // values.shape[0])]
+    return f"{down}, {across}"
+
+
+def table(classifier, state: State, answer: Answer) -> str:
+    """The likeliest classes before and now, and the explained one, as numbers with bars."""
+    before, now = answer.probabilities[:2]
+    shown = [index for index, _, _ in likeliest(classifier, now)]
+    rows = []
+    for index in dict.fromkeys([state.target, *shown]):
+        width = f"width: {100 * now[index]:.0f}px"
+        bar = f'<span style="display: inline-block; height: 10px; background: #0072b2; {width}"></span>'
+        mark = "font-weight: bold" if index == state.target else ""
+        rows.append(f'<tr style="{mark}"><td>{escape(plain(classifier.labels[index]))}</td>'
+                    f'<td style="text-align: right; padding: 0 8px">{100 * before[index]:.1f} %</td>'
+                    f'<td style="text-align: right; padding: 0 8px">{100 * now[index]:.1f} %</td>'
+                    f'<td style="width: 104px">{bar}</td></tr>')  # fmt: skip
+    titles = ("class (explained: bold)", "untouched", "now", "")
+    head = "".join(f'<th style="text-align: left; padding-right: 12px">{title}</th>' for title in titles)
+    head = f"<tr>{head}</tr>"
+    return f'<table style="{INK}; border-collapse: collapse; line-height: 1.5">{head}{"".join(rows)}</table>'
+
+
+def status(classifier, answer: Answer, milliseconds: float) -> str:
+    """What the network says now and how long the answer took, computed and drawn, in the kernel."""
+    now = answer.probabilities[1]
+    top = int(now.argmax())
+    text = f"{classifier.name} now says {plain(classifier.labels[top])} ({100 * now[top]:.0f} %)"
+    return f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{milliseconds:.0f} ms</b>.</p>'
+
+
+def saved(run: str, more: str = "") -> str:
+    """That a run file was written, and the command that makes its report."""
+    command = f"make reports RUNS={run}"
+    text = f"Saved reports/runs/{escape(run)}.yaml.{escape(more)} Its report: <code>{escape(command)}</code>"
+    return f'<p role="status" style="{INK}">{text}</p>'

@@ -1,0 +1,12 @@
+"""Runs become reports: what is out of date, kernels, pages, and the site around them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "reading": ["parameters", "read_records"],
+        "runs": ["RunError", "read_notebook"],
+        "execution": ["kernel_start_lock"],
+    },
+)

@@ -1,0 +1,200 @@
+"""Attribution from the gradient of a score with respect to the pixels.
+
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. Signed
+techniques add up the three colour channels; those that only know sizes take the largest of them.
+"""
+
+import numpy as np
+
+from xai_utils.engine import check_images, compiled, in_parts, keras, tf
+from xai_utils.models import check_target, fixed_target, scores
+from xai_utils.pictures import filling
+
+PASSES_AT_ONCE = 16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
+
+
+def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
+    """The signed gradient of the score with respect to every pixel value.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+
+    Returns:
+        float32 `(N, H, W, C)`, in logits per grey level for a model of pixels in 0..255.
+
+    Raises:
+        ValueError: bad images or target, or a score that does not depend on the pixels.
+    """
+    batch, indices, function = _checked(model, images, target)
+    return compiled(model, _pixel_gradient, function=function)(batch, indices).numpy()
+
+
+def saliency(model: keras.Model, images, target=None) -> np.ndarray:
+    """Saliency map: the largest absolute gradient over the colour channels, `max_c |dS/dx|`.
+
+    Source: Simonyan, Vedaldi & Zisserman, "Deep inside convolutional networks" (2014), section 3.1.
+
+    Args, Raises: as `pixel_gradient`.
+
+    Returns:
+        float32 maps `(N, H, W)`, not negative, in logits per grey level.
+    """
+    batch, indices, function = _checked(model, images, target)
+    return compiled(model, _saliency, function=function)(batch, indices).numpy()
+
+
+def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
+    """Gradient times pixel value, added up over the channels: `sum_c x dS/dx`.
+
+    On a network of ReLUs without biases the map adds up to the score itself.
+    Source: Shrikumar, Greenside & Kundaje, "Learning important features" (2017), section 2.
+
+    Args, Raises: as `pixel_gradient`.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed, in logits.
+    """
+    batch, indices, function = _checked(model, images, target)
+    return compiled(model, _gradient_x_input, function=function)(batch, indices).numpy()
+
+
+def smooth_grad(
+    model: keras.Model, images, target=None, samples: int = 32, noise: float = 0.1, input_range: float = 255.0, seed=0
+) -> np.ndarray:
+    """SmoothGrad: the largest absolute value over the channels of the mean gradient over noisy copies.
+
+    Source: Smilkov et al., "SmoothGrad" (2017), section 3.
+
+    Args:
+        model, images, target: as for `pixel_gradient`. The top class is that of the image without noise.
+        samples: noisy copies of each image.
+        noise: standard deviation of the noise as a fraction of `input_range`; 0 gives `saliency`.
+        input_range: difference between the largest and smallest possible pixel value.
+        seed: of the noise.
+
+    Returns:
+        float32 maps `(N, H, W)`, not negative, in logits per grey level.
+
+    Raises:
+        ValueError: as `pixel_gradient`; no samples, negative noise.
+    """
+    mean, _ = _noisy_moments(model, images, target, samples, noise * input_range, seed)
+    return np.abs(mean).max(axis=-1)
+
+
+def var_grad(
+    model: keras.Model, images, target=None, samples: int = 32, noise: float = 0.1, input_range: float = 255.0, seed=0
+) -> np.ndarray:
+    """VarGrad: the variance of the gradient over noisy copies, its largest over the channels.
+
+    Source: Adebayo et al., "Local explanation methods for deep neural networks lack sensitivity" (2018), section 2.
+
+    Args, Raises: as `smooth_grad`; at least two samples.
+
+    Returns:
+        float32 maps `(N, H, W)`, not negative, in squared logits per grey level.
+    """
+    if samples < 2:
+        raise ValueError(f"var_grad needs at least 2 samples to have a variance, not {samples}")
+    _, variance = _noisy_moments(model, images, target, samples, noise * input_range, seed)
+    return variance.max(axis=-1)
+
+
+def integrated_gradients(
+    model: keras.Model, images, target=None, steps: int = 32, baseline="black", seed=0, return_gap: bool = False
+):
+    """Integrated gradients: `(x - x') * integral of dS/dx along the straight path from x' to x`, by the midpoint rule.
+
+    The map adds up to `S(x) - S(x')`; how far it misses is the completeness gap.
+    Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (ICML 2017), equation 1.
+
+    Args:
+        model, images, target: as for `pixel_gradient`. The top class is that of the image, all along the path.
+        steps: points on the path.
+        baseline: `black` (zeros), `mean` (each image's mean colour), `blur` (the image blurred beyond recognition),
+            `random` (uniform noise in the image's range, from `seed`), a value, a colour or images.
+        return_gap: also return the completeness gap.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed, in logits; with `return_gap` also `(N,)`: the sum of the map minus
+        `S(x) - S(x')`, in logits.
+
+    Raises:
+        ValueError: as `pixel_gradient`; no steps, an unknown baseline.
+    """
+    if steps < 1:
+        raise ValueError(f"integrated_gradients needs at least 1 step, not {steps}")
+    batch, indices, function = _checked(model, images, target, fixed=True)
+    start = tf.constant(filling(batch.numpy(), baseline, seed))
+    run = compiled(model, _path_gradient, function=function)
+    fractions = tf.constant((np.arange(steps) + 0.5) / steps, batch.dtype)
+    total = sum(run(batch, indices, start, part) for part in in_parts(fractions, PASSES_AT_ONCE // len(batch)))
+    maps = tf.reduce_sum((batch - start) * total / steps, axis=-1)
+    if not return_gap:
+        return maps.numpy()
+    run = compiled(model, scores, function=function)
+    gap = tf.reduce_sum(maps, axis=(1, 2)) - (run(batch, indices) - run(start, indices))
+    return maps.numpy(), gap.numpy()
+
+
+def _checked(model, images, target, fixed=False):
+    batch = check_images(model, images)
+    return batch, *(fixed_target if fixed else check_target)(model, batch, target)
+
+
+def _noisy_moments(model, images, target, samples, sigma, seed) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and (unbiased) variance of the pixel gradient over noisy copies, `(N, H, W, C)` each."""
+    if samples < 1 or sigma < 0:
+        raise ValueError(f"samples must be at least 1 and noise not negative, got {samples} and {sigma:g}")
+    batch, indices, function = _checked(model, images, target, fixed=True)
+    run = compiled(model, _noisy_sums, function=function)
+    settings = tf.constant(sigma, batch.dtype), tf.constant(seed)
+    sums = [run(batch, indices, *settings, part) for part in in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))]
+    first, squares = (sum(part) / samples for part in zip(*sums, strict=True))
+    variance = tf.nn.relu(squares - first**2) * samples / max(samples - 1, 1)
+    return first.numpy(), variance.numpy()
+
+
+def _pixel_gradient(model, images, indices, function):
+    # Only the images are watched: gradients of weights would cost as much again and are not used.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        total = scores(model, images, indices, function)
+    gradient = tape.gradient(total, images)
+    if gradient is None:
+        raise ValueError(f"the score does not depend on the pixels of {model.name} through anything with a gradient")
+    return gradient
+
+
+def _saliency(model, images, indices, function):
+    return tf.reduce_max(tf.abs(_pixel_gradient(model, images, indices, function)), axis=-1)
+
+
+def _gradient_x_input(model, images, indices, function):
+    return tf.reduce_sum(images * _pixel_gradient(model, images, indices, function), axis=-1)
+
+
+def _stacked_gradient(model, copies, indices, function):
+    """Gradients `(F, N, H, W, C)` of F copies of the batch, in one pass."""
+    count = tf.shape(copies)[0]
+    flat = tf.reshape(copies, (-1, *copies.shape[2:]))
+    gradient = _pixel_gradient(model, flat, tf.tile(indices, [count]), function)
+    return tf.reshape(gradient, tf.shape(copies))
+
+
+def _path_gradient(model, images, indices, start, fractions, function):
+    copies = start + tf.reshape(fractions, (-1, 1, 1, 1, 1)) * (images - start)
+    return tf.reduce_sum(_stacked_gradient(model, copies, indices, function), axis=0)
+
+
+def _noisy_sums(model, images, indices, sigma, seed, samples, function):
+    """Sums of gradients and of their squares; a sample's noise has a seed of its own and is shared by all images."""
+
+    def draw(sample):
+        return tf.random.stateless_normal(images.shape[1:], tf.stack([seed, sample]), dtype=images.dtype)
+
+    noise = tf.map_fn(draw, samples, fn_output_signature=images.dtype)
+    gradient = _stacked_gradient(model, images + sigma * noise[:, None], indices, function)
+    return tf.reduce_sum(gradient, axis=0), tf.reduce_sum(gradient**2, axis=0)

@@ -1,0 +1,105 @@
+"""Techniques as a command or a notebook names them: `grad_cam`, or with settings `rise:masks=500,grid=7`."""
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+
+from xai_utils.attribution.baselines import FLOORS
+from xai_utils.attribution.class_activation import (
+    cam,
+    eigen_cam,
+    grad_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    score_cam,
+    xgrad_cam,
+)
+from xai_utils.attribution.gradients import (
+    gradient_x_input,
+    integrated_gradients,
+    saliency,
+    smooth_grad,
+    var_grad,
+)
+from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
+from xai_utils.attribution.perturbation import occlusion, rise
+from xai_utils.attribution.superpixels import kernel_shap, lime
+
+TECHNIQUES = {
+    method.__name__: method
+    for method in (
+        saliency,
+        gradient_x_input,
+        smooth_grad,
+        var_grad,
+        integrated_gradients,
+        guided_backprop,
+        deconvnet,
+        guided_grad_cam,
+        cam,
+        grad_cam,
+        grad_cam_plus_plus,
+        layer_cam,
+        hires_cam,
+        xgrad_cam,
+        score_cam,
+        eigen_cam,
+        occlusion,
+        rise,
+        lime,
+        kernel_shap,
+    )
+}
+
+METHODS = TECHNIQUES | FLOORS
+
+
+def parse(techniques: str | Sequence[str]) -> dict[str, list]:
+    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind them.
+
+    Raises:
+        ValueError: none, an unknown one, a setting it does not have or that is no number, or one given twice.
+    """
+    given = techniques.split() if isinstance(techniques, str) else [*techniques]
+    given = [*TECHNIQUES] if given == ["all"] else given
+    if not given:
+        raise ValueError(f"say which techniques: all, or some of {', '.join(TECHNIQUES)}")
+    found = {}
+    for text in [*given, *(name for name in FLOORS if name not in given)]:
+        name, _, settings = text.partition(":")
+        if name not in METHODS:
+            raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
+        if text in found:
+            raise ValueError(f"technique {text} is given twice")
+        all_settings = list(inspect.signature(METHODS[name]).parameters.items())[3:]
+        known = {each: about for each, about in all_settings if not each.startswith("return_")}
+        found[text] = [name, dict(_setting(each, known, name) for each in settings.split(",") if each)]
+    return found
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """These names without their settings, but for those that would then be the same."""
+    heads = [name.partition(":")[0] for name in names]
+    return [head if heads.count(head) == 1 else name for head, name in zip(heads, names)]
+
+
+def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> tuple:
+    name, _, given = text.partition("=")
+    if name not in known:
+        raise ValueError(f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}")
+    if not given:
+        raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
+    # An unannotated setting may take more than what its default is, but for whole numbers.
+    default, kind = known[name].default, known[name].annotation
+    kind = type(default) if kind is inspect.Parameter.empty and type(default) is int else kind
+    value = {"True": True, "False": False, "None": None}.get(given, given)
+    for read in (int, float) if kind is not str else ():
+        with contextlib.suppress(ValueError):
+            value = read(given)
+            break
+    if kind is int and (type(value) is not int or abs(value) >= 2**31):
+        raise ValueError(f"{technique}: {name} is a whole number below 2**31, not {given!r}")
+    if kind is float and type(value) not in (int, float):
+        raise ValueError(f"{technique}: {name} is a number, not {given!r}")
+    return name, value

@@ -1,0 +1,156 @@
+"""Attribution by covering superpixels and fitting a linear model to the scores: LIME and Kernel SHAP.
+
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. Both make
+samples in which each superpixel is kept or covered; they differ in which samples they draw and how they weigh them.
+"""
+
+import numpy as np
+from skimage.segmentation import slic
+
+from xai_utils.attribution import perturbation
+from xai_utils.engine import check_images, compiled, in_parts, keras, tf
+from xai_utils.models import fixed_target, scores
+from xai_utils.pictures import filling, masked
+
+
+def lime(
+    model: keras.Model,
+    images,
+    target=None,
+    segments: int = 50,
+    samples: int = 500,
+    fill=None,
+    penalty: float = 1.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """LIME: the weights of a linear model of the score in superpixels that are kept or covered.
+
+    Samples near the picture count more, `exp(-d^2 / 0.25^2)` with d the cosine distance of the kept superpixels.
+    Source: Ribeiro, Singh & Guestrin, "Why should I trust you?" (KDD 2016), section 3.4. Superpixels: SLIC of
+    scikit-image; linear model: ridge regression of scikit-learn.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        segments: superpixels wished for; SLIC may return fewer or more.
+        samples: covered pictures for each image.
+        fill: what covers a superpixel: None is its own mean colour, else as for `occlusion`.
+        penalty: of the ridge regression; it pulls the weights towards 0, the less the more samples there are.
+        seed: of the samples.
+
+    Returns:
+        float32 maps `(N, H, W)`, constant on each superpixel, signed, in logits.
+
+    Raises:
+        ValueError: bad images, target or fill; too few segments or samples, or a negative penalty.
+    """
+    from sklearn.linear_model import Ridge  # a second to import
+
+    def draw(rng, features):
+        kept = rng.integers(0, 2, (samples, features)).astype(bool)
+        kept[0] = True
+        return kept
+
+    def fit(kept, left):
+        weights = np.exp(-((1 - np.sqrt(kept.mean(axis=1))) ** 2) / 0.25**2)
+        return Ridge(alpha=penalty).fit(kept.astype(float), left, sample_weight=weights).coef_
+
+    if not penalty >= 0:
+        raise ValueError(f"lime: penalty must not be negative, got {penalty}")
+    return _regression(model, images, target, segments, samples, fill, seed, draw, fit)
+
+
+def kernel_shap(
+    model: keras.Model,
+    images,
+    target=None,
+    segments: int = 30,
+    samples: int = 1000,
+    fill=None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Kernel SHAP: Shapley values of superpixels by regression, with subset sizes drawn from the Shapley kernel.
+
+    The values of the superpixels add up to `S(picture) - S(everything covered)`, exactly. Each subset is drawn with its
+    complement, which makes the result steadier.
+    Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017), theorem 2.
+
+    Args, Returns, Raises: as `lime`.
+    """
+
+    def draw(rng, features):
+        sizes = np.arange(1, features)
+        kernel = (features - 1) / (sizes * (features - sizes))
+        pairs = (samples - 1) // 2
+        chosen = rng.choice(sizes, pairs, p=kernel / kernel.sum())
+        ranks = rng.random((pairs, features)).argsort(axis=1).argsort(axis=1)
+        kept = ranks < chosen[:, None]
+        return np.concatenate([np.ones((1, features), bool), np.zeros((1, features), bool), kept, ~kept])[:samples]
+
+    def fit(kept, left):
+        # The last value is what the others leave of the whole difference: that solves the sum rule.
+        whole, nothing = left[:2]
+        last = kept[2:, -1:].astype(float)
+        values = np.linalg.lstsq(kept[2:, :-1] - last, left[2:] - nothing - last[:, 0] * (whole - nothing), rcond=None)
+        return np.append(values[0], whole - nothing - values[0].sum())
+
+    return _regression(model, images, target, segments, samples, fill, seed, draw, fit)
+
+
+def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
+    """Regions of like colour: whole numbers `(H, W)` from 0, one for each region, by SLIC.
+
+    Args:
+        image: `(H, W, C)` in any range.
+        segments: regions wished for; SLIC may return fewer or more.
+    """
+    pixels = np.asarray(image, np.float64)
+    pixels = pixels / max(np.abs(pixels).max(), 1e-9)
+    return slic(pixels, segments, compactness=10, start_label=0, channel_axis=-1, convert2lab=pixels.shape[-1] == 3)
+
+
+def mean_colours(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """The picture `(H, W, C)` with every superpixel in its own mean colour."""
+    return np.stack([image[regions == r].mean(axis=0) for r in range(regions.max() + 1)])[regions]
+
+
+def kept_scores(model: keras.Model, image, cover, regions, kept, index, function=None) -> np.ndarray:
+    """Scores `(F,)` of one image with the superpixels kept that each row of `kept` names, in chunks.
+
+    Args:
+        image, cover: `(H, W, C)`; a covered superpixel shows `cover`.
+        regions: `superpixels` of the image.
+        kept: bool `(F, R)`, one column a superpixel.
+        index: class index.
+        function: a callable target instead of a class index.
+    """
+    run = compiled(model, _kept_scores, function=function)
+    image, cover = (tf.cast(each, model.compute_dtype) for each in (image, cover))
+    regions, index = tf.cast(regions, tf.int32), tf.reshape(tf.cast(index, tf.int32), (1,))
+    parts = in_parts(kept, perturbation.IMAGES_AT_ONCE)
+    return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in parts])
+
+
+def _regression(model, images, target, segments, samples, fill, seed, draw, fit) -> np.ndarray:
+    batch = check_images(model, images)
+    if segments < 2 or samples < 10:
+        raise ValueError(f"at least 2 segments and 10 samples are needed, got {segments} and {samples}")
+    covers = None if fill is None else filling(batch.numpy(), fill)
+    indices, function = fixed_target(model, batch, target)
+    maps = []
+    for i, image in enumerate(batch.numpy()):
+        regions = superpixels(image, segments)
+        features = regions.max() + 1
+        if features < 2:
+            raise ValueError(f"SLIC finds 1 superpixel in image {i} when asked for {segments}: ask for more segments")
+        kept = draw(np.random.default_rng(seed), features)
+        cover = mean_colours(image, regions) if covers is None else covers[i]
+        left = kept_scores(model, image, cover, regions, kept, indices[i], function)
+        maps.append(fit(kept, left.astype(float))[regions])
+    return np.stack(maps).astype(np.float32)
+
+
+def _kept_scores(model, image, cover, regions, index, kept, function):
+    masks = tf.cast(tf.gather(kept, regions, axis=1), image.dtype)
+    return scores(model, masked(image, masks, cover), tf.repeat(index, tf.shape(kept)[0]), function)

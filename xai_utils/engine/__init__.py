@@ -1,0 +1,11 @@
+"""TensorFlow and Keras, compiled functions, checks of a batch, whole files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "backend": ["cached", "check_images", "compiled", "forward", "in_parts", "keras", "tf"],
+        "files": ["DATA_FOLDER", "written_whole"],
+    },
+)

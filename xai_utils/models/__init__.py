@@ -1,0 +1,24 @@
+"""Networks, and what is inside them.
+
+`load_model` brings a classifier (pixels in, logits out) or the detector; layers are found and
+recorded by name; a target says which score is explained. `small_networks` trains on
+`pictures.bird_or_tree` scenes within seconds.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    ["efficientnet_lite", "small_networks", "ssd_mobilenet"],
+    {
+        "applications": ["APPLICATIONS", "PREPROCESSING", "Preprocess", "local_weights"],
+        "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
+        "capture": ["capture", "capture_before_activation", "code_at"],
+        "detection": ["Detection", "Detector", "all_boxes", "box_class", "box_edge", "box_objectness", "box_size", "choose", "follow"],
+        "efficientnet_lite": ["VARIANTS", "enlarged"],
+        "labels": ["class_index", "coco_labels", "imagenet_labels", "imagenet_wnids", "model_class", "name_classes", "read_labels"],
+        "layers": ["check_layer", "default_layer", "find_layer", "is_spatial", "layer_shape", "output_shapes", "replaced_calls", "stages", "up_to", "walk"],
+        "load": ["DETECTOR", "EMBEDDED", "Classifier", "load_model", "return_networks"],
+        "targets": ["check_target", "fixed_target", "logits_of", "outputs_of", "score", "scores", "target_classes"],
+    },
+)

@@ -1,0 +1,104 @@
+"""Record what layers return while a model runs, and let a gradient tape watch it, leaving the model as it was.
+
+No cloning, no surgery: for the time of one `with` block the chosen layers' `call` is replaced on the instance. Inside a
+`tf.function` that happens while it is traced, so that later runs cost nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from xai_utils.engine import keras, tf
+from xai_utils.models import layers
+
+ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU, keras.layers.Softmax)
+
+
+@contextlib.contextmanager
+def capture(model: keras.Model, names: Sequence[str], tape: tf.GradientTape | None = None) -> Iterator[dict]:
+    """Record the activations of named layers while the model runs inside the block.
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        names: names or paths (`outer/inner`) of its layers.
+        tape: watches each activation from the moment it exists. With `watch_accessed_variables=False` nothing before
+            the first captured layer is recorded, so a gradient costs only the part of the network above it.
+
+    Yields:
+        A dict, filled as the model runs: name to the layer's output `(N, ...)`. A layer that runs twice counts once,
+        with its last output.
+
+    Raises:
+        ValueError: no such layer, or it did not run by the end of the block.
+    """
+    found: dict = {}
+    targets: dict = {}
+    for name in names:
+        targets.setdefault(layers.find_layer(model, name), []).append(name)
+
+    def recorder(names_of_layer):
+        def wrap(call):
+            def recorded(*args, **kwargs):
+                output = call(*args, **kwargs)
+                if tape is not None:
+                    tape.watch(output)
+                found.update(dict.fromkeys(names_of_layer, output))
+                return output
+
+            return recorded
+
+        return wrap
+
+    with layers.replaced_calls({layer: recorder(of_layer) for layer, of_layer in targets.items()}):
+        yield found
+    missing = [name for name in names if name not in found]
+    if missing:
+        _did_not_run(model, missing[0])
+
+
+@contextlib.contextmanager
+def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
+    """As `capture`, for one layer, but record what goes into its activation: a ReLU layer's or an `activation=`.
+
+    Raises:
+        ValueError: as `capture`; a layer without an activation.
+    """
+    found: dict = {}
+    layer = layers.find_layer(model, name)
+
+    def noting(function):
+        def noted(inputs, *args, **kwargs):
+            found[name] = inputs
+            return function(inputs, *args, **kwargs)
+
+        return noted
+
+    if isinstance(layer, ACTIVATIONS):
+        with layers.replaced_calls({layer: noting}):
+            yield found
+    elif getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
+        raise ValueError(f"layer {name!r} has no activation, so its output is the code before it: leave it as it is")
+    else:
+        activation = vars(layer)["activation"]
+        vars(layer)["activation"] = noting(activation)  # past Keras' tracking, and back whatever happens
+        try:
+            yield found
+        finally:
+            vars(layer)["activation"] = activation
+    if name not in found:
+        _did_not_run(model, name)
+
+
+def code_at(model: keras.Model, images, layer: str, before_activation: bool = False):
+    """What a layer returns for a batch, or what goes into its activation; nothing above it is computed.
+
+    Raises:
+        ValueError: as `capture` and `capture_before_activation`.
+    """
+    part = layers.up_to(model, layer)
+    with (capture_before_activation(part, layer) if before_activation else capture(part, [layer])) as found:
+        part(images, training=False)
+    return found[layer]
+
+
+def _did_not_run(model, name):
+    raise ValueError(f"layer {name!r} did not run: {model.name} does not use it between input and output")

@@ -1,0 +1,250 @@
+"""Changes of pictures: pure functions of a batch, and the way back where a change only moves pixels.
+
+Images are float32 `(N, H, W, C)` in 0..255 and stay in that range. What moves pixels (`flip_*`, `rotate`, `zoom`,
+`shift`) takes maps `(N, H, W)` of any values as well, and is undone by itself with another amount; see `undo`.
+"""
+
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from xai_utils.engine import keras, tf
+from xai_utils.pictures.load import PictureError
+
+
+def flip_horizontal(images, amount=1) -> np.ndarray:
+    """Mirror left and right; `amount` 0 leaves everything as it is."""
+    return np.asarray(images)[:, :, ::-1] if amount else np.asarray(images)
+
+
+def flip_vertical(images, amount=1) -> np.ndarray:
+    """Turn upside down; `amount` 0 leaves everything as it is."""
+    return np.asarray(images)[:, ::-1] if amount else np.asarray(images)
+
+
+def rotate(images, degrees: float, fill: float = 0.0) -> np.ndarray:
+    """Rotate about the middle, counter-clockwise, bilinear; what comes in from outside is `fill`."""
+    angle = np.deg2rad(degrees)
+    return _warp(images, [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], (0, 0), fill)
+
+
+def zoom(images, factor: float, fill: float = 0.0) -> np.ndarray:
+    """Enlarge about the middle (factor above 1) or shrink, bilinear; what comes in from outside is `fill`."""
+    if not factor > 0:
+        raise ValueError(f"zoom: the factor must be above 0, not {factor}")
+    return _warp(images, np.eye(2) / factor, (0, 0), fill)
+
+
+def shift(images, right: float, down: float = 0.0, fill: float = 0.0) -> np.ndarray:
+    """Move by so many pixels, bilinear where they are no whole numbers; what comes in from outside is `fill`."""
+    return _warp(images, np.eye(2), (right, down), fill)
+
+
+def brightness(images, levels: float) -> np.ndarray:
+    """Add so many grey levels to every pixel."""
+    return _clip(np.asarray(images, np.float32) + levels)
+
+
+def contrast(images, factor: float) -> np.ndarray:
+    """Multiply the distance from each picture's mean grey level; 1 changes nothing, 0 leaves that grey."""
+    images = np.asarray(images, np.float32)
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    return _clip(mean + factor * (images - mean))
+
+
+def blur(images, sigma: float) -> np.ndarray:
+    """Gaussian blur with a standard deviation of so many pixels."""
+    return gaussian_filter(np.asarray(images, np.float32), (0, sigma, sigma, 0), mode="nearest")
+
+
+def noise(images, sigma: float, seed: int = 0) -> np.ndarray:
+    """Add Gaussian noise with a standard deviation of so many grey levels, the same to each picture of the batch."""
+    images = np.asarray(images, np.float32)
+    return _clip(images + sigma * np.random.default_rng(seed).standard_normal(images.shape[1:], np.float32))
+
+
+def jpeg(images, quality: int) -> np.ndarray:
+    """Save as JPEG of that quality, 1 to 95, and read again."""
+    if not 1 <= quality <= 95:
+        raise ValueError(f"jpeg: quality goes from 1 to 95, not {quality}")
+    return np.stack([_through_jpeg(image, int(quality)) for image in _clip(np.asarray(images, np.float32))])
+
+
+class Transform(NamedTuple):
+    """A change with one dial.
+
+    Attributes:
+        apply: `(images, amount) -> images`.
+        inverse: the amount that undoes an amount, for changes that move pixels; None where pixels keep their places.
+        still: the amount that changes nothing.
+        unit: of the amount.
+    """
+
+    apply: Callable
+    inverse: Callable | None
+    still: float
+    unit: str
+
+
+TRANSFORMS = {
+    "flip_horizontal": Transform(flip_horizontal, lambda amount: amount, 0, "0 or 1"),
+    "flip_vertical": Transform(flip_vertical, lambda amount: amount, 0, "0 or 1"),
+    "rotate": Transform(rotate, lambda amount: -amount, 0, "degrees"),
+    "zoom": Transform(zoom, lambda amount: 1 / amount, 1, "factor"),
+    "shift": Transform(shift, lambda amount: -amount, 0, "pixels to the right"),
+    "brightness": Transform(brightness, None, 0, "grey levels"),
+    "contrast": Transform(contrast, None, 1, "factor"),
+    "blur": Transform(blur, None, 0, "standard deviation, pixels"),
+    "noise": Transform(noise, None, 0, "standard deviation, grey levels"),
+    "jpeg": Transform(jpeg, None, 95, "JPEG quality"),
+}
+
+
+def apply(name: str, images, amount) -> np.ndarray:
+    """Change a batch by a transform of `TRANSFORMS`.
+
+    Raises:
+        ValueError: no transform of that name, or an amount it cannot take.
+    """
+    if name not in TRANSFORMS:
+        raise ValueError(f"no transform is called {name!r}; there are {', '.join(TRANSFORMS)}")
+    return TRANSFORMS[name].apply(images, amount)
+
+
+def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
+    """Bring maps of changed pictures back to where the pixels were.
+
+    Args:
+        name, amount: as they were given to `apply`.
+        maps: `(N, H, W)`, of the size of the pictures.
+
+    Returns:
+        The maps `(N, H, W)`, and bool `(H, W)`: the pixels that stayed in view there and back; others mean nothing.
+    """
+    inverse = TRANSFORMS[name].inverse
+    maps = np.asarray(maps, np.float32)
+    if inverse is None:
+        return maps, np.ones(maps.shape[1:], bool)
+    seen = apply(name, apply(name, np.ones((1, *maps.shape[1:]), np.float32), amount), inverse(amount))
+    return apply(name, maps, inverse(amount)), seen[0] > 0.999
+
+
+def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
+    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear: within their range, unlike bicubic."""
+    maps = np.asarray(maps, np.float32)
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    flat = maps.reshape(-1, *maps.shape[-2:], 1)
+    return tf.image.resize(flat, size).numpy().reshape(*maps.shape[:-2], *size)
+
+
+def grey(images) -> np.ndarray:
+    """How bright the colours `(..., 3)` look, float32 `(...)` in their range. Source: ITU-R BT.601, luma."""
+    return np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def squeeze(image: np.ndarray, size: int) -> np.ndarray:
+    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`: bilinear, of a huge one first the mean of blocks.
+
+    Raises:
+        PictureError: not numbers of that shape.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind not in "fiu" or not image.size:
+        raise PictureError(f"prepare takes a picture (H, W, 3), not {image.dtype} of shape {image.shape}")
+    for axis in (0, 1):
+        # Bilinear skips pixels of what is more than twice as large; up to four times that does no harm, as in training.
+        if (step := image.shape[axis] // (2 * size)) > 1:
+            starts = np.arange(0, image.shape[axis], step)
+            counts = np.diff([*starts, image.shape[axis]]).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+            image = np.add.reduceat(image, starts, axis, dtype=np.float32) / counts
+    return tf.image.resize(image, (size, size)).numpy()
+
+
+def masked(images, masks, covers=None) -> tf.Tensor:
+    """What masks leave of pictures, tensors that are broadcast; for compiled code.
+
+    Args:
+        images: `(..., H, W, C)`.
+        masks: `(..., H, W)`: 1 shows a pixel, 0 its cover.
+        covers: `(..., H, W, C)`; default black.
+    """
+    # By a product with ones: multiplying by masks of one channel takes twice as long.
+    masks = tf.tensordot(masks, tf.ones(images.shape[-1:], masks.dtype), 0)
+    return images * masks if covers is None else images * masks + covers * (1 - masks)
+
+
+def filling(images, fill, seed: int = 0) -> np.ndarray:
+    """What is put in place of covered pixels, as pictures `(N, H, W, C)`.
+
+    Args:
+        images: `(N, H, W, C)`.
+        fill: `black`, `mean` (each picture's mean colour), `blur` (the picture blurred beyond recognition), `random`
+            (uniform noise in the picture's range, from `seed`), a pixel value, a colour `(C,)`, or pictures: N or one.
+
+    Raises:
+        ValueError: another word, or not finite numbers of such a shape.
+    """
+    images = np.asarray(images)
+    if isinstance(fill, str):
+        if fill not in _FILLINGS:
+            raise ValueError(f"no filling is called {fill!r}; it may be {', '.join(_FILLINGS)}, a value or an array")
+        return _FILLINGS[fill](images, seed)
+    values = np.asarray(fill)
+    good = values.dtype.kind in "fiub" and np.isfinite(values).all()
+    if not good or any(v not in (1, n) for v, n in zip(values.shape[::-1], images.shape[::-1])) or values.ndim > 4:
+        raise ValueError(
+            f"fill must be finite: a number, a colour {images.shape[3:]} or pictures {images.shape}; got {values!r:.60}"
+        )
+    return np.broadcast_to(values.astype(images.dtype), images.shape)
+
+
+def _blurred(images, seed):
+    sigma = max(images.shape[1:3]) / 10
+    # A blur is linear: what it makes of the unit vectors is its matrix, and a product is ten times as fast.
+    down, across = (gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, 0, mode="nearest") for n in images.shape[1:3])
+    return np.einsum("hi,wj,nijc->nhwc", down, across, images, optimize=True)
+
+
+def _random(images, seed):
+    # One noise for all pictures, so that a batch gives what its pictures give one by one.
+    values = tf.random.stateless_uniform(images.shape[1:], (seed, 0), dtype=images.dtype).numpy()
+    low, high = (limit(images, axis=(1, 2, 3), keepdims=True) for limit in (np.min, np.max))
+    return low + values * (high - low)
+
+
+_FILLINGS = {
+    "black": lambda images, seed: np.zeros_like(images),
+    "mean": lambda images, seed: np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape),
+    "blur": _blurred,
+    "random": _random,
+}
+
+
+def _warp(images, matrix, moved, fill: float) -> np.ndarray:
+    """Sample at `matrix @ (place - middle - moved) + middle`; x goes right, y down."""
+    images = np.asarray(images, np.float32)
+    pictures = images[..., None] if images.ndim == 3 else images
+    matrix = np.asarray(matrix)
+    middle = (np.array(pictures.shape[2:0:-1]) - 1) / 2
+    (a, b), (c, d) = matrix
+    x, y = middle - matrix @ (middle + moved)
+    rows = np.array([a, b, x, c, d, y, 0, 0], np.float32)
+    warped = keras.ops.image.affine_transform(
+        pictures, np.tile(rows, (len(pictures), 1)), interpolation="bilinear", fill_mode="constant", fill_value=fill
+    )
+    return np.asarray(warped).reshape(images.shape)
+
+
+def _clip(images: np.ndarray) -> np.ndarray:
+    return np.clip(images, 0, 255)
+
+
+def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(np.round(image).astype(np.uint8)).save(file, "jpeg", quality=quality)
+    return np.asarray(Image.open(file), np.float32)

@@ -1,0 +1,46 @@
+"""Numbers that a notebook hands to its report."""
+
+import math
+
+RECORD = "application/vnd.xai-utils.record+json"
+LONGEST = 80  # characters of a recorded string
+
+
+def record(**numbers):
+    """Show `name = value` for each number and keep them for the report: `record(peak_inside=0.94, top="umbrella")`.
+
+    Values: finite numbers (NumPy scalars and one-element tensors too), kept to 4 significant digits so that
+    reruns agree, or one-line strings. Raises ValueError naming the first value that is neither.
+    """
+    from IPython.display import display
+
+    clean = {name: _clean(name, value) for name, value in numbers.items()}
+    if not clean:
+        raise ValueError("record() needs at least one name=value")
+    text = "\n".join(f"{name} = {show_value(value)}" for name, value in clean.items())
+    display({RECORD: clean, "text/plain": text}, raw=True)
+
+
+def _clean(name, value):
+    if not name.isidentifier():
+        raise ValueError(f"record: {name!r} is not a name; use letters, digits and _")
+    if hasattr(value, "numpy"):  # an eager tensor
+        value = value.numpy()
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a NumPy scalar or one-element array
+        value = value.item()
+    if isinstance(value, str):
+        if not value or len(value) > LONGEST or not value.isprintable():
+            raise ValueError(f"record: {name} must be one line of 1 to {LONGEST} characters, got {value[:LONGEST]!r}")
+        return value
+    if isinstance(value, (bool, int)):
+        return value
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError(f"record: {name} must be a finite number or a short string, got {value!r:.80}")
+    return float(f"{value:.4g}") + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def show_value(value):
+    """A parameter or a number as people write it: 12350.0 → '12350', '' → "''"."""
+    if isinstance(value, str):
+        return value or "''"
+    return repr(value).removesuffix(".0") if isinstance(value, float) else repr(value)
