@@ -188,6 +188,8 @@ bench: $(ENV)  ## measure speed
 
 lint: $(DEV)  ## ruff over code and notebooks
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Measure what techniques cost, as ratios to one compiled forward pass of the same batch, and write a page of it.
+"""Measure what techniques cost, as ratios to one compiled forward pass of the same batch, and write
+a page of it.
 
-Every round times the forward pass just before each technique, so that a machine that slows down slows both; quick
-techniques get more rounds. A ratio is that of the medians: least times would favour the shorter of the two, which a
-burst of the processor covers more often.
+Every round times the forward pass just before each technique, so that a machine that slows down
+slows both; quick techniques get more rounds. A ratio is that of the medians: least times would
+favour the shorter of the two, which a burst of the processor covers more often.
 Weights are random, which does not change the arithmetic.
 """
 
@@ -34,7 +35,10 @@ from xai_utils.models import code_at
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 SAMPLES, MASKS = 4, 4  # of SmoothGrad and integrated gradients; of RISE
-STEPS, STEP_BOUND = 8, 1.15  # of an inversion that is timed; one of them over a forward and input-gradient pass
+STEPS, STEP_BOUND = (
+    8,
+    1.15,
+)  # of an inversion that is timed; one of them over a forward and input-gradient pass
 AT_LEAST, MOST_ROUNDS = 12.0, 50  # seconds a technique is timed for, within so many rounds
 FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
 
@@ -42,7 +46,9 @@ FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
 def build(name: str, size: int = 224) -> keras.Model:
     keras.utils.set_random_seed(0)
     if name == "vgg19":
-        return keras.applications.VGG19(weights=None, classifier_activation=None, input_shape=(size, size, 3))
+        return keras.applications.VGG19(
+            weights=None, classifier_activation=None, input_shape=(size, size, 3)
+        )
     return models.efficientnet_lite.build(name, size)
 
 
@@ -61,13 +67,24 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         "five CAMs, four classes": (partial(family, targets=(0, 1, 2, 3)), 1, 1.08 + 3 * 0.03),
         "saliency": (partial(a.saliency, model, images), 1, 2.1),
         "guided backpropagation": (partial(a.guided_backprop, model, images), 1, None),
-        f"SmoothGrad, {SAMPLES} samples": (partial(a.smooth_grad, model, images, 0, SAMPLES), SAMPLES, 2.15),
+        f"SmoothGrad, {SAMPLES} samples": (
+            partial(a.smooth_grad, model, images, 0, SAMPLES),
+            SAMPLES,
+            2.15,
+        ),
         f"integrated gradients, {SAMPLES} steps": (
-            partial(a.integrated_gradients, model, images, 0, SAMPLES), SAMPLES, 2.15),
+            partial(a.integrated_gradients, model, images, 0, SAMPLES),
+            SAMPLES,
+            2.15,
+        ),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),
-        f"Score-CAM, {live} channels": (partial(a.score_cam, model, images[:1], 0, narrow), live / len(images), 1.1),
-    }  # fmt: skip
+        f"Score-CAM, {live} channels": (
+            partial(a.score_cam, model, images[:1], 0, narrow),
+            live / len(images),
+            1.1,
+        ),
+    }
     if model.name.startswith("efficientnet"):
         found["CAM"] = (partial(a.cam, model, images), 1, 1.02)
     return found | peers(model, images)
@@ -86,8 +103,12 @@ def peers(model: keras.Model, images: np.ndarray) -> dict:
     }
 
 
-def ratios(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> tuple[float, dict[str, float]]:
-    """Seconds of a forward pass, and each technique's median time over that of the forward passes between."""
+def ratios(
+    model: keras.Model, images: np.ndarray, chosen: dict, rounds: int
+) -> tuple[float, dict[str, float]]:
+    """Seconds of a forward pass, and each technique's median time over that of the forward passes
+    between.
+    """
     base = partial(_forward, model, images)
     taken, bare = {name: [] for name in chosen}, {name: [] for name in chosen}
     base()
@@ -102,7 +123,9 @@ def ratios(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) ->
                 bare[name].append(_seconds(base))
                 taken[name].append(_seconds(call))
     base_time = statistics.median(seconds for each in bare.values() for seconds in each)
-    return base_time, {name: statistics.median(taken[name]) / statistics.median(bare[name]) for name in chosen}
+    return base_time, {
+        name: statistics.median(taken[name]) / statistics.median(bare[name]) for name in chosen
+    }
 
 
 def _forward(model, images):
@@ -116,12 +139,14 @@ def _seconds(call) -> float:
 
 
 def peak_memory(name: str, technique: str, passes: int) -> float:
-    """Largest resident memory in MB of a process of its own that explains one image with so many passes."""
+    """Largest resident memory in MB of a process of its own that explains one image with so many
+    passes.
+    """
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import run, numpy as np, resource\n"
-        f"model = run.build({name!r}); images = np.full((1, 224, 224, 3), 99, np.float32)\n"
-        f"run.memory_case(model, images, {technique!r}, {passes})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import run, numpy as np,"
+        f" resource\nmodel = run.build({name!r}); images = np.full((1, 224, 224, 3), 99,"
+        f" np.float32)\nrun.memory_case(model, images, {technique!r},"
+        f" {passes})\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -131,12 +156,18 @@ def memory_case(model, images, technique: str, passes: int) -> None:
     if technique == "RISE":
         attribution.rise(model, images, 0, passes)
     else:  # Score-CAM at a layer with that many channels
-        wide = next(layer.name for layer in model.layers if layer.output.shape[-1] == passes and "conv" in layer.name)
+        wide = next(
+            layer.name
+            for layer in model.layers
+            if layer.output.shape[-1] == passes and "conv" in layer.name
+        )
         attribution.score_cam(model, images, 0, wide)
 
 
 def compare(name: str, batch: int, rounds: int) -> list[tuple]:
-    """Rows (technique, ratio, passes, ratio per pass, bound, kept?) of one network; prints them as they come."""
+    """Rows (technique, ratio, passes, ratio per pass, bound, kept?) of one network; prints them as
+    they come.
+    """
     model = build(name)
     images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
     return measure(model, images, techniques(model, images), rounds)
@@ -144,7 +175,10 @@ def compare(name: str, batch: int, rounds: int) -> list[tuple]:
 
 def measure(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> list[tuple]:
     base, found = ratios(model, images, chosen, rounds)
-    print(f"\n{model.name}, batch {len(images)}, {images.shape[1]} px: one forward pass takes {base:.3f} s")
+    print(
+        f"\n{model.name}, batch {len(images)}, {images.shape[1]} px: one forward pass takes"
+        f" {base:.3f} s"
+    )
     rows = []
     for technique, (_, passes, bound) in chosen.items():
         # Score-CAM explains one image of the batch; its passes are counted in batches.
@@ -152,7 +186,10 @@ def measure(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -
         verdict = "" if bound is None else ("kept" if each <= bound else "MISSED")
         rows.append((technique, found[technique], passes, each, bound, verdict))
         limit = "" if bound is None else f"<= {bound:.2f}"
-        print(f"  {technique:<34} {found[technique]:8.2f} {passes:8.1f} {each:8.3f} {limit:>8} {verdict}")
+        print(
+            f"  {technique:<34} {found[technique]:8.2f} {passes:8.1f} {each:8.3f} {limit:>8}"
+            f" {verdict}"
+        )
     return rows
 
 
@@ -166,18 +203,28 @@ def compare_detector(masks: int, rounds: int) -> list[tuple]:
 
 
 def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
-    """Rows (network, layer, settings, ratio, bound, kept?): a step of an inversion over forward and input gradient.
+    """Rows (network, layer, settings, ratio, bound, kept?): a step of an inversion over forward and
+    input gradient.
 
-    Both run the network up to the layer, forward and back to the pixels; what a step adds is what makes it dearer.
+    Both run the network up to the layer, forward and back to the pixels; what a step adds is what
+    makes it dearer.
     """
     model = build(name)
     images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
     stages = models.stages(model, images.shape)
     rows = []
     for layer in (stages[len(stages) // 2], stages[-1]):
-        bare = partial(tf.function(partial(_gradient_of_code, model, layer), autograph=False), tf.constant(images))
-        for label, settings in (("Fourier, jitter", {"jitter": 4}), ("pixels", {"parameterisation": "pixels"})):
-            invert = partial(synthesis.invert, model, images, layer, steps=STEPS, settle=0, **settings)
+        bare = partial(
+            tf.function(partial(_gradient_of_code, model, layer), autograph=False),
+            tf.constant(images),
+        )
+        for label, settings in (
+            ("Fourier, jitter", {"jitter": 4}),
+            ("pixels", {"parameterisation": "pixels"}),
+        ):
+            invert = partial(
+                synthesis.invert, model, images, layer, steps=STEPS, settle=0, **settings
+            )
             _step_ratios(invert, bare)  # compiles
             found = [ratio for _ in range(max(rounds, 2)) for ratio in _step_ratios(invert, bare)]
             ratio = statistics.median(found)
@@ -188,7 +235,9 @@ def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
 
 
 def _step_ratios(invert, bare) -> list[float]:
-    """Time of each step over that of the bare pass just after it; `invert` reports after each step."""
+    """Time of each step over that of the bare pass just after it; `invert` reports after each
+    step.
+    """
     marks = []
 
     def pause(*_):
@@ -208,15 +257,25 @@ def _gradient_of_code(model, layer, images):
     return tape.gradient(loss, images)
 
 
-def evaluation_throughput(rounds: int, pictures: int = 4, squares: int = 16, step: float = 0.1) -> list[tuple]:
-    """Rows (metrics, pictures, passes, seconds, share): time of the bare forward passes over that of an evaluation.
+def evaluation_throughput(
+    rounds: int, pictures: int = 4, squares: int = 16, step: float = 0.1
+) -> list[tuple]:
+    """Rows (metrics, pictures, passes, seconds, share): time of the bare forward passes over that
+    of an evaluation.
 
-    Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and writing. Passes are those
-    that are needed for a picture: itself, black, blurred, for Grad-CAM, and one for each change of it.
+    Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and
+    writing. Passes are those that are needed for a picture: itself, black, blurred, for Grad-CAM,
+    and one for each change of it.
     """
-    names, maps, inner = list(pictures.PICTURES)[3 : 3 + pictures], 1 + len(attribution.FLOORS), round(1 / step) - 1
+    names, maps, inner = (
+        list(pictures.PICTURES)[3 : 3 + pictures],
+        1 + len(attribution.FLOORS),
+        round(1 / step) - 1,
+    )
     kinds = {
-        "deletion, insertion, drop, infidelity, localisation": 4 + 2 * maps * inner + maps + squares,
+        "deletion, insertion, drop, infidelity, localisation": (
+            4 + 2 * maps * inner + maps + squares
+        ),
         "the same and ROAD at 3 shares": 4 + 2 * maps * inner + maps + squares + 2 * 3 * maps,
     }
     model, rows = models.load_model().model, []
@@ -225,17 +284,29 @@ def evaluation_throughput(rounds: int, pictures: int = 4, squares: int = 16, ste
         manifest = Path(folder, "manifest.csv")
         manifest.write_text("\n".join(["path,label", *(f"{name},0" for name in names)]))
         for number, (label, each) in enumerate(kinds.items()):
-            chosen = [name for name in evaluation.GROUPS if name != "sensitivity" and (number or name != "road")]
+            chosen = [
+                name
+                for name in evaluation.GROUPS
+                if name != "sensitivity" and (number or name != "road")
+            ]
             settings = {"metrics": chosen, "squares": squares, "step": step}
             passes, found = each * pictures, []
             for turn in range(rounds + 1):
                 bare = _seconds(partial(_forward, model, images)) / len(images) * passes
                 out = Path(folder, f"{number}-{turn}.parquet")
-                call = partial(evaluation.evaluate, "efficientnet_lite0", "grad_cam", manifest, out, **settings)
+                call = partial(
+                    evaluation.evaluate, "efficientnet_lite0", "grad_cam", manifest, out, **settings
+                )
                 taken = _seconds(call)
                 found.append((taken, bare / taken))
-            rows.append((label, pictures, passes, *map(statistics.median, zip(*found[1:]))))  # the first one compiles
-            print("  {}: {} pictures, {} passes, {:.1f} s, {:.2f} of the bare passes' pace".format(*rows[-1]))
+            rows.append(
+                (label, pictures, passes, *map(statistics.median, zip(*found[1:])))
+            )  # the first one compiles
+            print(
+                "  {}: {} pictures, {} passes, {:.1f} s, {:.2f} of the bare passes' pace".format(
+                    *rows[-1]
+                )
+            )
     return rows
 
 
@@ -245,15 +316,19 @@ def growth(rounds: int) -> list[tuple]:
     for size, batches in ((224, (1, 8, 32)), (448, (1, 8))):
         model = build("efficientnet_lite0", size)
         for batch in batches:
-            images = np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
+            images = (
+                np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
+            )
             chosen = {
                 "Grad-CAM": (partial(attribution.grad_cam, model, images),),
                 "saliency": (partial(attribution.saliency, model, images),),
             }
             base, found = ratios(model, images, chosen, rounds)
             rows.append((batch, size, base / batch, found["Grad-CAM"], found["saliency"]))
-            print(f"  batch {batch:>2}, {size} px: {1000 * base / batch:6.1f} ms an image forward, "
-                  f"Grad-CAM x {found['Grad-CAM']:.2f}, saliency x {found['saliency']:.2f}")  # fmt: skip
+            print(
+                f"  batch {batch:>2}, {size} px: {1000 * base / batch:6.1f} ms an image forward, "
+                f"Grad-CAM x {found['Grad-CAM']:.2f}, saliency x {found['saliency']:.2f}"
+            )
     return rows
 
 
@@ -269,14 +344,21 @@ def memory(quick: bool) -> list[tuple]:
 
 
 def page(results: dict) -> None:
-    """Write the figures as JSON and, in the dress of a report, as `reports/site/bench/index.html`."""
+    """Write the figures as JSON and, in the dress of a report, as
+    `reports/site/bench/index.html`.
+    """
     folder = REPORTS / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(results, indent=1))
-    cells = [nbf.new_markdown_cell("# Measure what techniques cost"), nbf.new_markdown_cell(__doc__)]
+    cells = [
+        nbf.new_markdown_cell("# Measure what techniques cost"),
+        nbf.new_markdown_cell(__doc__),
+    ]
     for name, rows in results["techniques"].items():
         shown = [(t, f"{r:.2f}", f"{p:.1f}", f"{e:.3f}", b or "", v) for t, r, p, e, b, v in rows]
-        cells.append(_table(name, ("technique", "time", "passes", "per pass", "at most", ""), shown))
+        cells.append(
+            _table(name, ("technique", "time", "passes", "per pass", "at most", ""), shown)
+        )
         cells.append(_bars(name, rows))
     shown = [(n, cut, label, f"{r:.3f}", b, v) for n, cut, label, r, b, v in results["steps"]]
     head = ("network", "layer", "settings", "time of a step / pass", "at most", "")
@@ -284,15 +366,28 @@ def page(results: dict) -> None:
     shown = [(m, n, p, f"{t:.1f}", f"{share:.2f}") for m, n, p, t, share in results["evaluation"]]
     head = ("metrics", "pictures", "passes", "seconds", "share of the bare passes' pace")
     cells.append(_table("Evaluation at scale (Lite0)", head, shown))
-    shown = [(b, s, f"{1000 * f:.1f}", f"{g:.2f}", f"{c:.2f}") for b, s, f, g, c in results["growth"]]
-    cells.append(_table("How time grows (Lite0)", ("batch", "pixels", "ms an image", "Grad-CAM", "saliency"), shown))
+    shown = [
+        (b, s, f"{1000 * f:.1f}", f"{g:.2f}", f"{c:.2f}") for b, s, f, g, c in results["growth"]
+    ]
+    cells.append(
+        _table(
+            "How time grows (Lite0)",
+            ("batch", "pixels", "ms an image", "Grad-CAM", "saliency"),
+            shown,
+        )
+    )
     shown = [(n, t, p, f"{m:.0f}") for n, t, p, m in results["memory"]]
     cells.append(_table("Peak memory", ("network", "technique", "passes", "MB"), shown))
     notebook = nbf.new_notebook(cells=cells)
     notebook.metadata["report"] = {
-        "run": "bench", "notebook": "bench", "title": "Measure what techniques cost", "parameters": {}, "changed": [],
-        "versions": provenance.versions(), "commit": provenance.commit(),
-    }  # fmt: skip
+        "run": "bench",
+        "notebook": "bench",
+        "title": "Measure what techniques cost",
+        "parameters": {},
+        "changed": [],
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+    }
     nbformat.write(notebook, folder / "bench.ipynb")
     site.page(folder, "bench", REPORTS / "site" / "bench" / "index.html")
 
@@ -309,9 +404,14 @@ def _bars(name: str, rows: list[tuple]):
     ax.barh(places, [row[3] for row in rows], color="#4477aa")
     bounds = [(row[4], place) for row, place in zip(rows, places) if row[4]]
     ax.plot(*zip(*bounds), "k|", markersize=14, label="at most")
-    ax.set(yticks=places, yticklabels=[row[0] for row in rows], xlabel="time of a pass / forward pass")
+    ax.set(
+        yticks=places, yticklabels=[row[0] for row in rows], xlabel="time of a pass / forward pass"
+    )
     ax.legend(frameon=False)
-    alt = f"Bars of the time of each technique on {name}, per pass, against the forward pass; marks show the bounds."
+    alt = (
+        f"Bars of the time of each technique on {name}, per pass, against the forward pass; marks"
+        " show the bounds."
+    )
     picture = base64.b64encode(show.png(fig)).decode()
     bundle = {"image/png": picture, "text/plain": alt}
     output = nbf.new_output("display_data", bundle, metadata={"image/png": {"alt": alt}})
@@ -320,18 +420,29 @@ def _bars(name: str, rows: list[tuple]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison, at least (default 5)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of batch 2: to see that it runs, not to measure")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of each comparison, at least (default 5)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="2 rounds of batch 2: to see that it runs, not to measure",
+    )
     options = parser.parse_args()
     rounds, batch = (2, 2) if options.quick else (options.rounds, 8)
-    # Memory first: a process begins with the peak of the one that started it, which is still small now.
+    # Memory first: a process begins with the peak of the one that started it, which is still small
+    # now.
     print("peak memory")
     results = {"memory": memory(options.quick)}
-    results["techniques"] = {name: compare(name, batch, rounds) for name in ("vgg19", "efficientnet_lite0")}
+    results["techniques"] = {
+        name: compare(name, batch, rounds) for name in ("vgg19", "efficientnet_lite0")
+    }
     results["techniques"][models.DETECTOR] = compare_detector(64 if options.quick else 512, rounds)
     print("\none optimisation step over a forward and input-gradient pass")
     sizes = {"vgg19": 1, "efficientnet_lite0": batch}  # VGG19 takes seconds a picture
-    results["steps"] = [row for name, size in sizes.items() for row in optimisation_step(name, size, rounds)]
+    results["steps"] = [
+        row for name, size in sizes.items() for row in optimisation_step(name, size, rounds)
+    ]
     print("\nevaluation, efficientnet_lite0")
     results["evaluation"] = evaluation_throughput(min(rounds, 3), 2 if options.quick else 4)
     print("\nhow time grows, efficientnet_lite0")

@@ -1,4 +1,6 @@
-"""A project in miniature: this checkout's Makefile and xai_utils around notebooks that take a second."""
+"""A project in miniature: this checkout's Makefile and xai_utils around notebooks that take a
+second.
+"""
 
 import os
 import shutil
@@ -18,7 +20,11 @@ class Project:
     def __init__(self, folder: Path):
         self.folder = folder
         # Kernels of its own: connection files, and the lock that lets them start one at a time.
-        self.env = {**os.environ, "PYTHONPATH": str(folder), "JUPYTER_RUNTIME_DIR": str(folder.parent / "runtime")}
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "JUPYTER_RUNTIME_DIR": str(folder.parent / "runtime"),
+        }
         for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "NOTEBOOK", "IMAGE", "MODEL", "PARAMS"):
             self.env.pop(name, None)
 
@@ -30,12 +36,16 @@ class Project:
     def site(self) -> Path:
         return self.folder / "reports" / "site"
 
-    def notebook(self, name: str, *cells: str, parameters: str | None = "steps = 3  # how many", **metadata) -> Path:
+    def notebook(
+        self, name: str, *cells: str, parameters: str | None = "steps = 3  # how many", **metadata
+    ) -> Path:
         first = [v4.new_markdown_cell(f"# Test {name}")]
         if parameters is not None:
             first.append(v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
         found = v4.new_notebook(cells=first + [v4.new_code_cell(cell) for cell in cells])
-        found.metadata.update({"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+        found.metadata.update(
+            {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        )
         found.metadata.update(metadata)
         path = self.folder / "notebooks" / f"{name}.ipynb"
         path.write_text(nbformat.writes(found))
@@ -47,7 +57,12 @@ class Project:
         return path
 
     def start(self, *command, **kwargs) -> subprocess.Popen:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": self.folder}
+        pipes = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+            "cwd": self.folder,
+        }
         return subprocess.Popen([*map(str, command)], **{**pipes, "env": self.env, **kwargs})
 
     def make(self, *arguments, **kwargs) -> subprocess.Popen:
@@ -55,15 +70,26 @@ class Project:
 
     def run(self, names: str, *options, **kwargs) -> subprocess.Popen:
         """Runs, named in one text, through one runner."""
-        command = [sys.executable, "-m", "xai_suite.reports.runner", *options, "run", "reports/build/default"]
-        return self.start(*command, *(f"reports/runs/{name}.yaml" for name in names.split()), **kwargs)
+        command = [
+            sys.executable,
+            "-m",
+            "xai_suite.reports.runner",
+            *options,
+            "run",
+            "reports/build/default",
+        ]
+        return self.start(
+            *command, *(f"reports/runs/{name}.yaml" for name in names.split()), **kwargs
+        )
 
 
 def make_project(place: Path) -> Project:
     folder = place / "project"
     for name in ("notebooks", "reports/runs"):
         (folder / name).mkdir(parents=True)
-    shutil.copytree(ROOT / "xai_utils", folder / "xai_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "xai_utils", folder / "xai_utils", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copytree(ROOT / "reports" / "template", folder / "reports" / "template")
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder)
@@ -92,8 +118,14 @@ def processes(project: Project, word: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            mine = process.environ().get("JUPYTER_RUNTIME_DIR") == project.env["JUPYTER_RUNTIME_DIR"]
-            if mine and process.status() != psutil.STATUS_ZOMBIE and any(word in part for part in process.cmdline()):
+            mine = (
+                process.environ().get("JUPYTER_RUNTIME_DIR") == project.env["JUPYTER_RUNTIME_DIR"]
+            )
+            if (
+                mine
+                and process.status() != psutil.STATUS_ZOMBIE
+                and any(word in part for part in process.cmdline())
+            ):
                 found.append(process)
         except psutil.Error:
             continue

@@ -7,7 +7,9 @@ from xai_utils import keras
 layers = keras.layers
 
 
-def gap_net(classes: int = 5, size: int = 12, channels: int = 6, seed: int = 0, bias: bool = True) -> keras.Model:
+def gap_net(
+    classes: int = 5, size: int = 12, channels: int = 6, seed: int = 0, bias: bool = True
+) -> keras.Model:
     """Two convolutions, global average pooling, one Dense layer: CAM is exact on `features`."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((size, size, 3), dtype=keras.config.dtype_policy().compute_dtype)
@@ -23,7 +25,11 @@ def sequential(seed: int = 0) -> keras.Sequential:
     """Without an Input layer: built by its first batch."""
     keras.utils.set_random_seed(seed)
     return keras.Sequential(
-        [layers.Conv2D(4, 3, activation="relu", name="features"), layers.Flatten(), layers.Dense(5, name="logits")]
+        [
+            layers.Conv2D(4, 3, activation="relu", name="features"),
+            layers.Flatten(),
+            layers.Dense(5, name="logits"),
+        ]
     )
 
 

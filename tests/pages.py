@@ -52,7 +52,9 @@ def text(words, name="stdout"):
 
 
 def failure(message="broken"):
-    return v4.new_output("error", ename="ValueError", evalue=message, traceback=[f"ValueError: {message}"])
+    return v4.new_output(
+        "error", ename="ValueError", evalue=message, traceback=[f"ValueError: {message}"]
+    )
 
 
 def recorded(monkeypatch, **numbers):
@@ -79,9 +81,20 @@ class Site:
     def add(self, name, *cells, title="Look closely", changed=(), given=None, failed=False, **info):
         """Write the executed notebook of run `name`; a str is a Markdown cell."""
         parts = [f"# {title}", code(PARAMETERS, tags=["parameters"]), *cells]
-        notebook = v4.new_notebook(cells=[v4.new_markdown_cell(p) if isinstance(p, str) else p for p in parts])
-        about = {"title": title, "model": "tiny", "seconds": 4.2, "started": "2026-03-14T09:26:53", "commit": "abcdef1",
-                 "versions": {"keras": "3.0"}, "parameters": given or {}, "changed": list(changed), **info}
+        notebook = v4.new_notebook(
+            cells=[v4.new_markdown_cell(p) if isinstance(p, str) else p for p in parts]
+        )
+        about = {
+            "title": title,
+            "model": "tiny",
+            "seconds": 4.2,
+            "started": "2026-03-14T09:26:53",
+            "commit": "abcdef1",
+            "versions": {"keras": "3.0"},
+            "parameters": given or {},
+            "changed": list(changed),
+            **info,
+        }
         notebook.metadata["report"] = about
         path = self.build / ("failed" if failed else "") / f"{name}.ipynb"
         with warnings.catch_warnings():
@@ -102,12 +115,28 @@ class Site:
 
 
 def references(html):
-    """Everything a page could load or lead to: values of src, href and the like, and of url( ) in styles."""
+    """Everything a page could load or lead to: values of src, href and the like, and of url( ) in
+    styles.
+    """
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(html, "html.parser")
-    names = ("src", "href", "xlink:href", "srcset", "poster", "background", "action", "data", "ping")
-    found = [(tag.name, tag[name]) for tag in soup.find_all(True) for name in names if tag.get(name)]
-    styles = [tag.get_text() for tag in soup.find_all("style")] + [tag["style"] for tag in soup.find_all(style=True)]
+    names = (
+        "src",
+        "href",
+        "xlink:href",
+        "srcset",
+        "poster",
+        "background",
+        "action",
+        "data",
+        "ping",
+    )
+    found = [
+        (tag.name, tag[name]) for tag in soup.find_all(True) for name in names if tag.get(name)
+    ]
+    styles = [tag.get_text() for tag in soup.find_all("style")] + [
+        tag["style"] for tag in soup.find_all(style=True)
+    ]
     loads = re.compile(r"(?:url\(|@import)\s*[\"']?([^\"')]*)")
     return found + [("style", url) for style in styles for url in loads.findall(style)]

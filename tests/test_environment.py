@@ -22,10 +22,20 @@ def locked(name: str) -> list[Requirement]:
 
 def pinned(name: str, python: str) -> dict[str, Version]:
     """Package → version that the lock gives on Linux with this Python."""
-    env = {"python_full_version": python, "python_version": python.rpartition(".")[0], "sys_platform": "linux"}
-    chosen = [r for r in locked(name) if r.marker is None or r.marker.evaluate({**env, "os_name": "posix"})]
+    env = {
+        "python_full_version": python,
+        "python_version": python.rpartition(".")[0],
+        "sys_platform": "linux",
+    }
+    chosen = [
+        r
+        for r in locked(name)
+        if r.marker is None or r.marker.evaluate({**env, "os_name": "posix"})
+    ]
     names = [r.name for r in chosen]
-    assert len(names) == len(set(names)), f"{name} has two versions of a package for Python {python}"
+    assert len(names) == len(set(names)), (
+        f"{name} has two versions of a package for Python {python}"
+    )
     return {r.name: Version(next(iter(r.specifier)).version) for r in chosen}
 
 
@@ -46,13 +56,17 @@ def test_lock_satisfies_every_dependency(python):
     pins = pinned("requirements.lock", python)
     for text in PROJECT["dependencies"]:
         wanted = Requirement(text)
-        assert wanted.name in pins and pins[wanted.name] in wanted.specifier, f"{text}: locked {pins.get(wanted.name)}"
+        assert wanted.name in pins and pins[wanted.name] in wanted.specifier, (
+            f"{text}: locked {pins.get(wanted.name)}"
+        )
 
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_developer_lock_has_the_dev_extra_and_agrees_with_the_lock(python):
     user, developer = pinned("requirements.lock", python), pinned("requirements-dev.lock", python)
-    assert {Requirement(text).name for text in PROJECT["optional-dependencies"]["dev"]} <= set(developer)
+    assert {Requirement(text).name for text in PROJECT["optional-dependencies"]["dev"]} <= set(
+        developer
+    )
     differing = {name for name in set(user) & set(developer) if user[name] != developer[name]}
     assert not differing
 
@@ -75,13 +89,20 @@ def test_conda_environment_is_python_and_the_lock():
 def test_makefile_accepts_exactly_the_pythons_of_pyproject():
     accepted = re.search(r"filter ((?:3\.\d+ ?)+),", (ROOT / "Makefile").read_text())[1].split()
     minors = [
-        f"3.{minor}" for minor in range(30) if Version(f"3.{minor}.5") in SpecifierSet(PROJECT["requires-python"])
+        f"3.{minor}"
+        for minor in range(30)
+        if Version(f"3.{minor}.5") in SpecifierSet(PROJECT["requires-python"])
     ]
     assert accepted == minors
 
 
 def test_the_package_has_the_version_of_pyproject_and_starts_without_tensorflow():
-    code = "import sys, xai_utils, xai_suite.reports.runner, xai_suite.reports.site; print(xai_utils.__version__, *sys.modules)"
-    version, *modules = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    code = (
+        "import sys, xai_utils, xai_suite.reports.runner, xai_suite.reports.site;"
+        " print(xai_utils.__version__, *sys.modules)"
+    )
+    version, *modules = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=ROOT, text=True
+    ).split()
     assert version == PROJECT["version"]
     assert not {"tensorflow", "keras", "matplotlib"} & set(modules)

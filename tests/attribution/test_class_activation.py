@@ -1,4 +1,6 @@
-"""Class activation techniques against formulas written in NumPy, and against what holds on networks with GAP."""
+"""Class activation techniques against formulas written in NumPy, and against what holds on networks
+with GAP.
+"""
 
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def kill_channels(model, channels, value=0.0, layer="features"):
     model.get_layer(layer).set_weights([kernel, bias])
 
 
-# --- networks with global average pooling -----------------------------------------------------------------------------
+# --- networks with global average pooling ---------------------------------------------------------
 
 
 def test_on_a_gap_network_the_weights_of_grad_cam_are_those_of_the_last_layer():
@@ -65,7 +67,9 @@ def test_on_a_gap_network_the_papers_plus_plus_weight_has_a_closed_form():
     weights = np.maximum(w, 0) / (2 + w * a.mean((1, 2)))
     expected = np.einsum("nhwk,nk->nhw", a, weights)
     assert (w < 0).any() and (w > 0).any()
-    np.testing.assert_allclose(attribution.grad_cam_plus_plus(model, images, 3), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        attribution.grad_cam_plus_plus(model, images, 3), expected, atol=1e-6
+    )
 
 
 def test_on_a_gap_network_the_authors_variant_is_the_positive_weights():
@@ -83,12 +87,14 @@ def test_hires_cam_is_complete_wherever_the_ending_is_linear():
     model, images = SHAPES["sequential"](), batch()
     logits = forward(model, images).numpy()
     maps = attribution.hires_cam(model, images, 1)
-    np.testing.assert_allclose(maps.sum((1, 2)), logits[:, 1] - model.get_layer("logits").bias.numpy()[1], atol=1e-5)
+    np.testing.assert_allclose(
+        maps.sum((1, 2)), logits[:, 1] - model.get_layer("logits").bias.numpy()[1], atol=1e-5
+    )
     grad_cam = attribution.grad_cam(model, images, 1, relu=False).sum((1, 2))
     assert np.abs(grad_cam - maps.sum((1, 2))).max() > 0.01, "averaging loses something without GAP"
 
 
-# --- the formulas, where the gradient differs from place to place -----------------------------------------------------
+# --- the formulas, where the gradient differs from place to place ---------------------------------
 
 
 def formula(name, a, g):
@@ -121,11 +127,14 @@ def test_every_formula(layer):
         kill_channels(model, [1])
     a, g, _ = values(model, images, 2, layer)
     raw, cut, default = (
-        attribution.cams(model, images, (2,), layer_names=(layer,), relu=relu)[layer] for relu in (False, True, None)
+        attribution.cams(model, images, (2,), layer_names=(layer,), relu=relu)[layer]
+        for relu in (False, True, None)
     )
     for name in CAMS:
         expected = np.stack([formula(name, *each) for each in zip(a, g)])
-        np.testing.assert_allclose(raw[name][0], expected, atol=2e-5 * np.abs(expected).max(), err_msg=name)
+        np.testing.assert_allclose(
+            raw[name][0], expected, atol=2e-5 * np.abs(expected).max(), err_msg=name
+        )
         np.testing.assert_array_equal(cut[name], np.maximum(raw[name], 0))
         papers = raw if name in ("hires_cam", "xgrad_cam") else cut
         np.testing.assert_array_equal(default[name], papers[name])
@@ -163,7 +172,7 @@ def test_a_map_negative_everywhere_becomes_zeros():
     assert attribution.hires_cam(model, images, 0).min() < 0
 
 
-# --- many maps from one pass ------------------------------------------------------------------------------------------
+# --- many maps from one pass ----------------------------------------------------------------------
 
 
 def test_several_targets_layers_and_methods_in_one_call_equal_single_calls():
@@ -171,9 +180,17 @@ def test_several_targets_layers_and_methods_in_one_call_equal_single_calls():
     targets = (None, 1, [0, 2, 4], lambda s: s[:, 0] - s[:, 1])
     together = attribution.cams(model, images, targets, WITH_GRADIENT, ("early", "features", None))
     assert list(together) == ["early", "features", None]
-    for layer, name in [("early", "grad_cam"), ("features", "layer_cam"), (None, "hires_cam"), ("early", "xgrad_cam")]:
+    for layer, name in [
+        ("early", "grad_cam"),
+        ("features", "layer_cam"),
+        (None, "hires_cam"),
+        ("early", "xgrad_cam"),
+    ]:
         maps = together[layer][name]
-        assert maps.shape == ((4, 3, 12, 12) if layer == "early" else (4, 3, 6, 6)) and maps.dtype == np.float32
+        assert (
+            maps.shape == ((4, 3, 12, 12) if layer == "early" else (4, 3, 6, 6))
+            and maps.dtype == np.float32
+        )
         for target, each in zip(targets, maps):
             single = getattr(attribution, name)(model, images, target, layer=layer)
             np.testing.assert_allclose(each, single, atol=1e-6, err_msg=f"{layer} {name}")
@@ -192,15 +209,19 @@ def test_one_call_runs_the_network_once():
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(ValueError, match="no class activation method is called 'gradcam'; there are grad_cam, "):
+    with pytest.raises(
+        ValueError, match="no class activation method is called 'gradcam'; there are grad_cam, "
+    ):
         attribution.cams(gap_net(), batch(), methods=("grad_cam", "gradcam"))
 
 
-# --- without gradients ------------------------------------------------------------------------------------------------
+# --- without gradients ----------------------------------------------------------------------------
 
 
 def slow_score_cam(model, images, target, baseline=0.0):
-    """The formula, one channel of one image at a time; a constant channel leaves a black picture."""
+    """The formula, one channel of one image at a time; a constant channel leaves a black
+    picture.
+    """
     a, _, _ = values(model, images, target)
 
     def f(picture):
@@ -234,8 +255,12 @@ def test_score_cam_with_signed_activations_whatever_the_papers_baseline(baseline
     model.get_layer("features").activation = keras.activations.linear
     expected = slow_score_cam(model, images, 1, baseline)
     assert expected.min() < 0
-    np.testing.assert_allclose(attribution.score_cam(model, images, 1, relu=False), expected, atol=1e-5)
-    np.testing.assert_allclose(attribution.score_cam(model, images, 1), np.maximum(expected, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        attribution.score_cam(model, images, 1, relu=False), expected, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        attribution.score_cam(model, images, 1), np.maximum(expected, 0), atol=1e-5
+    )
 
 
 def test_the_size_of_a_chunk_changes_nothing_and_dead_channels_cost_nothing(monkeypatch):
@@ -274,7 +299,7 @@ def test_eigen_cam_is_the_projection_on_the_first_direction():
         attribution.eigen_cam(model, images, 99)
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 
 def all_cams(model, images, target=None):
@@ -300,7 +325,9 @@ def test_every_function_is_its_key_of_cams():
     model, images = flat_net(), batch()
     maps = attribution.cams(model, images, (1,))[None]
     for name in WITH_GRADIENT:
-        np.testing.assert_allclose(getattr(attribution, name)(model, images, 1), maps[name][0], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(attribution, name)(model, images, 1), maps[name][0], atol=1e-6, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("method", [all_cams, attribution.score_cam, attribution.eigen_cam])
@@ -314,7 +341,9 @@ def test_a_constant_shift_of_the_logits_changes_nothing(method):
 
 @pytest.mark.parametrize("name", ["score_cam", "layer_cam"])
 def test_a_second_output_is_explained_with_a_callable(name):
-    maps = getattr(attribution, name)(two_outputs(), batch(), lambda o: o["box"][:, 0], layer="features")
+    maps = getattr(attribution, name)(
+        two_outputs(), batch(), lambda o: o["box"][:, 0], layer="features"
+    )
     assert maps.shape == (3, 6, 6) and np.abs(maps).max() > 0
 
 
@@ -339,4 +368,6 @@ def test_bad_input_is_one_clear_line(name, arguments, message):
 
 def test_a_score_without_gradient_is_refused():
     with pytest.raises(ValueError, match="does not depend on layer 'features'"):
-        attribution.xgrad_cam(gap_net(), batch(), lambda s: tf.stop_gradient(s[:, 0]), layer="features")
+        attribution.xgrad_cam(
+            gap_net(), batch(), lambda s: tf.stop_gradient(s[:, 0]), layer="features"
+        )

@@ -75,7 +75,9 @@ def test_baselines():
     model, images = gap_net(), batch()
     scores = forward(model, images).numpy()[:, 1]
     for baseline in ("black", "mean", "blur", "random", np.float32(0.5), images[:1] * 0):
-        maps, gap = attribution.integrated_gradients(model, images, 1, 64, baseline, return_gap=True)
+        maps, gap = attribution.integrated_gradients(
+            model, images, 1, 64, baseline, return_gap=True
+        )
         assert np.abs(gap).max() < 0.05 * np.abs(scores).max(), baseline
     mean = images.mean((1, 2), keepdims=True)
     np.testing.assert_allclose(
@@ -83,7 +85,10 @@ def test_baselines():
         attribution.integrated_gradients(model, images, 1, baseline=mean),
         atol=1e-6,
     )
-    maps = [attribution.integrated_gradients(model, images, 1, baseline="random", seed=seed) for seed in (1, 1, 2)]
+    maps = [
+        attribution.integrated_gradients(model, images, 1, baseline="random", seed=seed)
+        for seed in (1, 1, 2)
+    ]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert np.abs(maps[0] - maps[2]).max() > 1e-4
     with pytest.raises(ValueError, match="no filling is called 'white'"):
@@ -95,7 +100,9 @@ def test_baselines():
 def test_smooth_grad_without_noise_is_saliency():
     model, images = gap_net(), batch()
     np.testing.assert_allclose(
-        attribution.smooth_grad(model, images, noise=0.0, samples=3), attribution.saliency(model, images), atol=1e-6
+        attribution.smooth_grad(model, images, noise=0.0, samples=3),
+        attribution.saliency(model, images),
+        atol=1e-6,
     )
 
 
@@ -107,14 +114,18 @@ def test_smooth_grad_and_var_grad_of_a_quadratic():
     settings = {"samples": 4000, "noise": 0.25, "input_range": 2.0}
     sigma = 0.5
     mean = attribution.smooth_grad(model, image, 0, **settings).ravel()
-    np.testing.assert_allclose(mean, np.abs(matrix @ image.ravel()), atol=5 * sigma * np.abs(matrix).max() / 4000**0.5)
+    np.testing.assert_allclose(
+        mean, np.abs(matrix @ image.ravel()), atol=5 * sigma * np.abs(matrix).max() / 4000**0.5
+    )
     variance = attribution.var_grad(model, image, 0, **settings).ravel()
     np.testing.assert_allclose(variance, sigma**2 * np.diag(matrix @ matrix.T), rtol=0.12)
 
 
 def test_the_seed_decides_the_noise():
     model, images = gap_net(), batch()
-    one, again, other = (attribution.smooth_grad(model, images, samples=4, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (
+        attribution.smooth_grad(model, images, samples=4, seed=seed) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0
 
@@ -166,7 +177,9 @@ def test_the_relu_rules_reach_every_kind_of_relu(kind, rule):
     method = {"guided": attribution.guided_backprop, "deconvnet": attribution.deconvnet}[rule]
     np.testing.assert_allclose(method(model, image, 0)[0], expected, atol=1e-5)
     plain = attribution.pixel_gradient(model, image, 0)[0, ..., 0]
-    assert np.abs(plain - expected).max() > 0.01, "the example must tell the rule from the plain gradient"
+    assert np.abs(plain - expected).max() > 0.01, (
+        "the example must tell the rule from the plain gradient"
+    )
 
 
 def test_guided_backprop_leaves_the_gradient_of_the_model_alone_and_needs_a_relu():
@@ -178,7 +191,9 @@ def test_guided_backprop_leaves_the_gradient_of_the_model_alone_and_needs_a_relu
         tape.watch(x)
         score = model(x)[:, 0]
     np.testing.assert_allclose(tape.gradient(score, x), before, atol=1e-6)
-    smooth = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2, activation="tanh")])
+    smooth = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2, activation="tanh")]
+    )
     with pytest.raises(ValueError, match="has no ReLU"):
         attribution.guided_backprop(smooth, np.zeros((1, 4, 4, 1)))
 

@@ -37,7 +37,9 @@ def draw_masks(numbers, size, grid, keep, seed):
 
 
 def masks_of(numbers, size, grid, keep=0.5, seed=0):
-    return draw_masks(tf.constant(numbers, tf.int32), size, grid, tf.constant(keep), tf.constant(seed)).numpy()
+    return draw_masks(
+        tf.constant(numbers, tf.int32), size, grid, tf.constant(keep), tf.constant(seed)
+    ).numpy()
 
 
 def linear_net(size: int = 4, channels: int = 3, classes: int = 2, seed: int = 0):
@@ -46,12 +48,15 @@ def linear_net(size: int = 4, channels: int = 3, classes: int = 2, seed: int = 0
     inputs = keras.Input((size, size, channels))
     head = layers.Dense(classes)
     model = keras.Model(inputs, head(layers.Flatten()(inputs)), name="linear")
-    weights, biases = rng.normal(size=(size * size * channels, classes)), 10 + rng.normal(size=classes)
+    weights, biases = (
+        rng.normal(size=(size * size * channels, classes)),
+        10 + rng.normal(size=classes),
+    )
     head.set_weights([weights, biases])
     return model, weights.T.reshape(classes, size, size, channels).astype(np.float32), biases
 
 
-# --- occlusion --------------------------------------------------------------------------------------------------------
+# --- occlusion ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fill", [0.0, 0.7, np.array([0.1, -0.5, 2.0]), "pictures"])
@@ -62,7 +67,8 @@ def test_occlusion_of_a_linear_model_is_the_sum_over_the_patch(fill):
     maps = attribution.occlusion(model, images, 1, patch=3, stride=2, fill=fill)
     each = (weights[1] * (images - fill)).sum(-1)  # what covering one pixel takes
     assert maps.shape == (2, 3, 3)
-    # Cells of 2 pixels, patches of 3 around their middles 1, 3, 5: pixels from 0, 2, 4, the last cut off at 6.
+    # Cells of 2 pixels, patches of 3 around their middles 1, 3, 5: pixels from 0, 2, 4, the last
+    # cut off at 6.
     for i, j in np.ndindex(3, 3):
         expected = each[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].sum((1, 2))
         np.testing.assert_allclose(maps[:, i, j], expected, atol=1e-5)
@@ -72,7 +78,9 @@ def test_occlusion_with_patches_as_large_as_cells_shares_out_everything():
     model, weights, biases = linear_net(8)
     images = batch(8)
     maps = attribution.occlusion(model, images, 0, patch=2, stride=2)
-    np.testing.assert_allclose(maps.sum((1, 2)), forward(model, images).numpy()[:, 0] - biases[0], atol=1e-4)
+    np.testing.assert_allclose(
+        maps.sum((1, 2)), forward(model, images).numpy()[:, 0] - biases[0], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("extent", "stride"), [(224, 16), (260, 16), (12, 5), (7, 1)])
@@ -84,7 +92,9 @@ def test_occlusion_patches_lie_in_the_middle_of_their_cells_and_leave_nothing_ou
     assert np.abs(starts + patch / 2 - middles).max() <= 0.5
     covered = {pixel for start in starts for pixel in range(start, start + patch)}
     assert set(range(extent)) <= covered
-    assert starts.max() + patch - extent == pytest.approx(-starts.min(), abs=1), "both borders are treated alike"
+    assert starts.max() + patch - extent == pytest.approx(-starts.min(), abs=1), (
+        "both borders are treated alike"
+    )
 
 
 def test_occlusion_finds_the_patch_the_score_depends_on():
@@ -101,11 +111,12 @@ def test_occlusion_explains_the_class_on_top_before_anything_is_covered():
     top = forward(model, images).numpy().argmax(1)
     settings = SETTINGS["occlusion"]
     np.testing.assert_array_equal(
-        attribution.occlusion(model, images, **settings), attribution.occlusion(model, images, top, **settings)
+        attribution.occlusion(model, images, **settings),
+        attribution.occlusion(model, images, top, **settings),
     )
 
 
-# --- RISE -------------------------------------------------------------------------------------------------------------
+# --- RISE -----------------------------------------------------------------------------------------
 
 
 def expected_rise(weights, bias, image, keep):
@@ -119,7 +130,8 @@ def test_rise_of_a_linear_model_and_its_standard_error(keep):
     model, weights, biases = linear_net(4)
     images, masks = batch(4, 1), 1000
     runs = [
-        attribution.rise(model, images, 1, masks, grid=4, keep=keep, seed=seed, return_error=True) for seed in range(16)
+        attribution.rise(model, images, 1, masks, grid=4, keep=keep, seed=seed, return_error=True)
+        for seed in range(16)
     ]
     maps, errors = (np.concatenate([run[i] for run in runs]) for i in (0, 1))
     truth = expected_rise(weights[1], biases[1], images[0], keep)
@@ -127,7 +139,9 @@ def test_rise_of_a_linear_model_and_its_standard_error(keep):
     assert np.abs(off).max() < 5 and np.abs(off).max() > 1
     assert np.abs(off.mean(axis=0)).max() < 4.5 / 16**0.5, "biased"
     spread, said = maps.std(axis=0, ddof=1), errors.mean(axis=0)
-    assert np.sqrt((spread**2 / said**2).mean()) == pytest.approx(1, abs=0.2), "the standard error is not the spread"
+    assert np.sqrt((spread**2 / said**2).mean()) == pytest.approx(1, abs=0.2), (
+        "the standard error is not the spread"
+    )
     assert all(run[2] == masks for run in runs)
 
 
@@ -136,7 +150,8 @@ def test_rise_masks_are_soft_in_range_and_keep_as_much_as_asked():
     assert masks.shape == (3000, 12, 10)
     assert masks.min() >= 0 and masks.max() <= 1
     assert 0.3 < ((masks > 0.01) & (masks < 0.99)).mean() < 0.9
-    # Neighbouring pixels share cells, so the mean over all is less certain than a coin thrown for each would be.
+    # Neighbouring pixels share cells, so the mean over all is less certain than a coin thrown for
+    # each would be.
     assert masks.mean() == pytest.approx(0.3, abs=0.01)
     np.testing.assert_allclose(masks.mean(axis=0), 0.3, atol=5 * 0.46 / 3000**0.5)
 
@@ -155,14 +170,17 @@ def test_the_seed_and_the_number_decide_a_mask_alone():
         other = masks_of([0, 1, 2, 3], (12, 12), 3, seed=seed)
         assert np.abs(together - other).max((1, 2)).min() > 0.1
     model, images = gap_net(), batch()
-    one, again, other = (attribution.rise(model, images, masks=20, grid=3, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (
+        attribution.rise(model, images, masks=20, grid=3, seed=seed) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 1e-3
 
 
 def test_the_shift_of_one_seed_tells_nothing_about_the_cells_of_the_next():
     """Was wrong once: both came from the same random numbers."""
-    # One cell of 64 pixels: the shift decides how much of the second cell is seen, so where a mask is half-way.
+    # One cell of 64 pixels: the shift decides how much of the second cell is seen, so where a mask
+    # is half-way.
     one, next_one = (masks_of(range(1500), (64, 1), 1, seed=seed)[..., 0] for seed in (0, 1))
     steep = np.abs(np.diff(one, axis=1)).max(axis=1) > 0
     shift, kept = np.abs(np.diff(one[steep], axis=1)).argmax(axis=1), next_one[steep].mean(axis=1)
@@ -186,7 +204,9 @@ def test_rise_stops_when_the_map_has_settled(monkeypatch):
     maps, errors, used = attribution.rise(model, images, masks=4000, tolerance=0.1, **settings)
     assert sum(chunks) == used < 4000 and set(chunks) == {50}
     assert errors.mean() < 0.1 * np.ptp(maps)
-    np.testing.assert_allclose(maps, attribution.rise(model, images, masks=used, **settings)[0], atol=1e-6)
+    np.testing.assert_allclose(
+        maps, attribution.rise(model, images, masks=used, **settings)[0], atol=1e-6
+    )
     earlier = attribution.rise(model, images, masks=used - 50, **settings)
     assert earlier[1].mean() >= 0.1 * np.ptp(earlier[0]), "it could have stopped before"
     assert attribution.rise(model, images, masks=300, tolerance=1e-9, **settings)[2] == 300
@@ -194,21 +214,28 @@ def test_rise_stops_when_the_map_has_settled(monkeypatch):
 
 def test_rise_weighs_with_any_score():
     model, images = gap_net(), batch()
-    probability = attribution.rise(model, images, lambda s: tf.nn.softmax(s)[:, 2], masks=40, grid=3)
+    probability = attribution.rise(
+        model, images, lambda s: tf.nn.softmax(s)[:, 2], masks=40, grid=3
+    )
     logit = attribution.rise(model, images, 2, masks=40, grid=3)
     assert probability.min() > 0 and probability.max() < 1.5
     assert np.abs(probability - logit).max() > 0.01
-    # The scores of a constant model: every place has it times the share of masks that keep the place, over keep.
-    constant = attribution.rise(model, images, lambda s: tf.zeros_like(s[:, 0]) + 3.0, masks=40, grid=3)
+    # The scores of a constant model: every place has it times the share of masks that keep the
+    # place, over keep.
+    constant = attribution.rise(
+        model, images, lambda s: tf.zeros_like(s[:, 0]) + 3.0, masks=40, grid=3
+    )
     masks = masks_of(range(40), (12, 12), 3)
     np.testing.assert_allclose(constant, np.stack([6 * masks.mean(axis=0)] * 3), rtol=1e-5)
 
 
-# --- LIME and Kernel SHAP ---------------------------------------------------------------------------------------------
+# --- LIME and Kernel SHAP -------------------------------------------------------------------------
 
 
 def additive(image, segments, seed=0):
-    """A linear model of the picture, and the exact weight of each of its superpixels when it is covered with 0."""
+    """A linear model of the picture, and the exact weight of each of its superpixels when it is
+    covered with 0.
+    """
     model, weights, _ = linear_net(len(image), seed=seed)
     regions = attribution.superpixels(image, segments)
     each = (weights[1] * image).sum(-1)
@@ -218,9 +245,13 @@ def additive(image, segments, seed=0):
 def test_superpixels_are_numbered_from_zero_and_as_many_as_wished_for():
     for image in (picture(), 255 * picture(), np.ones((12, 12, 3)), picture()[..., :1]):
         regions = attribution.superpixels(image, 9)
-        assert regions.shape == (12, 12) and set(np.unique(regions)) == set(range(regions.max() + 1))
+        assert regions.shape == (12, 12) and set(np.unique(regions)) == set(
+            range(regions.max() + 1)
+        )
         assert 4 <= regions.max() + 1 <= 16
-    np.testing.assert_array_equal(attribution.superpixels(picture(), 9), attribution.superpixels(255 * picture(), 9))
+    np.testing.assert_array_equal(
+        attribution.superpixels(picture(), 9), attribution.superpixels(255 * picture(), 9)
+    )
 
 
 def test_lime_and_kernel_shap_of_an_additive_score_are_exact():
@@ -252,7 +283,9 @@ def test_the_cover_is_the_mean_colour_or_what_is_asked_for():
 
 def additive_weights(model, regions, image):
     kernel = model.layers[-1].get_weights()[0][:, 1].reshape(image.shape)
-    return np.array([(kernel * image).sum(-1)[regions == r].sum() for r in range(regions.max() + 1)])
+    return np.array(
+        [(kernel * image).sum(-1)[regions == r].sum() for r in range(regions.max() + 1)]
+    )
 
 
 def test_lime_is_the_weighted_ridge_regression_of_its_samples():
@@ -266,7 +299,9 @@ def test_lime_is_the_weighted_ridge_regression_of_its_samples():
     weights = np.exp(-(distance**2) / 0.25**2)
     z, y = (v - np.average(v, axis=0, weights=weights) for v in (kept.astype(float), scores))
     expected = np.linalg.solve(z.T * weights @ z + 2.0 * np.eye(z.shape[1]), z.T * weights @ y)
-    lime = attribution.lime(model, images, 2, segments=9, samples=40, penalty=2.0, seed=3, fill=[0.9, 0.1, 0.3])
+    lime = attribution.lime(
+        model, images, 2, segments=9, samples=40, penalty=2.0, seed=3, fill=[0.9, 0.1, 0.3]
+    )
     assert np.abs(expected).max() > 5e-3
     np.testing.assert_allclose(lime[0], expected[regions], atol=1e-3 * np.abs(expected).max())
 
@@ -289,19 +324,27 @@ def test_kernel_shap_is_the_shapley_value_and_sums_to_the_difference():
             present[r] = True
             exact[r] += (scores[tuple(present)] - before) / math.factorial(features)
     assert np.abs(exact).max() > 5e-3
-    shap = attribution.kernel_shap(model, images, 2, segments=6, samples=4000, fill=[0.9, 0.1, 0.3])[0]
+    shap = attribution.kernel_shap(
+        model, images, 2, segments=6, samples=4000, fill=[0.9, 0.1, 0.3]
+    )[0]
     values = np.array([shap[regions == r][0] for r in range(features)])
     # By pairs, and with few superpixels, the samples hold nearly every subset in the right share.
     np.testing.assert_allclose(values, exact, atol=0.05 * np.abs(exact).max())
     whole, nothing = scores[(True,) * features], scores[(False,) * features]
     assert values.sum() == pytest.approx(whole - nothing, abs=1e-5)
     few = attribution.kernel_shap(model, images, 2, segments=6, samples=10, fill=[0.9, 0.1, 0.3])[0]
-    assert sum(few[regions == r][0] for r in range(features)) == pytest.approx(whole - nothing, abs=1e-5)
+    assert sum(few[regions == r][0] for r in range(features)) == pytest.approx(
+        whole - nothing, abs=1e-5
+    )
 
 
 def test_kernel_shap_draws_pairs_with_the_sizes_of_the_shapley_kernel(monkeypatch):
     drawn, scores = [], attribution.kept_scores
-    monkeypatch.setattr(sys.modules["xai_utils.attribution.superpixels"], "kept_scores", lambda *args: (drawn.append(args[4]), scores(*args))[1])
+    monkeypatch.setattr(
+        sys.modules["xai_utils.attribution.superpixels"],
+        "kept_scores",
+        lambda *args: (drawn.append(args[4]), scores(*args))[1],
+    )
     attribution.kernel_shap(gap_net(), pictures(1), 0, segments=9, samples=3002)
     (kept,) = drawn
     features = kept.shape[1]
@@ -319,12 +362,14 @@ def test_kernel_shap_draws_pairs_with_the_sizes_of_the_shapley_kernel(monkeypatc
 @pytest.mark.parametrize("method", [attribution.lime, attribution.kernel_shap])
 def test_the_seed_decides_the_samples(method):
     model, images = gap_net(), pictures()
-    one, again, other = (method(model, images, segments=9, samples=30, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (
+        method(model, images, segments=9, samples=30, seed=seed) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -335,7 +380,12 @@ def test_every_model_shape_and_batch_as_singles(name, shape):
     maps = method(model, images, **settings)
     singles = np.concatenate([method(model, image[None], **settings) for image in images])
     np.testing.assert_allclose(maps, singles, atol=2e-5)
-    assert maps.dtype == np.float32 and maps.shape[0] == 3 and maps.ndim == 3 and np.abs(maps).max() > 5e-3
+    assert (
+        maps.dtype == np.float32
+        and maps.shape[0] == 3
+        and maps.ndim == 3
+        and np.abs(maps).max() > 5e-3
+    )
     top = forward(model, images).numpy().argmax(1)
     np.testing.assert_allclose(maps, method(model, images, top, **settings), atol=2e-5)
 
@@ -358,7 +408,9 @@ def test_no_more_pictures_at_once_than_allowed(monkeypatch):
     seen = []
 
     def target(logits):
-        count = tf.numpy_function(lambda n: seen.append(int(n)) or n, [tf.shape(logits)[0]], tf.int32)
+        count = tf.numpy_function(
+            lambda n: seen.append(int(n)) or n, [tf.shape(logits)[0]], tf.int32
+        )
         with tf.control_dependencies([count]):
             return tf.identity(logits[:, 0])
 
@@ -373,7 +425,9 @@ def test_a_callable_target_and_a_second_output(name):
     model = gap_net()
     contrast = method(model, images, lambda s: s[:, 0] - s[:, 1], **settings)
     pair = [method(model, images, k, **settings) for k in (0, 1)]
-    np.testing.assert_allclose(contrast, pair[0] - pair[1], atol=2e-5)  # all four are linear in the score
+    np.testing.assert_allclose(
+        contrast, pair[0] - pair[1], atol=2e-5
+    )  # all four are linear in the score
     edge = method(two_outputs(), images, lambda outputs: outputs["box"][:, 0], **settings)
     assert edge.shape == contrast.shape and np.abs(edge).max() > 0
     with pytest.raises(ValueError, match="callable"):
@@ -386,7 +440,9 @@ def test_a_constant_shift_of_the_logits_changes_nothing(name):
     before = getattr(attribution, name)(model, images, 1, **SETTINGS[name])
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel, bias + 10])
-    np.testing.assert_allclose(getattr(attribution, name)(model, images, 1, **SETTINGS[name]), before, atol=2e-4)
+    np.testing.assert_allclose(
+        getattr(attribution, name)(model, images, 1, **SETTINGS[name]), before, atol=2e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -396,7 +452,11 @@ def test_a_constant_shift_of_the_logits_changes_nothing(name):
         ("occlusion", {"patch": 0}, "patch must be 1 to 12"),
         ("occlusion", {"patch": 4, "stride": 0}, "stride at least 1, got 4, 0"),
         ("occlusion", {"patch": 4, "fill": np.nan}, "fill must be finite"),
-        ("occlusion", {"patch": 4, "fill": np.zeros(4)}, r"a colour \(3,\) or pictures \(3, 12, 12, 3\)"),
+        (
+            "occlusion",
+            {"patch": 4, "fill": np.zeros(4)},
+            r"a colour \(3,\) or pictures \(3, 12, 12, 3\)",
+        ),
         ("occlusion", {"patch": 4, "fill": "grey"}, "no filling is called 'grey'; it may be black"),
         ("rise", {"masks": 1}, "masks >= 2"),
         ("rise", {"grid": 0}, "grid 1 to 12"),
@@ -408,9 +468,15 @@ def test_a_constant_shift_of_the_logits_changes_nothing(name):
         ("lime", {"penalty": -1.0}, "penalty must not be negative, got -1.0"),
         ("lime", {"fill": np.inf}, "fill must be finite"),
         ("kernel_shap", {"samples": 0}, "at least 2 segments and 10 samples"),
-        *((name, {"images": np.full((1, 12, 12, 3), np.nan)}, "432 values that are NaN") for name in SETTINGS),
+        *(
+            (name, {"images": np.full((1, 12, 12, 3), np.nan)}, "432 values that are NaN")
+            for name in SETTINGS
+        ),
         *((name, {"images": batch()[0]}, r"pass image\[None\]") for name in SETTINGS),
-        *((name, {"target": 5, "images": batch()}, "target 5 is out of range") for name in SETTINGS),
+        *(
+            (name, {"target": 5, "images": batch()}, "target 5 is out of range")
+            for name in SETTINGS
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(name, arguments, message):

@@ -8,8 +8,15 @@ import pytest
 from pages import Site, code, failure, figure, output, png, recorded, stepped, text
 
 PATHS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 class Reader:
@@ -20,12 +27,18 @@ class Reader:
         self.requests, self.complaints = [], []
 
     def open(self, path, width=1280, height=900, **settings):
-        context = self.browser.new_context(viewport={"width": width, "height": height}, offline=True, **settings)
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height}, offline=True, **settings
+        )
         self.contexts.append(context)
-        context.route(lambda url: not url.startswith(("file:", "data:")), lambda route: route.abort())
+        context.route(
+            lambda url: not url.startswith(("file:", "data:")), lambda route: route.abort()
+        )
         context.on("request", lambda request: self.requests.append(request.url))
         context.on("weberror", lambda problem: self.complaints.append(str(problem.error)))
-        context.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        context.on(
+            "console", lambda message: self.complaints.append(f"{message.type}: {message.text}")
+        )
         page = context.new_page()
         page.goto(path.resolve().as_uri())
         return page
@@ -39,10 +52,15 @@ class Reader:
 
 @pytest.fixture(scope="session")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (make test-browser installs it)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright (make test-browser installs it)"
+    )
     program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PATHS)), None)
     if not program or not shutil.which(program):
-        pytest.skip(f"no Chromium at {program or ', '.join(PATHS)}; say where it is with CHROMIUM=/path/to/it")
+        pytest.skip(
+            f"no Chromium at {program or ', '.join(PATHS)}; say where it is with"
+            " CHROMIUM=/path/to/it"
+        )
     with playwright.sync_playwright() as engine:
         found = engine.chromium.launch(executable_path=shutil.which(program), args=QUIET)
         yield found
@@ -71,7 +89,9 @@ def tiny(tmp_path_factory):
     cells = [
         "Is it *so*?",
         code("show()", figure(alt="A wide field", size=(1400, 300)), tags=["thumbnail"]),
-        "## The idea\n\n" + r"With $x^2$ and $$M = \sum_k \frac{\alpha_k A_k}{1 + \lVert A_k \rVert} + a + b + c + d$$",
+        "## The idea\n\n"
+        + r"With $x^2$ and $$M = \sum_k \frac{\alpha_k A_k}{1 + \lVert A_k \rVert} + a + b + c"
+        r" + d$$",
         f"| wide | table |\n|---|---|\n| {'x' * 90} | {'y' * 90} |",
         f"A [link](20_cam.ipynb) `{long}` {long}",
         code(f"x = '{long}'  # a comment\ndef f():\n    return 1", text(f"{long}\n")),
@@ -84,11 +104,26 @@ def tiny(tmp_path_factory):
         code("x = None", tags=["exercise"]),
         code("x = 1", tags=["solution"]),
     ]
-    site.add("21_grad_cam--cat", *cells, changed=["image"], given={"image": long, "steps": 8}, title="Weigh the maps")
-    site.add("10_saliency--hound", "## Part", code("show()", figure("blue")), title="Find the pixels")
-    error = failure("\x1b[38;5;28;01mfor\x1b[39;00m \x1b[31mred\x1b[0m \x1b[1;33myellow\x1b[0m")  # as IPython does
-    site.add("10_saliency--bad", code("1/0", text("half way"), error), title="Find the pixels", failed=True,
-             error="cell 3: Broken")
+    site.add(
+        "21_grad_cam--cat",
+        *cells,
+        changed=["image"],
+        given={"image": long, "steps": 8},
+        title="Weigh the maps",
+    )
+    site.add(
+        "10_saliency--hound", "## Part", code("show()", figure("blue")), title="Find the pixels"
+    )
+    error = failure(
+        "\x1b[38;5;28;01mfor\x1b[39;00m \x1b[31mred\x1b[0m \x1b[1;33myellow\x1b[0m"
+    )  # as IPython does
+    site.add(
+        "10_saliency--bad",
+        code("1/0", text("half way"), error),
+        title="Find the pixels",
+        failed=True,
+        error="cell 3: Broken",
+    )
     for name in ("21_grad_cam--cat", "10_saliency--hound"):
         site.page(name)
     site.index("21_grad_cam--cat", "10_saliency--hound", "10_saliency--bad")

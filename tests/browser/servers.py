@@ -28,11 +28,17 @@ def running(folder: Path, *command, path: str):
     """Start a server and give its address; afterwards it is gone, and so are its kernels."""
     port = free_port()
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-           **{name: str(folder / name.lower()) for name in names}}  # fmt: skip
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        **{name: str(folder / name.lower()) for name in names},
+    }
     log = (folder / "server.log").open("w")
     words = [word.format(port=port) for word in command]
-    process = psutil.Popen([sys.executable, "-m", *words], env=env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    process = psutil.Popen(
+        [sys.executable, "-m", *words], env=env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+    )
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/{path}", process, folder / "server.log")
@@ -59,19 +65,29 @@ def wait_for(address: str, process, log: Path, seconds: float = 90):
 
 @contextmanager
 def lab(folder: Path, *notebooks: str):
-    """JupyterLab on copies of notebooks, all cells drawn, as `make lab` starts it but without a password."""
+    """JupyterLab on copies of notebooks, all cells drawn, as `make lab` starts it but without a
+    password.
+    """
     work = folder / "notebooks"
     work.mkdir()
     for name in notebooks:
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", work)
-    settings = {"notebook-extension/tracker": {"windowingMode": "none"},
-                "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # fmt: skip
+    settings = {
+        "notebook-extension/tracker": {"windowingMode": "none"},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }
     for name, values in settings.items():
         path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(values))
-    options = ["--ServerApp.port={port}", f"--ServerApp.root_dir={work}", "--no-browser", "--allow-root", NO_NEWS,
-               "--IdentityProvider.token="]  # fmt: skip
+    options = [
+        "--ServerApp.port={port}",
+        f"--ServerApp.root_dir={work}",
+        "--no-browser",
+        "--allow-root",
+        NO_NEWS,
+        "--IdentityProvider.token=",
+    ]
     with running(folder, "jupyterlab", *options, path="api/status") as address:
         yield address
 
@@ -79,5 +95,7 @@ def lab(folder: Path, *notebooks: str):
 @contextmanager
 def app(folder: Path):
     """The explorer as `make app` serves it."""
-    with running(folder, "xai_suite.explorer.app", "--port", "{port}", path="voila/static/voila.js") as address:
+    with running(
+        folder, "xai_suite.explorer.app", "--port", "{port}", path="voila/static/voila.js"
+    ) as address:
         yield address

@@ -1,4 +1,6 @@
-"""JupyterLab and the app as people use them: real servers and kernels, headless Chromium, no other network."""
+"""JupyterLab and the app as people use them: real servers and kernels, headless Chromium, no other
+network.
+"""
 
 import os
 import re
@@ -30,7 +32,9 @@ class Visitor:
         self.context = browser.new_context(viewport={"width": 1400, "height": 1100})
         self.context.set_default_timeout(ANSWER)
         self.context.route(lambda url: not self.own(url), lambda route: route.abort())
-        self.context.on("request", lambda request: self.own(request.url) or self.outside.append(request.url))
+        self.context.on(
+            "request", lambda request: self.own(request.url) or self.outside.append(request.url)
+        )
         self.context.on("weberror", lambda problem: self.errors.append(str(problem.error)))
 
     def own(self, url):
@@ -74,10 +78,13 @@ def visit(browser):
 def run_all(page):
     """Run all cells through the menu and wait for the last; no cell may end with an error.
 
-    A page has a workspace of its own: in a shared one JupyterLab opens what the page before it had open, too.
+    A page has a workspace of its own: in a shared one JupyterLab opens what the page before it had
+    open, too.
     """
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=START)
-    page.get_by_text(re.compile(r"\| Idle")).first.wait_for(timeout=START)  # before that nothing is run
+    page.get_by_text(re.compile(r"\| Idle")).first.wait_for(
+        timeout=START
+    )  # before that nothing is run
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=START)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -115,11 +122,15 @@ def complaint(page, text):
 
 
 def play(page, tmp_path):
-    """What a person does in the explorer: dials, another class, a click on the picture, uploads good and bad."""
+    """What a person does in the explorer: dials, another class, a click on the picture, uploads
+    good and bad.
+    """
     page.wait_for_selector(MAP, timeout=START)
     changes(page, MAP, lambda: slider(page, "brightness, grey levels").press("ArrowRight"))
     changes(page, SEEN, lambda: slider(page, "shift right, pixels").press("ArrowRight"))
-    changes(page, MAP, lambda: page.get_by_label("one of its top classes").select_option(index=1), "alt")
+    changes(
+        page, MAP, lambda: page.get_by_label("one of its top classes").select_option(index=1), "alt"
+    )
     changes(page, SEEN, lambda: page.get_by_title("cover row 3, column 5 of 8").click())
 
     enter(page, "or any class", "goldfysh")
@@ -151,8 +162,12 @@ def test_the_first_notebook_in_jupyterlab(lab, visit):
     page = visit(lab, "lab/workspaces/first/tree/00_start_here.ipynb")
     run_all(page)
     image = ".jp-OutputArea .widget-html img"
-    changes(page, image, lambda: page.locator(".jp-OutputArea .noUi-handle").last.press("ArrowRight"))
-    changes(page, image, lambda: page.locator(".jp-OutputArea .noUi-handle").last.press("ArrowLeft"))
+    changes(
+        page, image, lambda: page.locator(".jp-OutputArea .noUi-handle").last.press("ArrowRight")
+    )
+    changes(
+        page, image, lambda: page.locator(".jp-OutputArea .noUi-handle").last.press("ArrowLeft")
+    )
     keep_picture(page, "lab_00")
 
 
@@ -167,17 +182,23 @@ def test_the_app_shows_no_code_and_answers(app, visit, tmp_path):
     page = visit(app)
     play(page, tmp_path)
     assert not re.search(r"import|Exercise", page.inner_text("body"))
-    Image.effect_noise((4200, 3000), 90).save(tmp_path / "large.png")  # 12 MB: more than Tornado takes by itself
+    Image.effect_noise((4200, 3000), 90).save(
+        tmp_path / "large.png"
+    )  # 12 MB: more than Tornado takes by itself
     changes(page, SEEN, lambda: upload(page, tmp_path / "large.png"))
     keep_picture(page, "app")
 
 
 def test_several_students_at_once(app, visit):
-    """Each with a kernel of its own: ten where they fit, on a small machine one more than it has processors."""
+    """Each with a kernel of its own: ten where they fit, on a small machine one more than it has
+    processors.
+    """
     fit = int(0.7 * psutil.virtual_memory().available / 1e9)
     count = int(os.environ.get("XAI_STUDENTS") or max(2, min(10, fit, 1 + (os.cpu_count() or 1))))
     pages = [visit(app) for _ in range(count)]
     for page in pages:
         page.wait_for_selector(MAP, timeout=START)
     for page in pages:
-        changes(page, MAP, lambda page=page: slider(page, "brightness, grey levels").press("ArrowRight"))
+        changes(
+            page, MAP, lambda page=page: slider(page, "brightness, grey levels").press("ArrowRight")
+        )

@@ -1,4 +1,6 @@
-"""The site as a reader meets it: opened from the file system, without a network, wide and narrow, light and dark."""
+"""The site as a reader meets it: opened from the file system, without a network, wide and narrow,
+light and dark.
+"""
 
 from pathlib import Path
 
@@ -33,11 +35,16 @@ CONTRAST = """() => {
 }"""
 WIDER = """() => [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1
   && !e.closest(".scroll, pre, .equation")).map((e) => `${e.tagName}.${e.className}`).slice(0, 5)"""
-SCROLLS = "() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) > innerWidth"
+SCROLLS = (
+    "() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) > innerWidth"
+)
 FLAT_MATH = """() => [...document.querySelectorAll("math")].filter((m) => m.checkVisibility()).filter((m) => {
   const box = m.getBoundingClientRect(); return !(box.width > 3 && box.height > 3); }).map((m) => m.textContent)"""
 NO_WORDS = "() => [...document.images].filter((i) => !i.alt.trim()).length"
-BROKEN = "() => [...document.images].filter((i) => i.complete && !i.naturalWidth && i.checkVisibility()).length"
+BROKEN = (
+    "() => [...document.images].filter((i) => i.complete && !i.naturalWidth &&"
+    " i.checkVisibility()).length"
+)
 
 
 def contrast(page):
@@ -70,8 +77,11 @@ def test_a_page_of_the_small_site(reader, tiny, name, scheme):
     check(reader.open(tiny / f"{name}.html", width=360, color_scheme=scheme))
 
 
-@pytest.mark.parametrize("path", REAL_PAGES or [pytest.param(None, marks=pytest.mark.skip("no reports/site here"))],
-                         ids=lambda path: str(path and path.relative_to(REAL)))
+@pytest.mark.parametrize(
+    "path",
+    REAL_PAGES or [pytest.param(None, marks=pytest.mark.skip("no reports/site here"))],
+    ids=lambda path: str(path and path.relative_to(REAL)),
+)
 def test_a_page_of_the_real_site(reader, path):
     check(reader.open(path, width=360))
 
@@ -98,15 +108,26 @@ def test_filter(reader, tiny):
     cards = page.locator(".card:visible")
     assert cards.count() == 3 and not page.locator("#nothing").is_visible()
     page.keyboard.press("/")
-    assert page.evaluate("() => document.activeElement.id") == "filter" and page.input_value("#filter") == ""
+    assert (
+        page.evaluate("() => document.activeElement.id") == "filter"
+        and page.input_value("#filter") == ""
+    )
     page.keyboard.type("Pixels HOUND")
     assert cards.count() == 1 and "hound" in cards.inner_text()
     assert page.inner_text("#matches") == "1 of 3"
     assert page.locator(".part:visible").count() == 1
     page.keyboard.type("/nothing")
-    assert cards.count() == 0 and page.locator("#nothing").is_visible() and page.inner_text("#matches") == "0 of 3"
+    assert (
+        cards.count() == 0
+        and page.locator("#nothing").is_visible()
+        and page.inner_text("#matches") == "0 of 3"
+    )
     page.keyboard.press("Escape")
-    assert cards.count() == 3 and page.input_value("#filter") == "" and page.inner_text("#matches") == ""
+    assert (
+        cards.count() == 3
+        and page.input_value("#filter") == ""
+        and page.inner_text("#matches") == ""
+    )
     page.fill("#filter", "failed")
     assert cards.count() == 1 and "cell 3: Broken" in cards.inner_text()
 
@@ -131,7 +152,11 @@ def test_stepper_by_mouse_and_by_keyboard(reader, tiny):
     def frame():
         assert shown.count() == 1
         label = shown.get_attribute("alt")
-        assert stepper.locator("output").inner_text() == slider.get_attribute("aria-valuetext") == label
+        assert (
+            stepper.locator("output").inner_text()
+            == slider.get_attribute("aria-valuetext")
+            == label
+        )
         return label
 
     assert frame() == "first"
@@ -208,7 +233,10 @@ def test_everything_is_readable_without_scripts(reader, tiny):
 def test_the_keyboard_alone_is_enough(reader, tiny):
     page = reader.open(tiny / "21_grad_cam--cat.html")
     page.keyboard.press("Tab")
-    assert page.locator(".skip").is_visible() and page.evaluate("() => document.activeElement.className") == "skip"
+    assert (
+        page.locator(".skip").is_visible()
+        and page.evaluate("() => document.activeElement.className") == "skip"
+    )
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.id") == "content"
     page.keyboard.press("Tab")
@@ -217,7 +245,11 @@ def test_the_keyboard_alone_is_enough(reader, tiny):
 
 
 def test_a_script_that_slipped_in_does_not_run(browser, tiny, tmp_path):
-    html = (tiny / "index.html").read_text().replace("<main", "<script>document.title = 'ran'</script><main")
+    html = (
+        (tiny / "index.html")
+        .read_text()
+        .replace("<main", "<script>document.title = 'ran'</script><main")
+    )
     (tmp_path / "index.html").write_text(html)
     context = browser.new_context()
     page = context.new_page()

@@ -1,4 +1,6 @@
-"""Evaluation at scale: the same rows here, on a cluster that loses a worker, and after a kill; else clear words."""
+"""Evaluation at scale: the same rows here, on a cluster that loses a worker, and after a kill; else
+clear words.
+"""
 
 import json
 import os
@@ -19,7 +21,13 @@ from xai_suite.evaluation.manifest import digest
 from xai_utils import attribution, metrics, models, pictures, tf
 
 TECHNIQUES = "grad_cam smooth_grad:samples=2,noise=0.2"
-QUICK = {"step": 0.25, "squares": 3, "copies": 1, "shares": (0.5,), "model_options": {"preprocessing": "unit"}}
+QUICK = {
+    "step": 0.25,
+    "squares": 3,
+    "copies": 1,
+    "shares": (0.5,),
+    "model_options": {"preprocessing": "unit"},
+}
 PICTURES = 6
 
 
@@ -31,7 +39,9 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     lines = ["path,label,x_min,y_min,x_max,y_max"]
     for i in range(PICTURES):
-        Image.fromarray(rng.integers(0, 256, (50, 60, 3), np.uint8)).save(folder / f"picture {i}.png")
+        Image.fromarray(rng.integers(0, 256, (50, 60, 3), np.uint8)).save(
+            folder / f"picture {i}.png"
+        )
         lines.append(f"picture {i}.png,{i % 5}," + ("20,10,40,30" if i % 2 else ",,,"))
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 this is no JPEG")
     lines.insert(3, "broken.jpg,class 1,,,,")
@@ -41,7 +51,9 @@ def place(tmp_path_factory):
 
 def run(place, out, **more):
     more = {"at_once": 2, **QUICK, **more}
-    return evaluation.evaluate(str(place / "net.keras"), TECHNIQUES, place / "pictures.csv", out, **more)
+    return evaluation.evaluate(
+        str(place / "net.keras"), TECHNIQUES, place / "pictures.csv", out, **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,9 @@ def assert_same(one, other):
     for name in one.column_names:
         mine, theirs = (table[name].to_pylist() for table in (one, other))
         if results.COLUMNS[name] == "float64":
-            np.testing.assert_allclose(np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name
+            )
         else:
             assert mine == theirs, name
 
@@ -63,7 +77,9 @@ def assert_same(one, other):
 def test_every_picture_and_technique_has_a_row(whole):
     techniques = ["grad_cam", "smooth_grad:samples=2,noise=0.2", *attribution.FLOORS]
     rows = whole.to_pylist()
-    assert [row["path"] for row in rows if row["error"]] == ["broken.jpg"] and len(rows) == PICTURES * 5 + 1
+    assert [row["path"] for row in rows if row["error"]] == ["broken.jpg"] and len(
+        rows
+    ) == PICTURES * 5 + 1
     assert [row["technique"] for row in rows if row["path"] == "picture 3.png"] == techniques
     assert [row["number"] for row in rows] == sorted(row["number"] for row in rows)
     (reason,) = evaluation.errors(whole)
@@ -73,14 +89,19 @@ def test_every_picture_and_technique_has_a_row(whole):
             boxed = int(row["path"][-5]) % 2
             assert (row["mass_share"] is None) == (not boxed) or row["technique"] == "grad_cam"
             assert 0 < row["probability"] < 1 and row["explained"] == row["top"]
-            assert all(0 <= row[name] <= 1 for name in ("deletion", "insertion", "drop", "infidelity", "road_most"))
+            assert all(
+                0 <= row[name] <= 1
+                for name in ("deletion", "insertion", "drop", "infidelity", "road_most")
+            )
 
 
 def test_numbers_are_those_of_the_metrics(place, whole):
     classifier = models.load_model(str(place / "net.keras"), preprocessing="unit")
     image = classifier.prepare(str(place / "picture 3.png"))
     maps = attribution.centre(classifier.model, image)
-    (row,) = (r for r in whole.to_pylist() if (r["path"], r["technique"]) == ("picture 3.png", "centre"))
+    (row,) = (
+        r for r in whole.to_pylist() if (r["path"], r["technique"]) == ("picture 3.png", "centre")
+    )
     deletion = metrics.deletion(classifier.model, image, maps, step=0.25).area[0]
     assert row["deletion"] == pytest.approx(float(deletion), abs=1e-6)
     whole_mask = np.zeros((50, 60), bool)
@@ -93,14 +114,18 @@ def test_numbers_are_those_of_the_metrics(place, whole):
 def test_the_summary_is_means_and_standard_errors(whole):
     found = evaluation.summary(whole)["edges"]
     values = [r["deletion"] for r in whole.to_pylist() if r["technique"] == "edges"]
-    assert found["deletion"] == pytest.approx((np.mean(values), np.std(values, ddof=1) / np.sqrt(6), 6))
+    assert found["deletion"] == pytest.approx(
+        (np.mean(values), np.std(values, ddof=1) / np.sqrt(6), 6)
+    )
     assert found["enrichment"][2] == 3
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_same(place, whole):
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as local:
         with Client(local) as client:
             pids = list(client.run(os.getpid).values())
         killed = []
@@ -110,16 +135,22 @@ def test_a_cluster_that_loses_a_worker_gives_the_same(place, whole):
                 os.kill(pids[0], signal.SIGKILL)
                 killed.append(done)
 
-        out = run(place, place / "cluster.parquet", scheduler=local.scheduler_address, progress=kill_one)
+        out = run(
+            place, place / "cluster.parquet", scheduler=local.scheduler_address, progress=kill_one
+        )
     assert killed and killed[0] < PICTURES + 1
     assert_same(evaluation.read(out), whole)
 
 
 def test_kill_and_resume(place, whole):
     out = place / "killed.parquet"
-    code = f"import sys; sys.path[:0] = {[str(ROOT / 'tests'), str(Path(__file__).parent)]!r}; import test_evaluation as t, pathlib\n" \
-           f"t.run(pathlib.Path({str(place)!r}), {str(out)!r})"  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    code = (
+        f"import sys; sys.path[:0] = {[str(ROOT / 'tests'), str(Path(__file__).parent)]!r}; import"
+        f" test_evaluation as t, pathlib\nt.run(pathlib.Path({str(place)!r}), {str(out)!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     wait_for(lambda: list(out.glob("part-*.parquet")))
     process.kill()
     process.wait()
@@ -128,7 +159,9 @@ def test_kill_and_resume(place, whole):
     counts = []
     run(place, out, progress=lambda done, total: counts.append(done))
     assert counts[0] >= 2 and counts[-1] == PICTURES + 1
-    assert {part: part.stat().st_mtime_ns for part in before} == before, "a finished part was computed again"
+    assert {part: part.stat().st_mtime_ns for part in before} == before, (
+        "a finished part was computed again"
+    )
     assert_same(evaluation.read(out), whole)
     assert not [p for p in out.iterdir() if p.suffix == ".tmp" and str(process.pid) not in p.name]
     counts.clear()
@@ -161,20 +194,32 @@ def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypat
     for method in (steady, choosy, shaky, broken):
         monkeypatch.setitem(attribution.METHODS, method.__name__, method)
     out = evaluation.evaluate(
-        str(place / "net.keras"), "steady choosy shaky broken", place / "pictures.csv", place / "failing.parquet",
-        at_once=7, **QUICK,
-    )  # fmt: skip
+        str(place / "net.keras"),
+        "steady choosy shaky broken",
+        place / "pictures.csv",
+        place / "failing.parquet",
+        at_once=7,
+        **QUICK,
+    )
     rows = evaluation.read(out).to_pylist()
     failed = [(row["path"], row["technique"], row["error"]) for row in rows if row["error"]]
-    assert ("picture 4.png", "choosy", "not this one") in failed and len(failed) == 1 + 1 + 2 * PICTURES
+    assert ("picture 4.png", "choosy", "not this one") in failed and len(
+        failed
+    ) == 1 + 1 + 2 * PICTURES
     for each in (("shaky", "too noisy"), ("broken", "not finite")):
         assert sum(row[1:] == each for row in failed) == PICTURES
-    assert batches == [PICTURES] * 2, "one that works is asked once for all pictures, and once for noisy copies"
-    edges, before = ([row for row in table if row["technique"] == "edges"] for table in (rows, whole.to_pylist()))
+    assert batches == [PICTURES] * 2, (
+        "one that works is asked once for all pictures, and once for noisy copies"
+    )
+    edges, before = (
+        [row for row in table if row["technique"] == "edges"] for table in (rows, whole.to_pylist())
+    )
     for name, kind in results.COLUMNS.items():
         mine, theirs = ([row[name] for row in each] for each in (edges, before))
         if kind == "float64":
-            np.testing.assert_allclose(np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name
+            )
         else:
             assert mine == theirs, name
 
@@ -209,14 +254,22 @@ def test_weights_that_changed_are_noticed(place, tmp_path):
     file = tmp_path / "net.keras"
     gap_net(size=32).save(file)
     given = {"metrics": ["drop"], "model_options": {"preprocessing": "unit"}}
-    before = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "before", **given)
+    before = evaluation.evaluate(
+        str(file), "random", place / "pictures.csv", tmp_path / "before", **given
+    )
     gap_net(size=32, seed=1).save(file)
-    after = evaluation.evaluate(str(file), "random", place / "pictures.csv", tmp_path / "after", **given)
+    after = evaluation.evaluate(
+        str(file), "random", place / "pictures.csv", tmp_path / "after", **given
+    )
     one, other = (evaluation.read(folder)["probability"].to_pylist() for folder in (before, after))
     assert not np.allclose(np.array(one, float), np.array(other, float), equal_nan=True)
     with pytest.raises(ValueError, match="results of another weights of plan"):
         evaluation.evaluate(str(file), "random", place / "pictures.csv", before, **given)
-    plan = {"version": scoring.__version__, "model": str(file), "model_options": given["model_options"]}
+    plan = {
+        "version": scoring.__version__,
+        "model": str(file),
+        "model_options": given["model_options"],
+    }
     with pytest.raises(RuntimeError, match=r"a worker has other weights of net\.keras"):
         scoring.evaluate_chunk({**plan, "weights": "0"}, [])
 
@@ -226,12 +279,19 @@ def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
     gap_net(size=32).save(tmp_path / "net.keras")
     monkeypatch.chdir(tmp_path)
     sent = []
-    monkeypatch.setattr(scoring, "on_cluster", lambda address, compute, chunks: sent.append((compute, chunks)) or [])
+    monkeypatch.setattr(
+        scoring, "on_cluster", lambda address, compute, chunks: sent.append((compute, chunks)) or []
+    )
     options = {"preprocessing": "unit", "label_file": "names.txt"}
-    evaluation.evaluate("net.keras", "random", place / "pictures.csv", "out", scheduler="x", model_options=options)
+    evaluation.evaluate(
+        "net.keras", "random", place / "pictures.csv", "out", scheduler="x", model_options=options
+    )
     ((compute, chunks),) = sent
     assert compute.args[0]["model"] == str(tmp_path / "net.keras")
-    assert compute.args[0]["model_options"] == {"preprocessing": "unit", "label_file": str(tmp_path / "names.txt")}
+    assert compute.args[0]["model_options"] == {
+        "preprocessing": "unit",
+        "label_file": str(tmp_path / "names.txt"),
+    }
     assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk)
 
 
@@ -245,19 +305,31 @@ def test_a_start_that_failed_can_be_corrected(place, tmp_path):
 
 def test_settings_that_fail_on_every_picture_stop_it_at_once(place, tmp_path):
     def measured(techniques, out):
-        return evaluation.evaluate(str(place / "net.keras"), techniques, place / "pictures.csv", tmp_path / out,
-                                   metrics=["drop"], model_options={"preprocessing": "unit"})  # fmt: skip
+        return evaluation.evaluate(
+            str(place / "net.keras"),
+            techniques,
+            place / "pictures.csv",
+            tmp_path / out,
+            metrics=["drop"],
+            model_options={"preprocessing": "unit"},
+        )
 
-    with pytest.raises(ValueError, match=r"grad_cam:layer=nothere fails on every picture: .* no layer 'nothere'"):
+    with pytest.raises(
+        ValueError, match=r"grad_cam:layer=nothere fails on every picture: .* no layer 'nothere'"
+    ):
         measured("saliency grad_cam:layer=nothere", "out")
-    assert evaluation.read(measured("saliency", "out")).num_rows == PICTURES * 4 + 1  # nothing of it was left
+    assert (
+        evaluation.read(measured("saliency", "out")).num_rows == PICTURES * 4 + 1
+    )  # nothing of it was left
 
 
 def test_a_refusal_names_what_differs(tmp_path):
     about = {"plan": {"techniques": {"cam": ["cam", {}]}}}
     results.Results(tmp_path / "out", about).write(0, [])
     more = {"plan": {"techniques": {"cam": ["cam", {}], "rise": ["rise", {}]}}}
-    with pytest.raises(ValueError, match=r'another rise of techniques: none there, \["rise", {}\] now'):
+    with pytest.raises(
+        ValueError, match=r'another rise of techniques: none there, \["rise", {}\] now'
+    ):
         results.Results(tmp_path / "out", more)
 
 
@@ -266,15 +338,21 @@ def test_two_evaluations_do_not_mix_in_one_folder(tmp_path):
     second.write(0, [])
     with pytest.raises(ValueError, match="results of another step: 0.2 there, 0.1 now"):
         first.write(1, [])
-    assert sorted(path.name for path in second.folder.iterdir()) == [results.ABOUT, "part-000000.parquet"]
+    assert sorted(path.name for path in second.folder.iterdir()) == [
+        results.ABOUT,
+        "part-000000.parquet",
+    ]
 
 
 def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
     with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://127.0.0.1:9 "):
         run(place, place / "never.parquet", scheduler="tcp://127.0.0.1:9")
-    for more, told in (({"metrics": ["delete"]}, "called 'delete'"), ({"explain": "both"}, "not 'both'"),
-                       ({"copies": 0}, "must be at least 1, not 8 and 0")):  # fmt: skip
+    for more, told in (
+        ({"metrics": ["delete"]}, "called 'delete'"),
+        ({"explain": "both"}, "not 'both'"),
+        ({"copies": 0}, "must be at least 1, not 8 and 0"),
+    ):
         with pytest.raises(ValueError, match=told):
             evaluation.evaluate("efficientnet_lite0", "grad_cam", "x.csv", place / "never", **more)
     with pytest.raises(ValueError, match="address is like tcp://host:8786, not '127.0.0.1'"):
@@ -309,15 +387,24 @@ def test_names_lose_their_settings_unless_they_would_be_the_same():
         ("", "no column 'path'; it has: nothing"),
         ("path;label\ncat;281", "it has: path;label (commas separate columns)"),
         ("path,label\n", "m.csv lists no pictures"),
-        ("path,label\ncat,281\nhound,lion king", "line 3: no class is called 'lion king'; nearest: limpkin, lion"),
+        (
+            "path,label\ncat,281\nhound,lion king",
+            "line 3: no class is called 'lion king'; nearest: limpkin, lion",
+        ),
         ("path,label\ncat,1000", "line 2: class 1000 is out of range"),
         ("path,label\ncat,281\nhound,243\ncat,281", "line 4: cat is listed already, in line 2"),
         ("path,label\ncat", "line 2: 2 columns are needed"),
         ("path,label\n ,3", "line 2: the path is empty"),
         ("path,label,x_min\ncat,281,4", "no column 'y_min'"),
-        ("path,label,x_min,y_min,x_max,y_max\ncat,281,1,2,3,x", "four numbers or nothing, not '1', '2', '3', 'x'"),
+        (
+            "path,label,x_min,y_min,x_max,y_max\ncat,281,1,2,3,x",
+            "four numbers or nothing, not '1', '2', '3', 'x'",
+        ),
         ("path,label,x_min,y_min,x_max,y_max\ncat,281,5,2,5,9", "is empty: x_min < x_max"),
-        ("path,label,x_min,y_min,x_max,y_max\ncat,281,0,0,452,9", "reaches outside the picture, 451 x 300 pixels"),
+        (
+            "path,label,x_min,y_min,x_max,y_max\ncat,281,0,0,452,9",
+            "reaches outside the picture, 451 x 300 pixels",
+        ),
     ],
 )
 def test_a_bad_manifest_is_one_clear_line(tmp_path, text, told):
@@ -341,7 +428,10 @@ def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):
     from xai_utils.models import class_index, imagenet_labels, imagenet_wnids
 
     path = tmp_path / "m.csv"
-    path.write_text("\ufeffpath, label\ncat,281\nhound,n02108422\njeep,Bull Mastiff\ndrum,541.0\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffpath, label\ncat,281\nhound,n02108422\njeep,Bull Mastiff\ndrum,541.0\n",
+        encoding="utf-8",
+    )
     rows = read_manifest(path, lambda name: class_index(name, imagenet_labels(), imagenet_wnids()))
     assert [row.label for row in rows] == [281, 243, 243, 541] and rows[0].box is None
     assert digest(rows) != digest(rows[:2]) and len(digest(rows)) == 16
@@ -350,15 +440,28 @@ def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):
 def test_make_evaluate(place):
     def make(*words):
         command = ["make", "-s", f"PY={sys.executable}", "evaluate", *words]
-        return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
     assert finish(make(), code=2).startswith("make evaluate: say MANIFEST=pictures.csv")
-    given = [f"{name}={place}/{file}" for name, file in
-             (("MODEL", "net.keras"), ("MANIFEST", "pictures.csv"), ("OUT", "made.parquet"))]  # fmt: skip
+    given = [
+        f"{name}={place}/{file}"
+        for name, file in (
+            ("MODEL", "net.keras"),
+            ("MANIFEST", "pictures.csv"),
+            ("OUT", "made.parquet"),
+        )
+    ]
     given.append("PREPROCESSING=unit")
     output = finish(make(*given, "TECHNIQUES=saliency random", "METRICS=drop localisation"))
-    assert "[7/7] pictures" in output and "rows without numbers: 1, the first: broken.jpg: 'broken.jpg' is" in output
-    assert evaluation.summary(evaluation.read(place / "made.parquet"))["centre"]["drop"][2] == PICTURES
+    assert (
+        "[7/7] pictures" in output
+        and "rows without numbers: 1, the first: broken.jpg: 'broken.jpg' is" in output
+    )
+    assert (
+        evaluation.summary(evaluation.read(place / "made.parquet"))["centre"]["drop"][2] == PICTURES
+    )
     assert f"means (standard errors) over {PICTURES} pictures, of mass_share over 3" in output
     output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
     assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")

@@ -45,8 +45,12 @@ def test_without_any_dial_the_picture_and_its_maps_are_those_of_the_technique(cl
     assert list(found.maps) == ["grad_cam", "saliency"] and not found.cut
     np.testing.assert_array_equal(found.seen, cat[0])
     for name, values in found.maps.items():
-        np.testing.assert_allclose(values, attribution.TECHNIQUES[name](classifier.model, cat, 285)[0], atol=1e-5)
-    np.testing.assert_allclose(found.probabilities, np.repeat(classifier.predict(cat), 2, 0), atol=1e-5)
+        np.testing.assert_allclose(
+            values, attribution.TECHNIQUES[name](classifier.model, cat, 285)[0], atol=1e-5
+        )
+    np.testing.assert_allclose(
+        found.probabilities, np.repeat(classifier.predict(cat), 2, 0), atol=1e-5
+    )
     again = explorer.answer(classifier, cat, State(285), untouched=found.probabilities[0])
     np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-5)
 
@@ -65,13 +69,17 @@ def test_a_covered_region_is_black_and_nothing_else_changes(cat):
     covered[:56, 112:168] = cat[0, :56, 112:168]
     np.testing.assert_array_equal(covered, cat[0])
     np.testing.assert_array_equal(cat, before)
-    np.testing.assert_array_equal(state.change(cat, State(0, columns=(0.5, 0.5), rows=(0.0, 1.0))), cat)
+    np.testing.assert_array_equal(
+        state.change(cat, State(0, columns=(0.5, 0.5), rows=(0.0, 1.0))), cat
+    )
 
 
 def test_covering_what_a_class_is_made_of_takes_its_probability(counter):
     images = np.zeros((1, 8, 8, 3), np.float32)
     images[..., 0] = 10
-    found = explorer.answer(counter, images, State(0, ("saliency",), columns=(0.0, 0.5), rows=(0.0, 1.0)))
+    found = explorer.answer(
+        counter, images, State(0, ("saliency",), columns=(0.0, 0.5), rows=(0.0, 1.0))
+    )
     # left: 32 pixels of 10 at a weight of 0.01 before, none after; right stays at 3.2
     np.testing.assert_allclose(found.probabilities[:, 0], [0.5, 1 / (1 + np.exp(3.2))], rtol=1e-5)
 
@@ -101,21 +109,30 @@ def test_the_layer_is_the_one_asked_for(classifier, cat):
     names = state.layer_names(classifier)
     assert len(names) > 5 and len(set(names)) == len(names)
     early = explorer.answer(classifier, cat, State(285, layer=names[2])).maps["grad_cam"]
-    np.testing.assert_allclose(early, attribution.grad_cam(classifier.model, cat, 285, names[2])[0], atol=1e-6)
+    np.testing.assert_allclose(
+        early, attribution.grad_cam(classifier.model, cat, 285, names[2])[0], atol=1e-6
+    )
     with pytest.raises(ValueError, match="nearest|no layer"):
         explorer.answer(classifier, cat, State(285, layer="nowhere"))
 
 
 def test_a_crop_and_one_too_small():
     picture = np.arange(100 * 200 * 3).reshape(100, 200, 3)
-    np.testing.assert_array_equal(state.crop(picture, (0.25, 0.75), (0.1, 0.5)), picture[10:50, 50:150])
+    np.testing.assert_array_equal(
+        state.crop(picture, (0.25, 0.75), (0.1, 0.5)), picture[10:50, 50:150]
+    )
     np.testing.assert_array_equal(state.crop(picture), picture)
     with pytest.raises(ValueError, match="4 x 100 pixels"):
         state.crop(picture, (0.5, 0.52))
 
 
 @pytest.mark.parametrize(
-    "name, said", [("lite9", "nearest"), ("nothing.keras", "no model file"), ("ssd_mobilenet_v2", "detects objects")]
+    "name, said",
+    [
+        ("lite9", "nearest"),
+        ("nothing.keras", "no model file"),
+        ("ssd_mobilenet_v2", "detects objects"),
+    ],
 )
 def test_a_model_that_cannot_be_explored_is_one_line(name, said):
     with pytest.raises(ValueError, match=said) as caught:
@@ -147,7 +164,9 @@ def test_an_upload_is_read_as_a_file_is():
 def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "NOTEBOOKS", DATA_FOLDER.parent / "notebooks")
     for technique in state.QUICK + state.SLOW:
-        chosen = State(282, (technique,), "block5c_add", brightness=30, shift=9, mask=0.1, keep=0.15)
+        chosen = State(
+            282, (technique,), "block5c_add", brightness=30, shift=9, mask=0.1, keep=0.15
+        )
         found = state.possible_runs(classifier, chosen, "cat")
         assert list(found)[:3] == ["62_keep_only", "64_mask_until_flip", "61_augmentations"]
         for notebook, parameters in found.items():
@@ -156,8 +175,14 @@ def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_p
             assert read == parameters
             assert runs.make_run(path.stem, read, str(path)).given == parameters
             path.unlink()
-    assert found["62_keep_only"]["shares"].count(0.15) == 1 and 30 in found["61_augmentations"]["levels"]
-    assert list(state.possible_runs(classifier, State(282, layer="block5c_add"), "cat"))[0] == "21_grad_cam"
+    assert (
+        found["62_keep_only"]["shares"].count(0.15) == 1
+        and 30 in found["61_augmentations"]["levels"]
+    )
+    assert (
+        list(state.possible_runs(classifier, State(282, layer="block5c_add"), "cat"))[0]
+        == "21_grad_cam"
+    )
 
 
 def test_a_run_is_written_whole_never_over_another_and_leaves_nothing_else(tmp_path):
@@ -187,4 +212,6 @@ def test_an_overlay_shows_grey_colour_and_sign():
     assert empty.shape == (4, 4, 3) and empty.dtype == np.uint8
     assert (empty == empty[0, 0]).all()  # one colour: inferno's first over white
     signed = show.overlay(np.array([[-1.0, 1.0]]), np.zeros((4, 4, 3))).astype(int)
-    assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, -1, 0] > signed[0, -1, 2]  # blue against, red for
+    assert (
+        signed[0, 0, 2] > signed[0, 0, 0] and signed[0, -1, 0] > signed[0, -1, 2]
+    )  # blue against, red for

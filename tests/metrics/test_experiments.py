@@ -15,7 +15,9 @@ def corner_net():
     corner = keras.layers.Cropping2D(((0, SIZE - CELL), (0, SIZE - CELL)))(pixels)
     mean = keras.layers.GlobalAveragePooling2D()(corner)
     model = keras.Model(pixels, keras.layers.Dense(2)(mean))
-    model.layers[-1].set_weights([np.array([[0, 1], [0, 1], [0, 1]], np.float32) / 3, np.array([64, 0], np.float32)])
+    model.layers[-1].set_weights(
+        [np.array([[0, 1], [0, 1], [0, 1]], np.float32) / 3, np.array([64, 0], np.float32)]
+    )
     return model
 
 
@@ -32,13 +34,21 @@ def test_the_first_rectangle_lands_on_the_corner_and_flips_the_label():
 
 
 def test_random_rectangles_need_the_expected_number():
-    cells = (SIZE // CELL) ** 2  # a random order of 16 cells reaches the corner after (16 + 1) / 2 on average
+    cells = (
+        SIZE // CELL
+    ) ** 2  # a random order of 16 cells reaches the corner after (16 + 1) / 2 on average
     maps = attribution.random_maps(400, (SIZE, SIZE), seed=1)
-    flips = metrics.cover_until_flip(corner_net(), picture(), maps, CELL, most=cells, stride=CELL, at_once=16)
+    flips = metrics.cover_until_flip(
+        corner_net(), picture(), maps, CELL, most=cells, stride=CELL, at_once=16
+    )
     counts = [flip.count for flip in flips]
     error = np.std(counts) / np.sqrt(len(counts))
-    assert abs(np.mean(counts) - (cells + 1) / 2) < 3 * error and set(counts) <= set(range(1, cells + 1))
-    one_by_one = metrics.cover_until_flip(corner_net(), picture(), maps[:5], CELL, cells, stride=CELL, at_once=1)
+    assert abs(np.mean(counts) - (cells + 1) / 2) < 3 * error and set(counts) <= set(
+        range(1, cells + 1)
+    )
+    one_by_one = metrics.cover_until_flip(
+        corner_net(), picture(), maps[:5], CELL, cells, stride=CELL, at_once=1
+    )
     assert [flip.count for flip in one_by_one] == counts[:5]
 
 
@@ -47,7 +57,9 @@ def test_a_label_that_never_falls_is_said_to():
     far[:, -6:, -6:] = 1
     (flip,) = metrics.cover_until_flip(corner_net(), picture(), far, CELL, most=50)
     assert flip.count is None and flip.label == 1 and 0 < flip.area < 0.4
-    white = metrics.cover_until_flip(corner_net(), picture(), far[:, ::-1, ::-1], CELL, most=2, fill=255.0)
+    white = metrics.cover_until_flip(
+        corner_net(), picture(), far[:, ::-1, ::-1], CELL, most=2, fill=255.0
+    )
     assert white[0].count is None, "white squares make the corner brighter"
 
 
@@ -55,7 +67,9 @@ def test_rectangles_cover_the_brightest_place_that_is_left():
     values = np.zeros((12, 12))
     values[1:4, 2:5], values[8:11, 7:10] = 2, 1
     np.testing.assert_array_equal(metrics.brightest_rectangles(values, 3, 5), [[1, 2], [8, 7]])
-    pictures, covered = metrics.cover_in_turn(np.ones((12, 12, 3), np.float32), [[1, 2], [8, 7]], 3, fill=5.0)
+    pictures, covered = metrics.cover_in_turn(
+        np.ones((12, 12, 3), np.float32), [[1, 2], [8, 7]], 3, fill=5.0
+    )
     np.testing.assert_array_equal(covered.sum((1, 2)), [9, 18])
     assert pictures[0, 9, 8, 0] == 1 and pictures[1, 9, 8, 0] == 5
 
@@ -74,7 +88,9 @@ def test_keep_shows_exactly_the_share_that_was_asked_for():
 def test_a_pasted_object_keeps_its_place_and_size():
     cutout, mask = np.full((40, 40, 3), 200, np.float32), np.zeros((40, 40), bool)
     mask[10:20, 10:20] = True
-    changed, there = metrics.paste(np.zeros((40, 40, 3), np.float32), cutout, mask, (0.5, 0.75), 1.0)
+    changed, there = metrics.paste(
+        np.zeros((40, 40, 3), np.float32), cutout, mask, (0.5, 0.75), 1.0
+    )
     assert there.sum() == pytest.approx(100, abs=21) and abs(middle(there) - [30, 20]).max() <= 0.5
     assert changed[30, 20, 0] == 200 and changed[5, 5, 0] == 0
     larger = metrics.paste(np.zeros((40, 40, 3), np.float32), cutout, mask, (0.5, 0.5), 2.0)[1]
@@ -83,7 +99,9 @@ def test_a_pasted_object_keeps_its_place_and_size():
 
 def test_metrics():
     one = np.arange(12.0).reshape(3, 4)
-    assert rank_correlation(one, one**3) == pytest.approx(1) and rank_correlation(one, -one) == pytest.approx(-1)
+    assert rank_correlation(one, one**3) == pytest.approx(1) and rank_correlation(
+        one, -one
+    ) == pytest.approx(-1)
     assert np.isnan(rank_correlation(one, np.ones_like(one)))
     half = one < 6
     assert rank_correlation(one, np.where(half, one, -one), half) == pytest.approx(1)
@@ -101,10 +119,18 @@ def test_metrics():
         (lambda: metrics.top_share(np.ones((1, 4, 4)), 0), "got 0"),
         (lambda: metrics.top_share(np.ones((1, 4, 4)), 1.0), "both excluded; got 1.0"),
         (lambda: metrics.keep(np.ones((1, 4, 4, 3)), np.zeros((1, 4, 4))), "mask 0 keeps nothing"),
-        (lambda: metrics.keep(np.ones((1, 4, 4, 3)), np.ones((1, 4, 4))), "mask 0 keeps everything"),
+        (
+            lambda: metrics.keep(np.ones((1, 4, 4, 3)), np.ones((1, 4, 4))),
+            "mask 0 keeps everything",
+        ),
         (lambda: metrics.brightest_rectangles(np.ones((4, 4)), 5, 1), "side must be 1 to 4"),
         (lambda: metrics.brightest_rectangles(np.ones((4, 4)), 2, 0), "count at least 1; got 2, 0"),
-        (lambda: metrics.paste(np.ones((4, 4, 3)), np.ones((4, 4, 3)), np.zeros((4, 4), bool), (0, 0)), "nothing"),
+        (
+            lambda: metrics.paste(
+                np.ones((4, 4, 3)), np.ones((4, 4, 3)), np.zeros((4, 4), bool), (0, 0)
+            ),
+            "nothing",
+        ),
         (lambda: rank_correlation(np.ones((2, 2)), np.ones((3, 3))), r"not \(2, 2\) and \(3, 3\)"),
         (lambda: middle(np.zeros((3, 3))), "covers nothing"),
     ],

@@ -21,7 +21,9 @@ def biased(build):
     model = build()
     model(nets.batch())
     rng = np.random.default_rng(0)
-    model.set_weights([each + 0.1 * rng.standard_normal(each.shape) for each in model.get_weights()])
+    model.set_weights(
+        [each + 0.1 * rng.standard_normal(each.shape) for each in model.get_weights()]
+    )
     return model
 
 
@@ -32,7 +34,9 @@ def test_the_cascade_goes_from_the_logits_down_through_every_weight(build):
     assert paths[0] == "logits" and len(paths) == len(set(paths))
     before = weights(model)
     with metrics.randomised(model, paths):
-        changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
+        changed = [
+            not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)
+        ]
         assert all(changed)
     assert same(before, weights(model))
 
@@ -93,7 +97,9 @@ def test_weights_come_back_after_an_error_too(error):
 def test_a_layer_without_weights_or_without_existence_is_refused_before_anything_happens():
     model = biased(nets.gap_net)
     before = weights(model)
-    with pytest.raises(ValueError, match="'pool' has no weights to randomise; .* logits, features, early"):
+    with pytest.raises(
+        ValueError, match="'pool' has no weights to randomise; .* logits, features, early"
+    ):
         metrics.randomised(model, ["logits", "pool"]).__enter__()
     with pytest.raises(ValueError, match="no layer 'feature'; nearest: features"):
         metrics.randomised(model, ["feature"]).__enter__()
@@ -101,20 +107,26 @@ def test_a_layer_without_weights_or_without_existence_is_refused_before_anything
 
 
 def test_compiled_techniques_see_the_shuffled_weights_and_the_old_ones_again():
-    """CAM with shuffled class weights is the activations times the shuffled column, known beforehand."""
+    """CAM with shuffled class weights is the activations times the shuffled column, known
+    beforehand.
+    """
     model, images = biased(nets.gap_net), nets.batch()
     maps = cam(model, images, 2)
     activations = keras.Model(model.input, model.get_layer("features").output)(images).numpy()
     with metrics.randomised(model, ["logits"]):
         assert np.allclose(
-            cam(model, images, 2), activations @ model.get_layer("logits").get_weights()[0][:, 2], atol=1e-5
+            cam(model, images, 2),
+            activations @ model.get_layer("logits").get_weights()[0][:, 2],
+            atol=1e-5,
         )
         assert np.array_equal(eigen_cam(model, images), eigen_cam(model, images, 1))
     assert np.array_equal(cam(model, images, 2), maps)
 
 
 def test_what_cannot_depend_on_the_head_does_not():
-    """Eigen-CAM reads no class: the first step of the cascade leaves it as it is, and changes saliency."""
+    """Eigen-CAM reads no class: the first step of the cascade leaves it as it is, and changes
+    saliency.
+    """
     model, images = biased(nets.gap_net), nets.batch()
     before = eigen_cam(model, images), saliency(model, images, 0)
     with metrics.randomised(model, ["logits"]):
@@ -128,10 +140,16 @@ def test_what_cannot_depend_on_the_head_does_not():
 def test_similarity_of_maps_that_are_known():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((32, 32))
-    assert metrics.similarity(values, values) == pytest.approx({"rank": 1, "rank of sizes": 1, "SSIM": 1})
-    assert metrics.similarity(values, 5 * values) == pytest.approx({"rank": 1, "rank of sizes": 1, "SSIM": 1})
+    assert metrics.similarity(values, values) == pytest.approx(
+        {"rank": 1, "rank of sizes": 1, "SSIM": 1}
+    )
+    assert metrics.similarity(values, 5 * values) == pytest.approx(
+        {"rank": 1, "rank of sizes": 1, "SSIM": 1}
+    )
     # The opposite map says the opposite, and only the signed measure notices.
-    assert metrics.similarity(values, -values) == pytest.approx({"rank": -1, "rank of sizes": 1, "SSIM": 1})
+    assert metrics.similarity(values, -values) == pytest.approx(
+        {"rank": -1, "rank of sizes": 1, "SSIM": 1}
+    )
     other = rng.standard_normal((32, 32))
     assert all(abs(value) < 0.15 for value in metrics.similarity(values, other).values())
     assert set(metrics.similarity(values, np.ones((32, 32))).values()) == {0.0}
@@ -142,7 +160,9 @@ def test_a_factor_that_two_maps_share_makes_their_sizes_alike_and_leaves_the_sig
     """The criticism in numbers: two random gradients times the same picture."""
     rng = np.random.default_rng(1)
     picture = np.exp(2 * rng.standard_normal((64, 64)))
-    found = metrics.similarity(picture * rng.standard_normal((64, 64)), picture * rng.standard_normal((64, 64)))
+    found = metrics.similarity(
+        picture * rng.standard_normal((64, 64)), picture * rng.standard_normal((64, 64))
+    )
     assert found["rank of sizes"] > 0.6 and abs(found["rank"]) < 0.1
 
 

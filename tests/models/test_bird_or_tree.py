@@ -7,7 +7,7 @@ from xai_utils import models, pictures
 from xai_utils.attribution import cam
 from xai_utils.models import small_networks
 
-# --- scenes -----------------------------------------------------------------------------------------------------------
+# --- scenes ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=pictures.bird_or_tree.GROUNDS)
@@ -16,8 +16,13 @@ def scenes(request):
 
 
 def test_the_masks_are_exactly_where_something_would_change(scenes):
-    """Outside the object's mask nothing shows that there is an object; inside, something does; the same for trees."""
-    for mask, without in ((scenes.object_mask, scenes.without_object), (scenes.tree_mask, scenes.without_tree)):
+    """Outside the object's mask nothing shows that there is an object; inside, something does; the
+    same for trees.
+    """
+    for mask, without in (
+        (scenes.object_mask, scenes.without_object),
+        (scenes.tree_mask, scenes.without_tree),
+    ):
         changed = (scenes.images != without).any(axis=-1)
         assert not (changed & ~mask).any()
         assert changed[mask].mean() > 0.98  # a pixel may have the ground's colour by accident
@@ -43,25 +48,38 @@ def test_a_seed_fixes_everything_but_what_is_asked_for():
     ground = ~(one.object_mask | one.tree_mask | other.object_mask | other.tree_mask)
     assert np.array_equal(one.images[ground], other.images[ground])
     assert np.array_equal(one.tree_mask[0], other.tree_mask[0])
-    assert not np.array_equal(one.images[ground], pictures.bird_or_tree.draw(labels, tree, seed=6).images[ground])
+    assert not np.array_equal(
+        one.images[ground], pictures.bird_or_tree.draw(labels, tree, seed=6).images[ground]
+    )
 
 
 def test_trees_stand_where_they_were_asked_for():
     scenes = pictures.bird_or_tree.sample(2000, 0.95, 0.2, seed=1)
     bird = scenes.labels == 0
     assert bird.mean() == 0.5
-    assert abs(scenes.tree[bird].mean() - 0.95) < 0.03 and abs(scenes.tree[~bird].mean() - 0.2) < 0.05
-    assert pictures.bird_or_tree.sample(50, 1, 1).tree.all() and not pictures.bird_or_tree.sample(50, 0, 0).tree.any()
+    assert (
+        abs(scenes.tree[bird].mean() - 0.95) < 0.03 and abs(scenes.tree[~bird].mean() - 0.2) < 0.05
+    )
+    assert (
+        pictures.bird_or_tree.sample(50, 1, 1).tree.all()
+        and not pictures.bird_or_tree.sample(50, 0, 0).tree.any()
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pictures.bird_or_tree.sample(10, 1.5, 0), "tree_given_bird is a probability, 0 to 1, not 1.5"),
+        (
+            lambda: pictures.bird_or_tree.sample(10, 1.5, 0),
+            "tree_given_bird is a probability, 0 to 1, not 1.5",
+        ),
         (lambda: pictures.bird_or_tree.sample(1, 1, 0), "at least 2"),
         (lambda: pictures.bird_or_tree.draw([0, 2], [True, True]), "zeros and ones"),
         (lambda: pictures.bird_or_tree.draw([0, 1], [True]), "zeros and ones"),
-        (lambda: pictures.bird_or_tree.draw([0], [True], ground="moon"), "ground is one of texture, photos, not 'moon'"),
+        (
+            lambda: pictures.bird_or_tree.draw([0], [True], ground="moon"),
+            "ground is one of texture, photos, not 'moon'",
+        ),
         (lambda: models.small_networks.trained([]), "phases are"),
         (lambda: models.small_networks.trained([(1, 0, 0)]), "steps >= 1"),
         (lambda: models.small_networks.auc([1, 2], [True, True]), "there are 2 and 0"),
@@ -72,7 +90,7 @@ def test_bad_values_are_named(call, message):
         call()
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_auc_is_the_share_of_pairs_in_the_right_order():
@@ -83,20 +101,30 @@ def test_auc_is_the_share_of_pairs_in_the_right_order():
 
 @pytest.mark.parametrize(
     ("bird", "tree", "expected"),
-    [(1, 0, (1, 0.5, 1, 0)), (0, 2, (0.5, 1, 0, 1)), (3, 1, (1, 0.75, 1, 0.25)), (1, 3, (0.75, 1, 0, 0.75))],
+    [
+        (1, 0, (1, 0.5, 1, 0)),
+        (0, 2, (0.5, 1, 0, 1)),
+        (3, 1, (1, 0.75, 1, 0.25)),
+        (1, 3, (0.75, 1, 0, 0.75)),
+    ],
 )
 def test_behaviour_of_networks_that_are_known(monkeypatch, bird, tree, expected):
-    """Log odds `bird` for a bird and as much less for a fish, and `tree` for a tree; one scene of each kind."""
+    """Log odds `bird` for a bird and as much less for a fish, and `tree` for a tree; one scene of
+    each kind.
+    """
     scenes = pictures.bird_or_tree.draw([0, 0, 1, 1], [True, False, True, False])
     kind = np.array([1, 1, -1, -1])
     answers = iter([bird * kind + tree * scenes.tree, tree * scenes.tree, bird * kind])
     monkeypatch.setattr(small_networks, "log_odds", lambda model, images: next(answers))
     found = models.small_networks.behaviour(None, scenes)
     assert (found["bird_removed"], found["tree_removed"]) == (bird, tree)
-    assert tuple(found[key] for key in ("auc_object", "auc_tree", "auc_conflict", "reliance")) == expected
+    assert (
+        tuple(found[key] for key in ("auc_object", "auc_tree", "auc_conflict", "reliance"))
+        == expected
+    )
 
 
-# --- training and its cache -------------------------------------------------------------------------------------------
+# --- training and its cache -----------------------------------------------------------------------
 
 QUICK = {"count": 128, "seed": 4}
 
@@ -107,10 +135,16 @@ def test_a_network_is_trained_once(tmp_path):
     def progress(step, steps, losses):
         calls.append((step, steps))
 
-    first = models.small_networks.trained([(1, 0, 12), (0.5, 0.5, 8)], **QUICK, folder=tmp_path, progress=progress)
+    first = models.small_networks.trained(
+        [(1, 0, 12), (0.5, 0.5, 8)], **QUICK, folder=tmp_path, progress=progress
+    )
     assert calls == [(20, 20)] and len(first) == 2
-    assert any(not np.allclose(a, b) for a, b in zip(*first, strict=True)), "the second phase changed nothing"
-    again = models.small_networks.trained([(1, 0, 12), (0.5, 0.5, 8)], **QUICK, folder=tmp_path, progress=progress)
+    assert any(not np.allclose(a, b) for a, b in zip(*first, strict=True)), (
+        "the second phase changed nothing"
+    )
+    again = models.small_networks.trained(
+        [(1, 0, 12), (0.5, 0.5, 8)], **QUICK, folder=tmp_path, progress=progress
+    )
     assert calls == [(20, 20)], "it was trained again"
     for one, other in zip(first, again, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -125,15 +159,34 @@ def test_every_parameter_has_a_file_of_its_own_and_damage_is_repaired(tmp_path):
     path.write_bytes(whole[:200])
     weights = models.small_networks.trained(phases, **QUICK, folder=tmp_path)
     assert len(path.read_bytes()) == len(whole) and len(weights) == 1
-    others = [{"phases": [(1, 0, 3)]}, {"phases": [(1, 0.1, 2)]}, {"seed": 5}, {"count": 130}, {"ground": "photos"},
-              {"shuffled_labels": True}]  # fmt: skip
-    keys = {models.small_networks._key(*{"phases": phases, **QUICK, "ground": "texture", "shuffled_labels": False,
-                                  **other}.values()) for other in others}  # fmt: skip
+    others = [
+        {"phases": [(1, 0, 3)]},
+        {"phases": [(1, 0.1, 2)]},
+        {"seed": 5},
+        {"count": 130},
+        {"ground": "photos"},
+        {"shuffled_labels": True},
+    ]
+    keys = {
+        models.small_networks._key(
+            *{
+                "phases": phases,
+                **QUICK,
+                "ground": "texture",
+                "shuffled_labels": False,
+                **other,
+            }.values()
+        )
+        for other in others
+    }
     assert len(keys | {path.stem}) == len(others) + 1
 
 
 def test_shuffled_labels_are_the_same_scenes_with_each_others_labels():
-    true, shuffled = (models.small_networks.training_scenes(1, 0, 3, 200, shuffled_labels=each) for each in (False, True))
+    true, shuffled = (
+        models.small_networks.training_scenes(1, 0, 3, 200, shuffled_labels=each)
+        for each in (False, True)
+    )
     assert np.array_equal(true.images, shuffled.images)
     assert sorted(true.labels) == sorted(shuffled.labels)
     assert 0.3 < (true.labels == shuffled.labels).mean() < 0.7
@@ -143,7 +196,10 @@ def test_shuffled_labels_are_the_same_scenes_with_each_others_labels():
 
 def test_without_a_folder_to_write_to_it_still_trains(tmp_path):
     (tmp_path / "file").write_text("")
-    assert len(models.small_networks.trained([(1, 0, 1)], **QUICK, folder=tmp_path / "file" / "below")) == 1
+    assert (
+        len(models.small_networks.trained([(1, 0, 1)], **QUICK, folder=tmp_path / "file" / "below"))
+        == 1
+    )
 
 
 def test_a_disk_that_is_full_does_not_train_twice(tmp_path, monkeypatch):
@@ -173,9 +229,13 @@ def test_the_logits_are_opposite_and_softmax_did_not_notice(tmp_path):
 
 
 def test_it_learns_what_tells_the_classes_apart(tmp_path):
-    """With trees beside birds only, a tree is all it takes: known beforehand, and seen after a few steps."""
+    """With trees beside birds only, a tree is all it takes: known beforehand, and seen after a few
+    steps.
+    """
     model = models.small_networks.build(seed=0)
     model.set_weights(models.small_networks.trained([(1, 0, 60)], count=512, folder=tmp_path)[-1])
-    found = models.small_networks.behaviour(model, pictures.bird_or_tree.sample(300, 0.5, 0.5, seed=99))
+    found = models.small_networks.behaviour(
+        model, pictures.bird_or_tree.sample(300, 0.5, 0.5, seed=99)
+    )
     assert found["auc_tree"] > 0.9 and found["auc_conflict"] < 0.2
     assert found["reliance"] > 0.6

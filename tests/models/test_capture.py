@@ -65,7 +65,10 @@ def test_names_nearest_names_and_paths():
     with pytest.raises(ValueError, match="nearest: .*body/features"):
         models.find_layer(model, "body/featuers")
     inputs = keras.Input((12, 12, 3))
-    two = [keras.Sequential([keras.layers.Conv2D(3, 1, name="conv")], name=name) for name in ("left", "right")]
+    two = [
+        keras.Sequential([keras.layers.Conv2D(3, 1, name="conv")], name=name)
+        for name in ("left", "right")
+    ]
     twins = keras.Model(inputs, two[1](two[0](inputs)))
     with pytest.raises(ValueError, match="left/conv, right/conv"):
         models.find_layer(twins, "conv")
@@ -87,8 +90,16 @@ def test_default_layer_is_the_last_that_computes_features():
 
 def test_stages_are_the_ends_of_blocks_and_the_last_code():
     lite = models.efficientnet_lite.build("efficientnet_lite0", 64)
-    expected = ["block1a_project_conv", "block2b_add", "block3b_add", "block4c_add", "block5c_add", "block6d_add",
-                "block7a_project_conv", "avg_pool"]  # fmt: skip
+    expected = [
+        "block1a_project_conv",
+        "block2b_add",
+        "block3b_add",
+        "block4c_add",
+        "block5c_add",
+        "block6d_add",
+        "block7a_project_conv",
+        "avg_pool",
+    ]
     assert models.stages(lite, (1, 64, 64, 3)) == expected
     vgg = keras.applications.VGG19(weights=None, input_shape=(64, 64, 3))
     assert models.stages(vgg, (1, 64, 64, 3)) == [*(f"block{i}_pool" for i in range(1, 6)), "fc2"]

@@ -17,7 +17,9 @@ def test_the_table_is_keras_own_file():
     assert imagenet_labels()[285] == "Egyptian_cat" and imagenet_wnids()[0] == "n01440764"
 
 
-@pytest.mark.parametrize("name", [285, "Egyptian_cat", "egyptian cat", " Egyptian-Cat ", "n02124075"])
+@pytest.mark.parametrize(
+    "name", [285, "Egyptian_cat", "egyptian cat", " Egyptian-Cat ", "n02124075"]
+)
 def test_a_class_is_found(name):
     assert class_index(name, imagenet_labels(), imagenet_wnids()) == 285
 

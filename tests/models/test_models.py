@@ -50,26 +50,40 @@ def test_pixels_in_logits_out(lite0):
 @pytest.mark.parametrize("name", models.EMBEDDED)
 def test_folding_the_normalisation_in_leaves_the_function(name):
     network = models.load_model(name)
-    trained = (models.efficientnet_lite.build(name, normalisation=True) if name in models.efficientnet_lite.VARIANTS else
-               models.ssd_mobilenet.build(normalisation=True))  # fmt: skip
+    trained = (
+        models.efficientnet_lite.build(name, normalisation=True)
+        if name in models.efficientnet_lite.VARIANTS
+        else models.ssd_mobilenet.build(normalisation=True)
+    )
     with np.load(applications.MODELS_FOLDER / f"{name}.npz") as arrays:
         for layer in trained.layers:
             if layer.weights:
-                layer.set_weights([arrays[f"{layer.name}/{weight.name}"] for weight in layer.weights])
+                layer.set_weights(
+                    [arrays[f"{layer.name}/{weight.name}"] for weight in layer.weights]
+                )
     images = network.prepare("cat", "coffee")
     pair = (keras.tree.flatten(model(images)) for model in (network.model, trained))
     for ours, stored in zip(*pair, strict=True):
         np.testing.assert_allclose(ours, stored, atol=1e-4)
-    assert not [layer for layer in network.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert not [
+        layer
+        for layer in network.model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 def test_a_target_may_be_a_class_name(lite0):
     images = lite0.prepare("cat", "hound")
     by_index = attribution.cam(lite0.model, images, [285, 243])
-    np.testing.assert_array_equal(attribution.cam(lite0.model, images, ["Egyptian cat", "n02108422"]), by_index)
+    np.testing.assert_array_equal(
+        attribution.cam(lite0.model, images, ["Egyptian cat", "n02108422"]), by_index
+    )
     tabby = attribution.cam(lite0.model, images, "tabby")
     np.testing.assert_array_equal(tabby, attribution.cam(lite0.model, images, 281))
-    for bad, told in (("tabbi", "no class is called 'tabbi'; nearest: tabby"), ("crane", "the name of 2 classes")):
+    for bad, told in (
+        ("tabbi", "no class is called 'tabbi'; nearest: tabby"),
+        ("crane", "the name of 2 classes"),
+    ):
         with pytest.raises(ValueError, match=told):
             attribution.cam(lite0.model, images, bad)
 
@@ -153,7 +167,11 @@ def test_vgg19_reads_the_old_h5_layout_as_one_flat_graph(random_vgg19):
     np.testing.assert_allclose(vgg.predict(pixels), probabilities, rtol=1e-3, atol=1e-7)
     assert vgg.conv_layer == "block5_conv4"
     assert not any(isinstance(layer, keras.Model) for layer in vgg.model.layers)
-    assert vgg.model.get_layer("fc1").output.shape == vgg.model.get_layer("fc2").output.shape == (None, 4096)
+    assert (
+        vgg.model.get_layer("fc1").output.shape
+        == vgg.model.get_layer("fc2").output.shape
+        == (None, 4096)
+    )
     assert vgg.labels[285] == "Egyptian_cat"
 
 
@@ -168,7 +186,10 @@ def test_vgg19_refuses_a_file_that_is_not_its_weights(tmp_path):
 
 def test_without_weights_and_network_the_message_says_what_to_do(monkeypatch):
     def offline(**_):
-        raise Exception("URL fetch failure on https://example.org/vgg19/vgg19_weights.h5: None -- no route to host")
+        raise Exception(
+            "URL fetch failure on https://example.org/vgg19/vgg19_weights.h5: None -- no route to"
+            " host"
+        )
 
     monkeypatch.setattr(keras.applications, "VGG19", offline)
     with pytest.raises(FileNotFoundError, match="put vgg19_weights.h5 into data/models/") as caught:
@@ -178,7 +199,11 @@ def test_without_weights_and_network_the_message_says_what_to_do(monkeypatch):
 
 def test_local_weights_are_found_by_keras_file_name(tmp_path, monkeypatch):
     monkeypatch.setattr(applications, "MODELS_FOLDER", tmp_path)
-    for name in ("resnet50_v2_weights_tf.h5", "resnet50_weights_tf_notop.h5", "resnet50_weights_tf.h5"):
+    for name in (
+        "resnet50_v2_weights_tf.h5",
+        "resnet50_weights_tf_notop.h5",
+        "resnet50_weights_tf.h5",
+    ):
         (tmp_path / name).touch()
     assert models.local_weights("resnet50").name == "resnet50_weights_tf.h5"
     assert models.local_weights("vgg19") is None
@@ -199,7 +224,11 @@ def test_real_vgg19_sees_a_cat():
 
 def small(activation="softmax", separate=False):
     keras.utils.set_random_seed(0)
-    stack = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.GlobalAveragePooling2D()]
+    stack = [
+        keras.Input((16, 16, 3)),
+        keras.layers.Conv2D(4, 3, name="conv"),
+        keras.layers.GlobalAveragePooling2D(),
+    ]
     dense = keras.layers.Dense
     stack += [dense(3), keras.layers.Softmax()] if separate else [dense(3, activation=activation)]
     return keras.Sequential(stack, name="small")
@@ -223,7 +252,9 @@ def test_your_own_model_becomes_pixels_to_logits(tmp_path, suffix, separate):
 def test_your_own_model_is_refused_with_a_reason(tmp_path):
     path = tmp_path / "mine.keras"
     small().save(path)
-    with pytest.raises(ValueError, match="preprocessing= one of none, unit, tf, torch, caffe; got None"):
+    with pytest.raises(
+        ValueError, match="preprocessing= one of none, unit, tf, torch, caffe; got None"
+    ):
         models.load_model(path)
     (tmp_path / "two.txt").write_text("cat\ndog\n")
     with pytest.raises(ValueError, match="two.txt has 2 class names, but the model has 3"):
@@ -241,7 +272,11 @@ def test_your_own_model_is_refused_with_a_reason(tmp_path):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_model_file_cannot_run_code(tmp_path, suffix):
     model = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Lambda(lambda x: x * 2), keras.layers.GlobalAveragePooling2D()]
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Lambda(lambda x: x * 2),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
     )
     path = tmp_path / f"code{suffix}"
     model.save(path)

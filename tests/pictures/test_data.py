@@ -13,7 +13,11 @@ NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
 
 
 def save(path, array_or_image, **settings):
-    image = array_or_image if isinstance(array_or_image, Image.Image) else Image.fromarray(array_or_image)
+    image = (
+        array_or_image
+        if isinstance(array_or_image, Image.Image)
+        else Image.fromarray(array_or_image)
+    )
     image.save(path, **settings)
     return path
 
@@ -21,15 +25,26 @@ def save(path, array_or_image, **settings):
 def test_every_named_picture_loads():
     for name in pictures.image_names():
         image = load_image(name)
-        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and min(image.shape[:2]) >= 200, name
+        assert (
+            image.dtype == np.uint8
+            and image.ndim == 3
+            and image.shape[2] == 3
+            and min(image.shape[:2]) >= 200
+        ), name
     assert {"cat", "umbrella", "mushroom", "hound"} <= set(pictures.image_names())
 
 
 def test_masks_belong_to_the_drawn_pictures():
     for name in pictures.SCENES:
         mask = load_mask(name)
-        assert mask.dtype == bool and mask.shape == load_image(name).shape[:2] and 0.05 < mask.mean() < 0.6
-    with pytest.raises(PictureError, match="'cat' has no object mask; drawn pictures have: umbrella, mushroom"):
+        assert (
+            mask.dtype == bool
+            and mask.shape == load_image(name).shape[:2]
+            and 0.05 < mask.mean() < 0.6
+        )
+    with pytest.raises(
+        PictureError, match="'cat' has no object mask; drawn pictures have: umbrella, mushroom"
+    ):
         load_mask("cat")
 
 
@@ -49,7 +64,9 @@ def test_masks_belong_to_the_drawn_pictures():
 def test_exif_orientation(tmp_path, orientation, expected):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(load_image(save(tmp_path / "x.png", CORNERS, exif=exif)), expected)
+    np.testing.assert_array_equal(
+        load_image(save(tmp_path / "x.png", CORNERS, exif=exif)), expected
+    )
 
 
 def test_modes_become_rgb_the_documented_way(tmp_path):
@@ -69,7 +86,9 @@ def test_modes_become_rgb_the_documented_way(tmp_path):
     palette = Image.fromarray(CORNERS).quantize(4)
     assert load(palette, transparency=palette.getpixel((0, 0))) == [255, 255, 255]
     assert load(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "x.tiff") == [255, 0, 0]
-    assert load(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "x.jpg", quality=100) == pytest.approx([255, 0, 0], abs=3)
+    assert load(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "x.jpg", quality=100) == pytest.approx(
+        [255, 0, 0], abs=3
+    )
     assert load(Image.fromarray(np.full((2, 2), 300.0, np.float32)), "x.tiff") == [255, 255, 255]
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for name in ("x.gif", "x.tiff", "x.webp"):
@@ -99,7 +118,10 @@ def test_where_pictures_are_looked_for(tmp_path, monkeypatch):
         (lambda p: p.mkdir() or p, "is a folder, not a picture"),
         (lambda p: p.write_text("hello") and p, "is not an image that Pillow can read"),
         (lambda p: (save(p, NOISE), p.write_bytes(p.read_bytes()[:5000]))[0], "damaged or cut"),
-        (lambda p: save(p, Image.new("1", (9000, 9000))), "has 9000 x 9000 pixels; at most 64 million"),
+        (
+            lambda p: save(p, Image.new("1", (9000, 9000))),
+            "has 9000 x 9000 pixels; at most 64 million",
+        ),
         (lambda p: save(p, Image.new("1", (20000, 20000))), "20000 x 20000|decompression bomb"),
         (lambda p: "kat", "nearest: cat"),
         (lambda p: "", "is a folder|no picture is called"),
@@ -125,9 +147,11 @@ def test_a_truncated_jpeg_is_not_half_a_picture(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [(PermissionError(13, "Permission denied"), "cannot be read: permission denied"),
-     (MemoryError(), "damaged or cut short: MemoryError")],
-)  # fmt: skip
+    [
+        (PermissionError(13, "Permission denied"), "cannot be read: permission denied"),
+        (MemoryError(), "damaged or cut short: MemoryError"),
+    ],
+)
 def test_a_picture_that_cannot_be_decoded(tmp_path, monkeypatch, error, message):
     def refuse(*_, **__):
         raise error
@@ -146,7 +170,9 @@ def test_a_folder_without_permission_and_a_missing_package(monkeypatch):
     with pytest.raises(PictureError, match="'locked/x.png' cannot be looked up: Permission denied"):
         load_image("locked/x.png")
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(PictureError, match="'hound' comes with the package foolbox, which is not installed"):
+    with pytest.raises(
+        PictureError, match="'hound' comes with the package foolbox, which is not installed"
+    ):
         load_image("hound")
 
 
@@ -160,11 +186,21 @@ def test_prepare_crops_the_middle_and_masks_follow():
     assert mask.dtype == bool and mask.all()
     wide = np.zeros((256, 320), bool)
     wide[:, :160] = True
-    assert prepare(wide, 224, nearest=True)[:, :112].all() and not prepare(wide, 224, nearest=True)[:, 112:].any()
+    assert (
+        prepare(wide, 224, nearest=True)[:, :112].all()
+        and not prepare(wide, 224, nearest=True)[:, 112:].any()
+    )
     np.testing.assert_array_equal(prepare(image, (224, 224)), prepared)
     with pytest.raises(PictureError, match=r"square pictures, not \(224, 260\)"):
         prepare(image, (224, 260))
-    wrong = image[..., 0], image.astype(float), image.astype(np.uint16), image[:0], image[..., :1], image[..., [0] * 4]
+    wrong = (
+        image[..., 0],
+        image.astype(float),
+        image.astype(np.uint16),
+        image[:0],
+        image[..., :1],
+        image[..., [0] * 4],
+    )
     for bad in (*wrong, None):
         with pytest.raises(PictureError, match="prepare takes a uint8 picture"):
             prepare(bad, 224)

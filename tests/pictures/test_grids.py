@@ -20,7 +20,9 @@ def test_every_pixel_of_a_grid_comes_from_its_picture():
 
 @pytest.mark.parametrize(("count", "columns"), [(3, 2), (4, 0), (0, 2)])
 def test_a_grid_has_no_holes(count, columns):
-    with pytest.raises(ValueError, match=f"columns needs a multiple of {columns} pictures, not {count}"):
+    with pytest.raises(
+        ValueError, match=f"columns needs a multiple of {columns} pictures, not {count}"
+    ):
         pictures.tile(np.zeros((count, 4, 4, 3)), columns)
 
 
@@ -30,13 +32,17 @@ def test_shrinking_takes_means():
 
 
 def test_a_network_that_looks_at_one_pixel_at_a_time_scores_a_grid_as_the_mean_of_its_cells():
-    """With 1 x 1 convolutions the class's map of a grid is the grid of the maps, so every cell gets what it earned."""
+    """With 1 x 1 convolutions the class's map of a grid is the grid of the maps, so every cell gets
+    what it earned.
+    """
     layers = nets.layers
 
     def build(size):
         inputs = nets.keras.Input((size, size, 3))
         x = layers.Conv2D(6, 1, activation="relu", name="features")(inputs)
-        return nets.keras.Model(inputs, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x)))
+        return nets.keras.Model(
+            inputs, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
+        )
 
     small, large = build(8), build(16)
     large.set_weights(small.get_weights())
@@ -45,7 +51,9 @@ def test_a_network_that_looks_at_one_pixel_at_a_time_scores_a_grid_as_the_mean_o
     alone, together = cam(small, those, 1), cam(large, grid, 1)
     assert np.allclose(together[0], pictures.tile(alone[..., None])[0][0, ..., 0], atol=1e-6)
     assert np.allclose(large(grid), small(those).numpy().mean(axis=0), atol=1e-5)
-    assert np.allclose([together[0][mask].mean() for mask in masks], alone.mean(axis=(1, 2)), atol=1e-6)
+    assert np.allclose(
+        [together[0][mask].mean() for mask in masks], alone.mean(axis=(1, 2)), atol=1e-6
+    )
 
 
 def test_the_enlarged_network_is_the_same_network():
@@ -53,7 +61,10 @@ def test_the_enlarged_network_is_the_same_network():
     classifier = models.load_model("efficientnet_lite0")
     large = models.enlarged(classifier)
     assert large.input_shape == (None, 448, 448, 3) and not large.trainable
-    assert all(np.array_equal(a, b) for a, b in zip(large.get_weights(), classifier.model.get_weights(), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(large.get_weights(), classifier.model.get_weights(), strict=True)
+    )
     cat = classifier.prepare("cat")
     grid, _ = pictures.tile(np.repeat(cat, 4, axis=0))
     assert large(grid).numpy().argmax() in pictures.PICTURES["cat"].classes

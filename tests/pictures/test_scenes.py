@@ -21,7 +21,11 @@ def box(mask):
 
 def test_the_mask_is_exact(kind):
     scene, empty = DRAW[kind](), background_of(kind)
-    assert scene.image.shape == (288, 288, 3) and scene.image.dtype == np.uint8 and scene.mask.dtype == bool
+    assert (
+        scene.image.shape == (288, 288, 3)
+        and scene.image.dtype == np.uint8
+        and scene.mask.dtype == bool
+    )
     changed = (scene.image != empty).any(-1)
     assert not changed[~scene.mask].any()
     assert changed[scene.mask].mean() > 0.97
@@ -42,7 +46,9 @@ def test_the_object_stands_where_it_was_put(kind):
 
 
 def test_the_size_in_pixels_does_not_move_it(kind):
-    np.testing.assert_allclose(box(DRAW[kind](size=64).mask), box(DRAW[kind](size=512).mask), atol=2 / 64)
+    np.testing.assert_allclose(
+        box(DRAW[kind](size=64).mask), box(DRAW[kind](size=512).mask), atol=2 / 64
+    )
 
 
 def test_an_object_over_the_border_is_cut_off(kind):
@@ -67,7 +73,10 @@ def test_the_seed_decides_the_texture(kind):
         ({"scale": np.nan}, "scale must be"),
         ({"center": (0.5, np.inf)}, "center must be two finite numbers"),
         ({"center": 0.5}, "center must be"),
-        ({"background": np.zeros((4, 4, 3), np.uint8)}, r"background must be uint8 of shape \(288, 288, 3\), got"),
+        (
+            {"background": np.zeros((4, 4, 3), np.uint8)},
+            r"background must be uint8 of shape \(288, 288, 3\), got",
+        ),
         ({"background": np.zeros((288, 288, 3))}, "got float64"),
     ],
 )

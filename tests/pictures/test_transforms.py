@@ -8,8 +8,18 @@ from skimage.transform import resize
 from xai_utils import pictures
 from xai_utils.pictures import TRANSFORMS, apply, undo
 
-AMOUNTS = {"flip_horizontal": 1, "flip_vertical": 1, "rotate": 90, "zoom": 2, "shift": 3, "brightness": 40,
-           "contrast": 0.5, "blur": 2, "noise": 10, "jpeg": 50}  # fmt: skip
+AMOUNTS = {
+    "flip_horizontal": 1,
+    "flip_vertical": 1,
+    "rotate": 90,
+    "zoom": 2,
+    "shift": 3,
+    "brightness": 40,
+    "contrast": 0.5,
+    "blur": 2,
+    "noise": 10,
+    "jpeg": 50,
+}
 
 
 def some_pictures(count=2, size=16):
@@ -30,7 +40,9 @@ def test_a_batch_is_its_pictures_one_by_one_and_the_input_is_left_alone(name):
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "jpeg"])
 def test_the_still_amount_changes_nothing(name):
-    np.testing.assert_allclose(apply(name, some_pictures(), TRANSFORMS[name].still), some_pictures(), atol=1e-3)
+    np.testing.assert_allclose(
+        apply(name, some_pictures(), TRANSFORMS[name].still), some_pictures(), atol=1e-3
+    )
 
 
 def test_geometry_moves_pixels_where_it_says():
@@ -39,7 +51,10 @@ def test_geometry_moves_pixels_where_it_says():
     np.testing.assert_array_equal(pictures.flip_horizontal(image)[0, 0], [4, 3, 2, 1, 0])
     np.testing.assert_array_equal(pictures.flip_vertical(image)[0, :, 0], [20, 15, 10, 5, 0])
     np.testing.assert_allclose(pictures.shift(image, 1, 2)[0, 2:, 1:], image[0, :3, :4], atol=1e-5)
-    assert not pictures.shift(image, 1, 2)[0, :2].any() and not pictures.shift(image, 1, 2)[0, :, 0].any()
+    assert (
+        not pictures.shift(image, 1, 2)[0, :2].any()
+        and not pictures.shift(image, 1, 2)[0, :, 0].any()
+    )
     np.testing.assert_allclose(pictures.zoom(image, 2)[0, 2], [11, 11.5, 12, 12.5, 13], atol=1e-4)
     assert pictures.zoom(image, 0.5, fill=7)[0, 0, 0] == 7
 
@@ -82,7 +97,9 @@ def test_maps_of_another_size():
     maps = np.random.default_rng(0).normal(size=(2, 3, 7, 5)).astype(np.float32)
     large = pictures.resize_map(maps, (30, 24))
     for index in np.ndindex(2, 3):
-        np.testing.assert_allclose(large[index], resize(maps[index], (30, 24), order=1, mode="edge"), atol=1e-5)
+        np.testing.assert_allclose(
+            large[index], resize(maps[index], (30, 24), order=1, mode="edge"), atol=1e-5
+        )
     np.testing.assert_array_equal(pictures.resize_map(maps[0, 0], (30, 24)), large[0, 0])
     np.testing.assert_array_equal(pictures.resize_map(maps, (7, 5)), maps)
 
@@ -96,8 +113,12 @@ def test_the_blurred_filling_is_a_gaussian_blur():
 def test_masked_pictures():
     images, covers = np.random.default_rng(0).uniform(0, 255, (2, 2, 4, 5, 3)).astype(np.float32)
     masks = np.random.default_rng(1).integers(0, 2, (2, 4, 5)).astype(np.float32)
-    np.testing.assert_array_equal(pictures.masked(images, masks), np.where(masks[..., None], images, 0))
-    np.testing.assert_array_equal(pictures.masked(images, masks, covers), np.where(masks[..., None], images, covers))
+    np.testing.assert_array_equal(
+        pictures.masked(images, masks), np.where(masks[..., None], images, 0)
+    )
+    np.testing.assert_array_equal(
+        pictures.masked(images, masks, covers), np.where(masks[..., None], images, covers)
+    )
     each = pictures.masked(images[:, None], masks[None])
     np.testing.assert_array_equal(each[1, 0], images[1] * masks[0, ..., None])
 
@@ -105,18 +126,28 @@ def test_masked_pictures():
 def test_fillings():
     images = some_pictures()
     assert not pictures.filling(images, "black").any()
-    np.testing.assert_allclose(pictures.filling(images, "mean")[1, 5, 5], images[1].mean((0, 1)), rtol=1e-5)
-    np.testing.assert_array_equal(pictures.filling(images, "random", 1), pictures.filling(images, "random", 1))
+    np.testing.assert_allclose(
+        pictures.filling(images, "mean")[1, 5, 5], images[1].mean((0, 1)), rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        pictures.filling(images, "random", 1), pictures.filling(images, "random", 1)
+    )
     np.testing.assert_array_equal(pictures.filling(images, [1, 2, 3])[0, 0, 0], [1, 2, 3])
 
 
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: apply("rotat", some_pictures(), 3), "no transform is called 'rotat'; there are flip_horizontal"),
+        (
+            lambda: apply("rotat", some_pictures(), 3),
+            "no transform is called 'rotat'; there are flip_horizontal",
+        ),
         (lambda: pictures.zoom(some_pictures(), 0), "factor must be above 0, not 0"),
         (lambda: pictures.jpeg(some_pictures(), 100), "quality goes from 1 to 95, not 100"),
-        (lambda: pictures.filling(some_pictures(), "grey"), "no filling is called 'grey'; it may be black"),
+        (
+            lambda: pictures.filling(some_pictures(), "grey"),
+            "no filling is called 'grey'; it may be black",
+        ),
         (lambda: pictures.filling(some_pictures(), [1, 2]), r"a colour \(3,\)"),
     ],
 )

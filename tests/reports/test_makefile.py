@@ -1,4 +1,6 @@
-"""make: what is out of date and nothing else, failures kept apart; the next call finishes what a killed one left."""
+"""make: what is out of date and nothing else, failures kept apart; the next call finishes what a
+killed one left.
+"""
 
 import os
 import re
@@ -22,7 +24,11 @@ GOOD = "from xai_utils import {module}\nprint(steps)"
 def add_two_notebooks(project) -> None:
     """10_runs imports xai_utils.runs; 20_report imports xai_utils.report, and has a model."""
     project.notebook("10_runs", GOOD.format(module="runs"))
-    project.notebook("20_report", GOOD.format(module="report"), parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'")
+    project.notebook(
+        "20_report",
+        GOOD.format(module="report"),
+        parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'",
+    )
     project.run_file("10_runs--a")
     project.run_file("10_runs--b", "steps: 4")
     project.run_file("20_report--a")
@@ -30,7 +36,9 @@ def add_two_notebooks(project) -> None:
 
 @pytest.fixture(scope="module")
 def once_built(tmp_path_factory):
-    """A project after its first `make -j2 reports`, and what that printed. Tests take a copy of it (`built`)."""
+    """A project after its first `make -j2 reports`, and what that printed. Tests take a copy of it
+    (`built`).
+    """
     project = make_project(tmp_path_factory.mktemp("once"))
     add_two_notebooks(project)
     output = finish(project.make("-j2", "reports"))
@@ -53,12 +61,23 @@ def executed(output: str) -> list[str]:
     return sorted(re.findall(r"^\[ *\d+/\d+\] (?:FAILED )?([\w-]+)", output, re.M))
 
 
-# --- without an environment -------------------------------------------------------------------------------------------
+# --- without an environment -----------------------------------------------------------------------
 
 
 def test_help_lists_the_targets_and_needs_nothing(project):
     output = finish(project.start("make"))
-    for target in ("env", "lab", "reports", "report", "test", "test-browser", "bench", "lint", "lock", "clean"):
+    for target in (
+        "env",
+        "lab",
+        "reports",
+        "report",
+        "test",
+        "test-browser",
+        "bench",
+        "lint",
+        "lock",
+        "clean",
+    ):
         assert f"make {target} " in output
     assert not (project.folder / ".venv").exists() and not project.build.exists()
 
@@ -71,7 +90,8 @@ def test_a_dry_run_builds_no_environment(project):
 
 
 @pytest.mark.parametrize(
-    ("version", "says"), [("3.10", "is Python 3.10"), ("3.14", "is Python 3.14"), (None, "not there")]
+    ("version", "says"),
+    [("3.10", "is Python 3.10"), ("3.14", "is Python 3.14"), (None, "not there")],
 )
 @pytest.mark.parametrize("target", ["env", "reports", "test", "report"])
 def test_a_wrong_python_gets_one_line_and_makes_nothing(project, target, version, says):
@@ -82,7 +102,11 @@ def test_a_wrong_python_gets_one_line_and_makes_nothing(project, target, version
         python.chmod(0o755)
     before = sorted(project.folder.rglob("*"))
     output = finish(project.start("make", target, f"PYTHON={python}"), None)
-    assert output.count("\n") == 1 and "Python 3.11, 3.12 or 3.13 is needed" in output and says in output
+    assert (
+        output.count("\n") == 1
+        and "Python 3.11, 3.12 or 3.13 is needed" in output
+        and says in output
+    )
     assert sorted(project.folder.rglob("*")) == before
 
 
@@ -109,7 +133,7 @@ mkdir -p .venv/bin && printf '{fake}' > .venv/bin/python && chmod +x .venv/bin/p
     assert log.read_text().count("--clear") == 3
 
 
-# --- what is out of date ----------------------------------------------------------------------------------------------
+# --- what is out of date --------------------------------------------------------------------------
 
 
 def test_the_first_reports(once_built):
@@ -117,7 +141,9 @@ def test_the_first_reports(once_built):
     assert executed(output) == ["10_runs--a", "10_runs--b", "20_report--a"]
     lines = [line for line in output.splitlines() if line.startswith("[")]
     for count, line in enumerate(lines, 1):  # also with -j
-        assert re.fullmatch(rf"\[{count}/3\] [\w-]+ +\d+ s   \({3 - count} left, \d+:\d\d elapsed\)", line), line
+        assert re.fullmatch(
+            rf"\[{count}/3\] [\w-]+ +\d+ s   \({3 - count} left, \d+:\d\d elapsed\)", line
+        ), line
     pages = ["10_runs--a.html", "10_runs--b.html", "20_report--a.html", "index.html"]
     assert sorted(os.listdir(project.site)) == pages
     index = (project.site / "index.html").read_text()
@@ -179,7 +205,12 @@ def test_a_report_comes_and_goes_with_its_file(built):
     (built.folder / "reports/runs/10_runs--a.yaml").unlink()
     built.run_file("10_runs--c", "steps: 5")
     assert executed(finish(built.make("reports"))) == ["10_runs--c"]
-    assert sorted(os.listdir(built.site)) == ["10_runs--b.html", "10_runs--c.html", "20_report--a.html", "index.html"]
+    assert sorted(os.listdir(built.site)) == [
+        "10_runs--b.html",
+        "10_runs--c.html",
+        "20_report--a.html",
+        "index.html",
+    ]
     assert "nothing to do: 3" in finish(built.make("reports"))
 
 
@@ -187,8 +218,12 @@ def test_a_part_of_the_runs(built):
     for path in ("reports/runs/10_runs--a.yaml", "reports/runs/20_report--a.yaml"):
         os.utime(built.folder / path)
     assert executed(finish(built.make("reports", "RUNS=10_* *--b"))) == ["10_runs--a"]
-    assert "20_report--a.html" in (built.site / "index.html").read_text()  # the others stay in the gallery
-    assert "no file in reports/runs matches RUNS='11_*'" in finish(built.make("reports", "RUNS=11_*"), None)
+    assert (
+        "20_report--a.html" in (built.site / "index.html").read_text()
+    )  # the others stay in the gallery
+    assert "no file in reports/runs matches RUNS='11_*'" in finish(
+        built.make("reports", "RUNS=11_*"), None
+    )
 
 
 def test_a_run_file_with_an_impossible_name(built):
@@ -204,7 +239,9 @@ def test_runs_of_a_notebook_share_a_kernel(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     names = ["10_a--x", "10_a--y", "20_b--x", "21_c--x", "21_c--y", "21_c--z"]
     assert kernels({*names}, False) == [names[:2], names[2:3], names[3:5], names[5:]]
-    assert kernels({*names[3:]}, False) == [[name] for name in names[3:]]  # or a processor would idle
+    assert kernels({*names[3:]}, False) == [
+        [name] for name in names[3:]
+    ]  # or a processor would idle
     assert kernels({*names}, True) == [[name] for name in names]
 
 
@@ -222,7 +259,13 @@ def test_notebooks_of_few_runs_share_a_kernel_too_when_there_are_many(monkeypatc
 def test_kernels_that_others_wait_for_come_first_then_the_last_and_in_the_middle_what_waits():
     build = Path("build")
     waits = ["build/61_b--x.ipynb", "build/61_b--y.ipynb"]
-    needed = {"10_a--x": [], "66_all--x": waits, "61_b--x": ["notebooks/61_b.ipynb"], "70_d--x": [], "71_e--x": []}
+    needed = {
+        "10_a--x": [],
+        "66_all--x": waits,
+        "61_b--x": ["notebooks/61_b.ipynb"],
+        "70_d--x": [],
+        "71_e--x": [],
+    }
     lines = rules_for_make({*needed}, True, build, needed)
     order = [f"kernel-{name}--x" for name in ("61_b", "71_e", "66_all", "70_d", "10_a")]
     assert lines[1].split(" = ")[1].split() == order
@@ -231,17 +274,25 @@ def test_kernels_that_others_wait_for_come_first_then_the_last_and_in_the_middle
 
 
 def test_a_run_that_needs_others_comes_after_them(built):
-    code = "from pathlib import Path\nprint(len(list(Path('../reports/build/default').glob('10_*.ipynb'))))"
+    code = (
+        "from pathlib import"
+        " Path\nprint(len(list(Path('../reports/build/default').glob('10_*.ipynb'))))"
+    )
     built.notebook("66_summary", code, report={"needs": "10_runs--*"})
     built.run_file("66_summary--all")
     for name in "ab":
         os.utime(built.folder / f"reports/runs/10_runs--{name}.yaml")
     output = finish(built.make("-j2", "reports", "RUNS=66_*"))
-    assert executed(output) == ["10_runs--a", "10_runs--b", "66_summary--all"] and "[3/3] 66_summary--all" in output
-    assert nbformat.read(built.build / "66_summary--all.ipynb", 4).cells[-1].outputs[0].text == "2\n"
+    assert (
+        executed(output) == ["10_runs--a", "10_runs--b", "66_summary--all"]
+        and "[3/3] 66_summary--all" in output
+    )
+    assert (
+        nbformat.read(built.build / "66_summary--all.ipynb", 4).cells[-1].outputs[0].text == "2\n"
+    )
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(built):
@@ -252,7 +303,9 @@ def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(built):
     output = finish(built.make("reports"), 2)
     assert executed(output) == ["15_bad--x", "16_none--x", "20_report--a"]
     assert "FAILED 15_bad--x: cell 2: ValueError: no <b>luck</b> (partial" in output
-    assert "FAILED 16_none--x: reports/runs/16_none--x.yaml: there is no notebook '16_none'" in output
+    assert (
+        "FAILED 16_none--x: reports/runs/16_none--x.yaml: there is no notebook '16_none'" in output
+    )
     assert len(re.findall(r"make: \*\*\*", output)) == 1 and "Traceback" not in output
     index = (built.site / "index.html").read_text()
     assert "no &lt;b&gt;luck&lt;/b&gt;" in index and "<b>luck" not in index
@@ -267,12 +320,15 @@ def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(built):
     assert "nothing to do: 4" in finish(built.make("reports"))
 
 
-# --- other models, other pictures, other machines ---------------------------------------------------------------------
+# --- other models, other pictures, other machines -------------------------------------------------
 
 
 def test_another_model_has_a_folder_of_its_own(built):
     before = {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")}
-    for model, folder, value in (("vgg19", "vgg19", "vgg19"), ("weights/own.keras", "own", "../weights/own.keras")):
+    for model, folder, value in (
+        ("vgg19", "vgg19", "vgg19"),
+        ("weights/own.keras", "own", "../weights/own.keras"),
+    ):
         (built.folder / "weights").mkdir(exist_ok=True)
         (built.folder / "weights" / "own.keras").touch()
         output = finish(built.make("reports", f"MODEL={model}", "RUNS=20_*"))
@@ -291,7 +347,10 @@ def test_a_launcher_is_put_before_each_run(built):
     os.utime(built.folder / "reports/runs/10_runs--b.yaml")
     finish(built.make("reports", "LAUNCH=./launcher -c4"))
     [line] = (built.folder / "launched").read_text().splitlines()
-    assert line.startswith("-c4 ") and "xai_utils.runner run reports/build/default reports/runs/10_runs--b.yaml" in line
+    assert (
+        line.startswith("-c4 ")
+        and "xai_utils.runner run reports/build/default reports/runs/10_runs--b.yaml" in line
+    )
 
 
 NASTY = "my $HOME 'cat' \"1\" $(touch x) <script>alert(1)<.png"
@@ -299,14 +358,22 @@ NASTY = "my $HOME 'cat' \"1\" $(touch x) <script>alert(1)<.png"
 
 def test_runs_side_by_side_share_the_processors(project):
     project.env.pop("TF_NUM_INTRAOP_THREADS", None)
-    project.notebook("10_a", "import os; print('threads:', os.environ.get('TF_NUM_INTRAOP_THREADS'))")
+    project.notebook(
+        "10_a", "import os; print('threads:', os.environ.get('TF_NUM_INTRAOP_THREADS'))"
+    )
     for name in ("10_a--one", "10_a--two"):
         project.run_file(name)
     half = max(1, os.cpu_count() // 2)  # two at a time is what make does of itself
     for options, threads in (
-        (["-j2"], half), ([], half), (["-j"], half), (["-j1"], None), (["-j2", "LAUNCH=env"], None),
-        (["help"], None), (["MAKEFLAGS=-j1"], None), (["RUNS=10_a--one"], None),  # nothing beside it
-    ):  # fmt: skip
+        (["-j2"], half),
+        ([], half),
+        (["-j"], half),
+        (["-j1"], None),
+        (["-j2", "LAUNCH=env"], None),
+        (["help"], None),
+        (["MAKEFLAGS=-j1"], None),
+        (["RUNS=10_a--one"], None),  # nothing beside it
+    ):
         outside = {"MAKEFLAGS": "-j1"} if "MAKEFLAGS=-j1" in options else {}
         options = [option for option in options if "MAKEFLAGS" not in option]
         finish(project.make("reports", "-B", *options, env=project.env | outside))
@@ -317,11 +384,21 @@ def test_one_report_on_a_picture_of_any_name(built):
     elsewhere = built.folder.parent / "else where"
     elsewhere.mkdir()
     (elsewhere / NASTY).touch()
-    command = ["make", f"PY={sys.executable}", "-C", "../project", "report", "NOTEBOOK=20_report", f"IMAGE={NASTY}"]
+    command = [
+        "make",
+        f"PY={sys.executable}",
+        "-C",
+        "../project",
+        "report",
+        "NOTEBOOK=20_report",
+        f"IMAGE={NASTY}",
+    ]
     shell = f"cd {shlex.quote(str(elsewhere))} && exec {shlex.join([*command, 'PARAMS=steps=8'])}"
     output = finish(built.start("sh", "-c", shell))
     [page] = (built.site / "one-off").glob("*--*.html")
-    assert f'href="{page.name}' in (built.site / "one-off" / "index.html").read_text()  # where its "All reports" leads
+    assert (
+        f'href="{page.name}' in (built.site / "one-off" / "index.html").read_text()
+    )  # where its "All reports" leads
     assert f"the report is in reports/site/one-off/{page.name}" in output
     [path] = (built.folder / "reports/build/one-off").glob("*.ipynb")
     changed = nbformat.read(path, 4).metadata["report"]["changed"]
@@ -336,7 +413,10 @@ def test_one_report_on_a_picture_of_any_name(built):
     [
         ([], "say which notebook: make report NOTEBOOK="),
         (["NOTEBOOK=20_reprot"], "there is no notebook '20_reprot'; did you mean 20_report?"),
-        (["NOTEBOOK=20_report", "PARAMS=stps=8"], "'stps' is not a parameter of 20_report; did you mean steps?"),
+        (
+            ["NOTEBOOK=20_report", "PARAMS=stps=8"],
+            "'stps' is not a parameter of 20_report; did you mean steps?",
+        ),
         (["NOTEBOOK=20_report", "PARAMS=steps"], "PARAMS: 'steps' is not like steps=8"),
         (["NOTEBOOK=20_report", "PARAMS=steps='8"], "PARAMS: No closing quotation"),
         (["NOTEBOOK=10_runs", "IMAGE=cat"], "'image' is not a parameter of 10_runs; it has steps"),
@@ -348,9 +428,12 @@ def test_one_report_asked_for_in_a_wrong_way(built, arguments, message):
     assert not (built.folder / "reports/build/one-off").exists()
 
 
-# --- death ------------------------------------------------------------------------------------------------------------
+# --- death ----------------------------------------------------------------------------------------
 
-SLOW = "open('started', 'w').close()\nimport time, os\nwhile not os.path.exists('go on'): time.sleep(0.1)"
+SLOW = (
+    "open('started', 'w').close()\nimport time, os\nwhile not os.path.exists('go on'):"
+    " time.sleep(0.1)"
+)
 
 
 @pytest.fixture
@@ -361,7 +444,12 @@ def waiting(built):
     built.run_file("10_runs--a", "steps: 9")
     process = built.make("-j2", "reports", start_new_session=True)
     wait_for((built.folder / "notebooks" / "started").exists)
-    wait_for(lambda: (built.site / "10_runs--a.html").stat().st_mtime > (built.build / "progress").stat().st_mtime)
+    wait_for(
+        lambda: (
+            (built.site / "10_runs--a.html").stat().st_mtime
+            > (built.build / "progress").stat().st_mtime
+        )
+    )
     yield built, process
     if process.poll() is None:
         process.kill()
@@ -386,7 +474,9 @@ def test_make_killed(waiting):
 def test_runner_killed(waiting):
     project, make = waiting
     [runner] = [
-        process for process in processes(project, "xai_utils.runner") if "15_slow" in " ".join(process.cmdline())
+        process
+        for process in processes(project, "xai_utils.runner")
+        if "15_slow" in " ".join(process.cmdline())
     ]
     runner.kill()
     output = finish(make, 2)
@@ -406,13 +496,15 @@ def test_kernel_killed(waiting):
 
 def test_ctrl_c(waiting):
     project, make = waiting
-    os.killpg(make.pid, signal.SIGINT)  # as a terminal does: make and its runners, but not the kernels
+    os.killpg(
+        make.pid, signal.SIGINT
+    )  # as a terminal does: make and its runners, but not the kernels
     output = finish(make, None)
     assert "Traceback" not in output
     finishes(project, "15_slow--x")
 
 
-# --- the notebooks' own tests -----------------------------------------------------------------------------------------
+# --- the notebooks' own tests ---------------------------------------------------------------------
 
 
 def test_nbval_runs_kernels_one_at_a_time_and_finds_errors(project):

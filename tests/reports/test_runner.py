@@ -1,4 +1,6 @@
-"""One run: strict about what it is given, whole or not there at all, and no kernel left behind whatever dies."""
+"""One run: strict about what it is given, whole or not there at all, and no kernel left behind
+whatever dies.
+"""
 
 import json
 import os
@@ -22,7 +24,8 @@ from xai_suite.reports.dependencies import imported
 def here(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     parameters = (
-        "steps = 3  # how many\nrate = 0.5\nimage = 'cat'\nsizes = [1, 2]\nloud = True\nlayer = None\nmodel = 'a'"
+        "steps = 3  # how many\nrate = 0.5\nimage = 'cat'\nsizes = [1, 2]\nloud = True\nlayer ="
+        " None\nmodel = 'a'"
     )
     project.notebook("21_grad_cam", parameters=parameters)
     return project
@@ -33,7 +36,7 @@ def read(project, text: str, name: str = "21_grad_cam--x"):
     return runs.make_run(name, runs.read_run_file(path), str(path))
 
 
-# --- strictness -------------------------------------------------------------------------------------------------------
+# --- strictness -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,10 @@ def read(project, text: str, name: str = "21_grad_cam--x"):
         ("3: steps", ["a run file is a mapping like 'steps: 32'"]),
         ("just words", ["a run file is a mapping"]),
         ("? [a, b]\n: 1", ["line 1: not YAML:"]),
-        ("image: !!python/object/apply:os.system ['true']", ["not YAML", "could not determine a constructor"]),
+        (
+            "image: !!python/object/apply:os.system ['true']",
+            ["not YAML", "could not determine a constructor"],
+        ),
     ],
 )
 def test_a_wrong_run_file_gets_one_line_that_names_it(here, text, parts):
@@ -69,7 +75,14 @@ def test_a_wrong_run_file_gets_one_line_that_names_it(here, text, parts):
 def test_good_values_are_taken_as_they_are(here):
     text = "steps: 8\nrate: 1\nimage: 'a \"b\".png'\nsizes: []\nlayer: block3\nloud: false"
     run = read(here, text)
-    assert run.given == {"steps": 8, "rate": 1, "image": 'a "b".png', "sizes": [], "layer": "block3", "loud": False}
+    assert run.given == {
+        "steps": 8,
+        "rate": 1,
+        "image": 'a "b".png',
+        "sizes": [],
+        "layer": "block3",
+        "loud": False,
+    }
     assert run.parameters["model"] == "a" and run.title == "Test 21_grad_cam"
     assert read(here, "").given == {} and read(here, "# only words\n").given == {}
     assert read(here, "steps: 3\nimage: dog").changed == {"image": "dog"}  # 3 is the default
@@ -91,7 +104,10 @@ def test_a_run_of_no_notebook(here, name, message):
 
 def test_parameters_must_be_literals(here):
     here.notebook("11_calls", parameters="steps = int('3')")
-    with pytest.raises(RunError, match="notebooks/11_calls.ipynb: the cell tagged 'parameters' may only set names to"):
+    with pytest.raises(
+        RunError,
+        match="notebooks/11_calls.ipynb: the cell tagged 'parameters' may only set names to",
+    ):
         read(here, "", "11_calls--x")
 
 
@@ -116,8 +132,14 @@ def test_settings_typed_in_a_command_take_the_kind_of_the_default():
     defaults = {"steps": 3, "rate": 0.5, "image": "cat", "layer": None}
     typed = ["steps=8", "rate=1e-3", "image=3", "layer=block3", "image=a=b", "steps=x: y: z"]
     found = [runs.parse_setting(text, defaults) for text in typed]
-    assert found == [("steps", 8), ("rate", 0.001), ("image", "3"), ("layer", "block3"), ("image", "a=b"),
-                     ("steps", "x: y: z")]  # fmt: skip
+    assert found == [
+        ("steps", 8),
+        ("rate", 0.001),
+        ("image", "3"),
+        ("layer", "block3"),
+        ("image", "a=b"),
+        ("steps", "x: y: z"),
+    ]
     with pytest.raises(RunError, match="'steps' is not like steps=8"):
         runs.parse_setting("steps", defaults)
 
@@ -125,27 +147,43 @@ def test_settings_typed_in_a_command_take_the_kind_of_the_default():
 def test_imports_are_found_in_every_way_they_are_written(here):
     modules = ["runs", "report", "publish", "provenance"]
     for source in (
-        "from xai_utils import runs, report\nimport xai_suite.reports.site\nfrom xai_suite.reports.provenance import commit",
-        "def f():\n    from . import runs as r, report\n    from .publish import *\n    from .provenance import commit",
+        (
+            "from xai_utils import runs, report\nimport xai_suite.reports.site\nfrom"
+            " xai_suite.reports.provenance import commit"
+        ),
+        (
+            "def f():\n    from . import runs as r, report\n    from .publish import *\n    from"
+            " .provenance import commit"
+        ),
     ):
         assert imported(source) == {"__init__", *modules}
-    assert imported("import os, numpy as np\nfrom xai_utilsx import runs\nfrom runs import x") == set()
+    assert (
+        imported("import os, numpy as np\nfrom xai_utilsx import runs\nfrom runs import x") == set()
+    )
 
 
 def test_a_name_of_any_words_is_short_and_its_own():
     assert runner.in_a_name("layer=block5c_add") == "layer-block5c_add"
-    long = [runner.in_a_name(f"results=results/a_rather_long_list--{end}.parquet") for end in ("lite0", "lite2")]
-    assert long[0] != long[1] and all(len(name) <= 40 and name.startswith("results-results-a_rather") for name in long)
+    long = [
+        runner.in_a_name(f"results=results/a_rather_long_list--{end}.parquet")
+        for end in ("lite0", "lite2")
+    ]
+    assert long[0] != long[1] and all(
+        len(name) <= 40 and name.startswith("results-results-a_rather") for name in long
+    )
 
 
-# --- execution --------------------------------------------------------------------------------------------------------
+# --- execution ------------------------------------------------------------------------------------
 
 
 def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(project):
     show_paths = (
-        "import os, sys, warnings, json\nprint(os.getcwd())\nprint(json.__file__)\nwarnings.warn('careful')\nsteps"
+        "import os, sys, warnings,"
+        " json\nprint(os.getcwd())\nprint(json.__file__)\nwarnings.warn('careful')\nsteps"
     )
-    project.notebook("21_grad_cam", show_paths, parameters="steps = 3\nmodel = 'lite0'", report={"level": 2})
+    project.notebook(
+        "21_grad_cam", show_paths, parameters="steps = 3\nmodel = 'lite0'", report={"level": 2}
+    )
     project.run_file("21_grad_cam--x", "steps: 8")
     (project.build).mkdir(parents=True)
     dead = subprocess.Popen([sys.executable, "-c", ""])
@@ -157,10 +195,18 @@ def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(p
 
     path = project.build / "21_grad_cam--x.ipynb"
     text, notebook = path.read_text(), nbformat.read(path, as_version=4)
-    assert os.listdir(project.build) == ["21_grad_cam--x.ipynb"]  # neither its own temporary files nor a dead run's
+    assert os.listdir(project.build) == [
+        "21_grad_cam--x.ipynb"
+    ]  # neither its own temporary files nor a dead run's
     record = notebook.metadata["report"]
-    assert record["parameters"] == {"steps": 8, "model": "lite0"} and record["changed"] == {"steps": 8}
-    assert (record["run"], record["notebook"], record["title"]) == ("21_grad_cam--x", "21_grad_cam", "Test 21_grad_cam")
+    assert record["parameters"] == {"steps": 8, "model": "lite0"} and record["changed"] == {
+        "steps": 8
+    }
+    assert (record["run"], record["notebook"], record["title"]) == (
+        "21_grad_cam--x",
+        "21_grad_cam",
+        "Test 21_grad_cam",
+    )
     assert (record["model"], record["error"], record["level"]) == ("lite0", None, 2)
     assert record["commit"] is None  # the copy is no git checkout
     assert record["seconds"] > 0 and record["started"].endswith("+00:00")
@@ -185,7 +231,12 @@ def test_a_summary_of_the_default_reports_names_no_network(project):
     project.notebook("66_summary", "1", parameters="model = 'default'")
     project.run_file("66_summary--all", "")
     finish(project.run("66_summary--all"))
-    assert nbformat.read(project.build / "66_summary--all.ipynb", as_version=4).metadata["report"]["model"] is None
+    assert (
+        nbformat.read(project.build / "66_summary--all.ipynb", as_version=4).metadata["report"][
+            "model"
+        ]
+        is None
+    )
 
 
 def test_commit_is_of_this_checkout_and_says_dirty(project, monkeypatch):
@@ -213,7 +264,9 @@ def test_commit_is_of_this_checkout_and_says_dirty(project, monkeypatch):
 
 
 def test_a_failing_cell(project):
-    project.notebook("10_a", "print('before')", "import os\nopen(os.getcwd() + '/none.txt')", "print('after')")
+    project.notebook(
+        "10_a", "print('before')", "import os\nopen(os.getcwd() + '/none.txt')", "print('after')"
+    )
     project.run_file("10_a--x")
     good = project.build / "10_a--x.ipynb"
     good.parent.mkdir(parents=True)
@@ -221,7 +274,9 @@ def test_a_failing_cell(project):
     output = finish(project.run("10_a--x"), 1)
     failed = "reports/build/default/failed/10_a--x"
     error = "cell 3: FileNotFoundError: [Errno 2] No such file or directory: 'notebooks/none.txt'"
-    assert output == f"FAILED 10_a--x: {error} (partial notebook: {failed}.ipynb, log: {failed}.log)\n"
+    assert (
+        output == f"FAILED 10_a--x: {error} (partial notebook: {failed}.ipynb, log: {failed}.log)\n"
+    )
     assert not good.exists()
     notebook = nbformat.read(project.folder / f"{failed}.ipynb", as_version=4)
     assert notebook.metadata["report"]["error"] == error
@@ -245,20 +300,38 @@ assert steps < 5, "too many" """
         project.run_file(f"10_a--{name}", f"steps: {steps}")
     output = finish(project.run("10_a--a 10_a--b 10_a--c 10_a--d 10_a--e"), 1)
     assert re.findall(r"^(?:FAILED )?10_a--\w", output, re.M) == [
-        "10_a--a", "10_a--b", "FAILED 10_a--c", "10_a--d", "FAILED 10_a--e"]  # fmt: skip
+        "10_a--a",
+        "10_a--b",
+        "FAILED 10_a--c",
+        "10_a--d",
+        "FAILED 10_a--e",
+    ]
 
     def kernel(name):
         notebook = nbformat.read(project.build / f"{name}.ipynb", as_version=4)
         number, left = notebook.cells[-1].outputs[0].text.split()
-        assert left == "False" and [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3]
+        assert left == "False" and [cell.execution_count for cell in notebook.cells[1:]] == [
+            1,
+            2,
+            3,
+        ]
         return number
 
-    a, b, c, d, e = map(kernel, ("10_a--a", "10_a--b", "failed/10_a--c", "10_a--d", "failed/10_a--e"))
+    a, b, c, d, e = map(
+        kernel, ("10_a--a", "10_a--b", "failed/10_a--c", "10_a--d", "failed/10_a--e")
+    )
     assert a == b == c != d == e
     words = re.findall(r"words of \d", (project.build / "failed" / "10_a--e.log").read_text())
     assert words == ["words of 7"]
-    assert sorted(os.listdir(project.build)) == ["10_a--a.ipynb", "10_a--b.ipynb", "10_a--d.ipynb", "failed"]
-    assert not kernels(project) and not list((project.folder.parent / "runtime").glob("kernel-*.json"))
+    assert sorted(os.listdir(project.build)) == [
+        "10_a--a.ipynb",
+        "10_a--b.ipynb",
+        "10_a--d.ipynb",
+        "failed",
+    ]
+    assert not kernels(project) and not list(
+        (project.folder.parent / "runtime").glob("kernel-*.json")
+    )
 
 
 def test_runs_of_one_kernel_use_a_network_one_after_the_other(project):
@@ -271,7 +344,9 @@ network.runs = 1"""
     for name in "ab":
         project.run_file(f"10_a--{name}")
     finish(project.run("10_a--a 10_a--b"))
-    notebooks = [nbformat.read(project.build / f"10_a--{name}.ipynb", as_version=4) for name in "ab"]
+    notebooks = [
+        nbformat.read(project.build / f"10_a--{name}.ipynb", as_version=4) for name in "ab"
+    ]
     assert [notebook.cells[-1].outputs[0].text for notebook in notebooks] == ["0\n", "1\n"]
 
 
@@ -279,10 +354,14 @@ def test_a_run_that_cannot_start_leaves_a_notebook_that_says_why(project):
     project.notebook("10_a")
     project.run_file("10_a--x", "stepz: 3")
     output = finish(project.run("10_a--x"), 1)
-    assert output.startswith("FAILED 10_a--x: reports/runs/10_a--x.yaml: 'stepz' is not a parameter of 10_a")
+    assert output.startswith(
+        "FAILED 10_a--x: reports/runs/10_a--x.yaml: 'stepz' is not a parameter of 10_a"
+    )
     (project.folder / "notebooks" / "10_a.ipynb").write_text("{ not json")
     assert "notebooks/10_a.ipynb: not a notebook" in finish(project.run("10_a--x"), 1)
-    record = json.loads((project.build / "failed" / "10_a--x.ipynb").read_text())["metadata"]["report"]
+    record = json.loads((project.build / "failed" / "10_a--x.ipynb").read_text())["metadata"][
+        "report"
+    ]
     assert "not a notebook" in record["error"] and record["run"] == "10_a--x"
 
 
@@ -302,7 +381,7 @@ def test_input_does_not_wait_for_anybody(project):
     assert "cell 2: StdinNotImplementedError" in finish(project.run("10_a--x"), 1)
 
 
-# --- death ------------------------------------------------------------------------------------------------------------
+# --- death ----------------------------------------------------------------------------------------
 
 SLOW = "open('started', 'w').close(); import time; time.sleep(300)"
 
@@ -342,7 +421,9 @@ if any("ipykernel_launcher" in word for word in sys.orig_argv):
     finish(project.run("10_a--x", env={**project.env, "DEATHS": str(deaths), "MOST": "1"}))
     assert deaths.read_text() == "x"
     deaths.unlink()
-    output = finish(project.run("10_a--x", env={**project.env, "DEATHS": str(deaths), "MOST": "5"}), 1)
+    output = finish(
+        project.run("10_a--x", env={**project.env, "DEATHS": str(deaths), "MOST": "5"}), 1
+    )
     assert "before the first cell: kernel died" in output and deaths.read_text() == "xx"
 
 
@@ -352,13 +433,18 @@ def test_the_kernel_dies_with_the_runner(project, number):
     process.send_signal(number)
     output = finish(process, -9 if number == signal.SIGKILL else 130)
     wait_for(lambda: not kernels(project), 10)
-    assert output == "" and not list(project.build.glob("*.ipynb")) and not (project.build / "failed").exists()
+    assert (
+        output == ""
+        and not list(project.build.glob("*.ipynb"))
+        and not (project.build / "failed").exists()
+    )
     if number != signal.SIGKILL:  # then the next run cleans up, see above
         assert os.listdir(project.build) == []
 
 
 def test_a_kernel_dies_with_the_runner_also_while_it_starts(project):
-    # ipykernel's own look at its parent begins later than this, and is not enough where process 1 adopts no orphans.
+    # ipykernel's own look at its parent begins later than this, and is not enough where process 1
+    # adopts no orphans.
     code = """
 import os, sys, time
 if any("ipykernel_launcher" in word for word in sys.orig_argv):
@@ -377,13 +463,21 @@ if any("ipykernel_launcher" in word for word in sys.orig_argv):
 def test_the_runner_stops_when_its_parent_is_killed(project):
     project.notebook("10_a", SLOW)
     project.run_file("10_a--x")
-    arguments = ["-m", "xai_suite.reports.runner", "run", "reports/build/default", "reports/runs/10_a--x.yaml"]
+    arguments = [
+        "-m",
+        "xai_suite.reports.runner",
+        "run",
+        "reports/build/default",
+        "reports/runs/10_a--x.yaml",
+    ]
     code = f"import subprocess; subprocess.run({[sys.executable, *arguments]})"
     parent = project.start(sys.executable, "-c", code)
     wait_for((project.folder / "notebooks" / "started").exists)
     assert kernels(project) and processes(project, "xai_suite.reports.runner")
     parent.kill()
-    wait_for(lambda: not kernels(project) and not processes(project, "xai_suite.reports.runner"), 20)
+    wait_for(
+        lambda: not kernels(project) and not processes(project, "xai_suite.reports.runner"), 20
+    )
     assert os.listdir(project.build) == []
     parent.communicate()
 

@@ -1,4 +1,6 @@
-"""The site: one page a run, the gallery, and what notebooks hand over to them. No kernel, no TensorFlow."""
+"""The site: one page a run, the gallery, and what notebooks hand over to them. No kernel, no
+TensorFlow.
+"""
 
 import base64
 import os
@@ -11,7 +13,20 @@ import ipywidgets
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from pages import XSS, Site, code, displayed, failure, figure, output, png, recorded, references, stepped, text
+from pages import (
+    XSS,
+    Site,
+    code,
+    displayed,
+    failure,
+    figure,
+    output,
+    png,
+    recorded,
+    references,
+    stepped,
+    text,
+)
 
 from xai_suite.reports import pages, reading
 from xai_suite.reports import site as publish
@@ -37,11 +52,19 @@ def body(*cells, title="Look closely"):
 
 
 def publish_index(site, *names):
-    command = [sys.executable, "-m", "xai_suite.reports.site", "index", site.build, site.site, *names]
+    command = [
+        sys.executable,
+        "-m",
+        "xai_suite.reports.site",
+        "index",
+        site.build,
+        site.site,
+        *names,
+    ]
     return subprocess.run(command, capture_output=True, text=True, cwd=os.getcwd())
 
 
-# --- text stays text --------------------------------------------------------------------------------------------------
+# --- text stays text ------------------------------------------------------------------------------
 
 
 def test_a_script_in_what_a_run_brings_along_stays_text(site, monkeypatch):
@@ -53,13 +76,22 @@ def test_a_script_in_what_a_run_brings_along_stays_text(site, monkeypatch):
         code("1/0", failure(XSS)),
         code("show()", figure(alt=XSS)),
     ]
-    site.add("21_cam--xss", *cells, title=XSS, changed=["image"], given={"image": f"{XSS}.jpg"}, model=XSS,
-             error=f"cell 3: {XSS}")
+    site.add(
+        "21_cam--xss",
+        *cells,
+        title=XSS,
+        changed=["image"],
+        given={"image": f"{XSS}.jpg"},
+        model=XSS,
+        error=f"cell 3: {XSS}",
+    )
     page, index = site.page("21_cam--xss"), site.index("21_cam--xss")
     for html, least in ((page, 9), (index, 5)):
         assert "<script>alert" not in html
         assert len(soup(html).find_all("script")) == 1  # the site's own
-        attributes = " ".join(str(value) for tag in soup(html).find_all(True) for value in tag.attrs.values())
+        attributes = " ".join(
+            str(value) for tag in soup(html).find_all(True) for value in tag.attrs.values()
+        )
         assert (soup(html).get_text() + attributes).count(XSS) >= least
     assert soup(page).title.get_text().startswith(XSS)
     assert XSS in soup(page).select_one(".parameters").get_text()
@@ -67,7 +99,12 @@ def test_a_script_in_what_a_run_brings_along_stays_text(site, monkeypatch):
 
 
 def test_a_script_in_markdown_reaches_neither_the_page_nor_its_contents():
-    html, page = body("# T", f"## One {XSS}", f"## Two\n\n{XSS}", code("md()", output({"text/markdown": f"## {XSS}"})))
+    html, page = body(
+        "# T",
+        f"## One {XSS}",
+        f"## Two\n\n{XSS}",
+        code("md()", output({"text/markdown": f"## {XSS}"})),
+    )
     assert not html.find_all("script")
     assert "<script" not in " ".join(entry["html"] for entry in page.toc)
 
@@ -76,7 +113,11 @@ def test_only_the_script_of_the_site_may_run(site):
     site.add("00_start--a")
     html = site.page("00_start--a")
     policy = soup(html).find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
-    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "unsafe-inline'; script" in policy
+    assert (
+        "default-src 'none'" in policy
+        and "script-src 'sha256-" in policy
+        and "unsafe-inline'; script" in policy
+    )
     from base64 import b64encode
     from hashlib import sha256
 
@@ -84,21 +125,29 @@ def test_only_the_script_of_the_site_may_run(site):
     assert b64encode(sha256(script.encode()).digest()).decode() in policy
 
 
-# --- nothing from outside ---------------------------------------------------------------------------------------------
+# --- nothing from outside -------------------------------------------------------------------------
 
 
 def test_pages_load_nothing_from_outside(site, monkeypatch):
-    html = ('<link rel="stylesheet" href="https://a.example/x.css"><script src="//a.example/x.js"></script>'
-            '<iframe src="https://a.example"></iframe><img src="https://a.example/p.png" alt="a picture">'
-            '<base href="//a.example">'
-            "<style>@import 'https://a.example/y.css'; p { background: url(https://a.example/z.png) }</style>"
-            '<p style="background: url(//a.example/q.png); color: red">kept</p><video src="https://a.example/v"></video>'
-            '<svg><image href="https://a.example/i.png"></image><use xlink:href="//a.example/u.svg#a"></use></svg>'
-            '<table background="http://a.example/t.png"><tr><td>1</td></tr></table>')
-    site.add("10_saliency--a", "![badge](https://a.example/badge.svg) and ![mine](no_such_picture.png)",
-             "## Part\n\n" + html, code("html()", output({"text/html": html})), code("show()", figure()),
-             code("step()", stepped(monkeypatch, [png()], ["one"])),
-             "[next](20_cam.ipynb#The-idea) [local](../data/x.md)")
+    html = (
+        '<link rel="stylesheet" href="https://a.example/x.css"><script'
+        ' src="//a.example/x.js"></script><iframe src="https://a.example"></iframe><img'
+        ' src="https://a.example/p.png" alt="a picture"><base href="//a.example"><style>@import'
+        " 'https://a.example/y.css'; p { background: url(https://a.example/z.png) }</style><p"
+        ' style="background: url(//a.example/q.png); color: red">kept</p><video'
+        ' src="https://a.example/v"></video><svg><image href="https://a.example/i.png"></image><use'
+        ' xlink:href="//a.example/u.svg#a"></use></svg><table'
+        ' background="http://a.example/t.png"><tr><td>1</td></tr></table>'
+    )
+    site.add(
+        "10_saliency--a",
+        "![badge](https://a.example/badge.svg) and ![mine](no_such_picture.png)",
+        "## Part\n\n" + html,
+        code("html()", output({"text/html": html})),
+        code("show()", figure()),
+        code("step()", stepped(monkeypatch, [png()], ["one"])),
+        "[next](20_cam.ipynb#The-idea) [local](../data/x.md)",
+    )
     page = site.page("10_saliency--a")
     for tag, url in references(page) + references(site.index("10_saliency--a")):
         assert re.match(r"data:|#|[\w%-]+\.html(#\S+)?$", url), (tag, url)
@@ -117,18 +166,28 @@ def test_a_link_a_reader_may_follow_stays_and_one_that_runs_something_does_not()
 def test_a_missing_picture_of_ours_is_warned_about(site, capsys):
     site.add("10_saliency--a", "![mine](no_such_picture.png)")
     site.page("10_saliency--a")
-    assert capsys.readouterr().err == "warning: 10_saliency--a: picture not found in notebooks/: no_such_picture.png\n"
+    assert (
+        capsys.readouterr().err
+        == "warning: 10_saliency--a: picture not found in notebooks/: no_such_picture.png\n"
+    )
 
 
-# --- equations --------------------------------------------------------------------------------------------------------
+# --- equations ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", [
-    r"$x^2$", r"$$\frac{\partial S}{\partial A^k_{ij}}$$", r"$$\begin{aligned} a &= b \\ c &= d \end{aligned}$$",
-    r"\begin{equation} a = b \end{equation}", r"$\arg\max_c S_c$", r"$\mathrm{ReLU}\left(\sum_k \alpha_k A_k\right)$",
-    r"$$M = \begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}$$",
-    r"$\lVert x \rVert_2 \sim \mathcal{N}(0, \sigma)$",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"$x^2$",
+        r"$$\frac{\partial S}{\partial A^k_{ij}}$$",
+        r"$$\begin{aligned} a &= b \\ c &= d \end{aligned}$$",
+        r"\begin{equation} a = b \end{equation}",
+        r"$\arg\max_c S_c$",
+        r"$\mathrm{ReLU}\left(\sum_k \alpha_k A_k\right)$",
+        r"$$M = \begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}$$",
+        r"$\lVert x \rVert_2 \sim \mathcal{N}(0, \sigma)$",
+    ],
+)
 def test_equations_become_mathml(source):
     html, page = body(f"Before {source} after")
     assert len(html.find_all("math")) == 1 and page.warnings == []
@@ -148,7 +207,10 @@ def test_an_equation_that_cannot_be_converted_shows_its_source_with_one_warning(
     found = soup(site.page("10_saliency--a"))
     assert found.select_one("code.tex").get_text() == r"\nosuchmacro{x} < 1"
     assert len(found.find_all("math")) == 1
-    assert re.fullmatch(r"warning: 10_saliency--a: equation not converted .*nosuchmacro.*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"warning: 10_saliency--a: equation not converted .*nosuchmacro.*\n",
+        capsys.readouterr().err,
+    )
 
 
 def test_a_broken_equation_is_named_and_does_not_stop_the_page():
@@ -159,23 +221,43 @@ def test_a_broken_equation_is_named_and_does_not_stop_the_page():
         assert len(page.warnings) == 1 and "()" not in page.warnings[0]
 
 
-# --- a page -----------------------------------------------------------------------------------------------------------
+# --- a page ---------------------------------------------------------------------------------------
 
 
 def test_every_picture_has_words(site, monkeypatch):
-    step = stepped(monkeypatch, [png("red"), png("blue")], ["one", "two"], alts=["a red field", "a blue field"])
+    step = stepped(
+        monkeypatch, [png("red"), png("blue")], ["one", "two"], alts=["a red field", "a blue field"]
+    )
     bare = output({"text/html": '<img src="data:image/png;base64,AAAA">'})
-    site.add("10_saliency--a", code("show()", figure(alt="The cat's eyes")), "## Where it fails",
-             code("show()", figure()), code("step()", step), code("html()", bare))
+    site.add(
+        "10_saliency--a",
+        code("show()", figure(alt="The cat's eyes")),
+        "## Where it fails",
+        code("show()", figure()),
+        code("step()", step),
+        code("html()", bare),
+    )
     images = soup(site.page("10_saliency--a")).find_all("img")
-    words = ["The cat's eyes", "Figure: Where it fails", "a red field", "a blue field", "Figure: Where it fails"]
+    words = [
+        "The cat's eyes",
+        "Figure: Where it fails",
+        "a red field",
+        "a blue field",
+        "Figure: Where it fails",
+    ]
     assert [image["alt"] for image in images] == words
     assert all(image["alt"] for image in soup(site.index("10_saliency--a")).find_all("img"))
 
 
 def test_code_is_folded_and_parameters_come_first(site):
-    site.add("10_saliency--a", code("first = 1\nsecond = 2", text("hello")), code("stub", tags=["exercise"]),
-             code("answer", tags=["solution"]), changed=["steps"], given={"image": "cat", "steps": 64})
+    site.add(
+        "10_saliency--a",
+        code("first = 1\nsecond = 2", text("hello")),
+        code("stub", tags=["exercise"]),
+        code("answer", tags=["solution"]),
+        changed=["steps"],
+        given={"image": "cat", "steps": 64},
+    )
     html = site.page("10_saliency--a")
     found = soup(html)
     folds = found.select("details.code")
@@ -186,8 +268,15 @@ def test_code_is_folded_and_parameters_come_first(site):
     assert found.select_one(".exercise").get_text(strip=True) == "stub"
     assert not found.select_one("details.solution").has_attr("open")
     table = found.select_one("table.parameters")
-    assert html.index("<table") == html.index('<table class="parameters"') < html.index("details class")
-    rows = [[cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])] for row in table.select("tbody tr")]
+    assert (
+        html.index("<table")
+        == html.index('<table class="parameters"')
+        < html.index("details class")
+    )
+    rows = [
+        [cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])]
+        for row in table.select("tbody tr")
+    ]
     assert rows == [["image", "cat", "picture"], ["steps", "64 changed, default 8", "path points"]]
     assert [row.th.get_text() for row in table.select("tr.changed")] == ["steps"]
 
@@ -195,7 +284,11 @@ def test_code_is_folded_and_parameters_come_first(site):
 def test_printed_columns_stay_columns_and_sentences_wrap(site):
     table = "name        area   drop\ngrad_cam    0.11   0.21\nrandom      0.15   0.80"
     said = "the first  gap, the second  gap, and no third\nonly  one\nnone at all"
-    cells = [code("table()", text(table)), code("words()", text(said)), code("line()", text("a  b  c"))]
+    cells = [
+        code("table()", text(table)),
+        code("words()", text(said)),
+        code("line()", text("a  b  c")),
+    ]
     site.add("10_saliency--a", *cells)
     kinds = [pre["class"] for pre in soup(site.page("10_saliency--a")).select("pre.stdout")]
     assert kinds == [["stdout", "columns"], ["stdout"], ["stdout"]]
@@ -206,19 +299,26 @@ def test_contents_and_title(site):
     found = soup(site.page("10_saliency--a"))
     links = found.select(".toc a")
     assert [link.get_text() for link in links] == ["The idea", "Detail", "The idea"]
-    assert all(found.find(id=link["href"][1:]) for link in links) and len({link["href"] for link in links}) == 3
+    assert (
+        all(found.find(id=link["href"][1:]) for link in links)
+        and len({link["href"] for link in links}) == 3
+    )
     assert [heading.get_text() for heading in found.find_all("h1")] == ["Look closely"]
 
 
 def test_noise_is_left_out_and_words_stay():
     noise = "2026-01-01 10:00:00.1: I tensorflow/core oneDNN\n 50%|████ | 5/10 2it/s\rloss 0.5\n"
-    html, _ = body(code("go()", text(noise, "stderr"), text("a"), text("b\n")), code("hidden", tags=["hide"]))
+    html, _ = body(
+        code("go()", text(noise, "stderr"), text("a"), text("b\n")), code("hidden", tags=["hide"])
+    )
     assert html.select_one("pre.stderr").get_text().strip() == "loss 0.5"
     assert html.select_one("pre.stdout").get_text() == "ab" and "hidden" not in html.get_text()
 
 
 def test_wide_tables_scroll_and_a_lone_widget_says_so():
-    live = output({"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "IntSlider()"})
+    live = output(
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "IntSlider()"}
+    )
     frame = output({"text/html": "<table><tr><td>1</td></tr></table>"})
     html, _ = body("|a|b|\n|-|-|\n|1|2|", code("w", live), code("df", frame))
     assert [table.parent["class"] for table in html.find_all("table")] == [["scroll"], ["scroll"]]
@@ -231,51 +331,97 @@ def test_an_error_on_purpose_does_not_say_that_the_run_stopped():
 
 
 def test_facts_are_complete(site):
-    site.add("10_saliency--a", commit="abcdef1-dirty", versions={"keras": "3.0", "tensorflow": None})
-    facts = {item.dt.get_text(): item.dd.get_text() for item in soup(site.page("10_saliency--a")).select(".facts div")}
-    assert facts == {"run": "10_saliency--a", "model": "tiny", "took": "4.2 s", "run on": "2026-03-14 09:26",
-                     "commit": "abcdef1-dirty", "with": "keras 3.0"}
+    site.add(
+        "10_saliency--a", commit="abcdef1-dirty", versions={"keras": "3.0", "tensorflow": None}
+    )
+    facts = {
+        item.dt.get_text(): item.dd.get_text()
+        for item in soup(site.page("10_saliency--a")).select(".facts div")
+    }
+    assert facts == {
+        "run": "10_saliency--a",
+        "model": "tiny",
+        "took": "4.2 s",
+        "run on": "2026-03-14 09:26",
+        "commit": "abcdef1-dirty",
+        "with": "keras 3.0",
+    }
 
 
 def test_durations():
-    known = {None: "", 4.24: "4.2 s", 42.4: "42 s", 59.6: "1 min 00 s", 185: "3 min 05 s", 3723: "1 h 02 min"}
+    known = {
+        None: "",
+        4.24: "4.2 s",
+        42.4: "42 s",
+        59.6: "1 min 00 s",
+        185: "3 min 05 s",
+        3723: "1 h 02 min",
+    }
     assert {seconds: publish.duration(seconds) for seconds in known} == known
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 def test_a_failed_run_is_a_red_card_and_a_page_of_what_there_is(site):
     site.add("10_saliency--good")
     site.page("10_saliency--good")
-    site.add("10_saliency--bad", "## Got here", code("1/0", failure("no such layer")), "## Never", failed=True,
-             error="\x1b[31mcell 3: ValueError: no such layer\x1b[0m\nmore")
-    (site.build / "failed" / "10_saliency--bad.log").write_text("\n".join(f"line {i}" for i in range(100)))
+    site.add(
+        "10_saliency--bad",
+        "## Got here",
+        code("1/0", failure("no such layer")),
+        "## Never",
+        failed=True,
+        error="\x1b[31mcell 3: ValueError: no such layer\x1b[0m\nmore",
+    )
+    (site.build / "failed" / "10_saliency--bad.log").write_text(
+        "\n".join(f"line {i}" for i in range(100))
+    )
     done = publish_index(site, "10_saliency--bad", "10_saliency--good")
-    assert (done.returncode, done.stderr) == (1, "FAILED 10_saliency--bad: cell 3: ValueError: no such layer\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "FAILED 10_saliency--bad: cell 3: ValueError: no such layer\n",
+    )
     index = soup((site.site / "index.html").read_text())
     (card,) = index.select(".card.failed")
     assert card.select_one(".error .mono").get_text() == "cell 3: ValueError: no such layer"
-    assert card.a["href"] == "10_saliency--bad.html" and "1 failed" in index.select_one(".summary").get_text()
+    assert (
+        card.a["href"] == "10_saliency--bad.html"
+        and "1 failed" in index.select_one(".summary").get_text()
+    )
     page = soup((site.site / "10_saliency--bad.html").read_text())
     assert "This run failed." in page.select_one(".banner").get_text()
-    assert page.find(id=page.select_one(".banner a")["href"][1:]).get_text().strip() == "ValueError: no such layer"
-    assert page.find("h2", string="Got here") and "line 99" in page.get_text() and "line 10\n" not in page.get_text()
+    assert (
+        page.find(id=page.select_one(".banner a")["href"][1:]).get_text().strip()
+        == "ValueError: no such layer"
+    )
+    assert (
+        page.find("h2", string="Got here")
+        and "line 99" in page.get_text()
+        and "line 10\n" not in page.get_text()
+    )
 
 
 def test_a_failure_that_left_only_a_log_or_nothing_has_a_card(site):
     (site.build / "failed" / "10_saliency--log.log").write_text("start\nKernel died\n")
     (site.build / "failed" / "10_saliency--cut.ipynb").write_text('{"cells": [')
-    assert publish.index(site.build, site.site, ["10_saliency--log", "10_saliency--cut", "10_saliency--none"]) == [
-        ("10_saliency--cut", "failed without a message"), ("10_saliency--log", "Kernel died"),
-        ("10_saliency--none", "has not been run")]
+    assert publish.index(
+        site.build, site.site, ["10_saliency--log", "10_saliency--cut", "10_saliency--none"]
+    ) == [
+        ("10_saliency--cut", "failed without a message"),
+        ("10_saliency--log", "Kernel died"),
+        ("10_saliency--none", "has not been run"),
+    ]
     index = soup((site.site / "index.html").read_text())
     assert [bool(card.a) for card in index.select(".card.failed")] == [True, True, False]
     assert "Kernel died" in (site.site / "10_saliency--log.html").read_text()
 
 
 def test_the_newer_of_success_and_failure_counts(site):
-    good, bad = site.add("10_saliency--a"), site.add("10_saliency--a", failed=True, error="cell 1: old")
+    good, bad = (
+        site.add("10_saliency--a"),
+        site.add("10_saliency--a", failed=True, error="cell 1: old"),
+    )
     now = time.time()
     os.utime(bad, (now - 60, now - 60))
     assert publish.find(site.build, "10_saliency--a").error == ""
@@ -289,7 +435,9 @@ def test_a_damaged_notebook_takes_neither_the_gallery_nor_the_old_page_down(site
     (site.build / "10_saliency--a.ipynb").write_text('{"cells": [{}]}')
     out = site.site / "10_saliency--a.html"
     assert publish.main(["pages", str(site.build), str(site.site), "10_saliency--a"]) == 1
-    assert re.fullmatch(r"error: 10_saliency--a: .* is not a notebook: .*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: 10_saliency--a: .* is not a notebook: .*\n", capsys.readouterr().err
+    )
     assert out.read_text() == before
     assert publish.main(["index", str(site.build), str(site.site), "10_saliency--a"]) == 1
     assert "is not a notebook" in (site.site / "index.html").read_text()
@@ -297,8 +445,16 @@ def test_a_damaged_notebook_takes_neither_the_gallery_nor_the_old_page_down(site
 
 def test_an_unknown_run_is_one_line(site, capsys):
     site.add("10_saliency--yes")
-    assert publish.main(["pages", str(site.build), str(site.site), "10_saliency--no", "10_saliency--yes"]) == 1
-    assert capsys.readouterr().err == f"error: 10_saliency--no: no notebook 10_saliency--no in {site.build}\n"
+    assert (
+        publish.main(
+            ["pages", str(site.build), str(site.site), "10_saliency--no", "10_saliency--yes"]
+        )
+        == 1
+    )
+    assert (
+        capsys.readouterr().err
+        == f"error: 10_saliency--no: no notebook 10_saliency--no in {site.build}\n"
+    )
     assert [path.name for path in site.site.iterdir()] == ["10_saliency--yes.html"]
 
 
@@ -316,7 +472,7 @@ def test_if_rendering_raises_the_old_page_stays(site, monkeypatch):
     assert [path.name for path in site.site.iterdir()] == ["10_saliency--a.html"]
 
 
-# --- the gallery ------------------------------------------------------------------------------------------------------
+# --- the gallery ----------------------------------------------------------------------------------
 
 
 def test_pages_of_runs_that_are_gone_are_removed_and_nothing_else(site):
@@ -335,12 +491,17 @@ def test_pages_of_runs_that_are_gone_are_removed_and_nothing_else(site):
     assert (site.site / "10_saliency--a.html").exists()
     assert [link["href"] for link in index.select(".bar a")] == ["vgg19/index.html"]
     publish.index(site.build, other, [])
-    assert [link["href"] for link in soup((other / "index.html").read_text()).select(".bar a")] == ["../index.html"]
+    assert [link["href"] for link in soup((other / "index.html").read_text()).select(".bar a")] == [
+        "../index.html"
+    ]
 
 
 def test_the_gallery_of_nothing(site):
     found = soup(site.index())
-    assert "No reports yet" in found.get_text() and "0 reports" in found.select_one(".summary").get_text()
+    assert (
+        "No reports yet" in found.get_text()
+        and "0 reports" in found.select_one(".summary").get_text()
+    )
     assert not found.select(".card")
 
 
@@ -351,15 +512,33 @@ def test_cards(site, monkeypatch):
     site.add("00_start--a", seconds=61)
     site.add("99_new--c", title="")
     found = soup(site.index("99_new--c", "21_grad_cam--b", "00_start--a", "21_grad_cam--b"))
-    assert [part.get_text() for part in found.select(".part h2")] == ["Start", "Class activation", "More"]
-    assert [card.h3.get_text() for card in found.select(".card")] == ["Look closely", "Look closely", "99 new"]
+    assert [part.get_text() for part in found.select(".part h2")] == [
+        "Start",
+        "Class activation",
+        "More",
+    ]
+    assert [card.h3.get_text() for card in found.select(".card")] == [
+        "Look closely",
+        "Look closely",
+        "99 new",
+    ]
     card = found.select(".card")[1]
     pairs = [(item.dt.get_text(), item.dd.get_text()) for item in card.select(".numbers div")]
-    assert pairs == [("zebra", "0"), ("yak", "1"), ("ox", "2"), ("cat", "3")]  # four, in the notebook's order
+    assert pairs == [
+        ("zebra", "0"),
+        ("yak", "1"),
+        ("ox", "2"),
+        ("cat", "3"),
+    ]  # four, in the notebook's order
     assert card.select_one(".changes").get_text(" ", strip=True) == "steps 64"
     assert card["id"] == "21_grad_cam" and "steps 64" in card["data-words"]
-    assert "tiny · 4.2 s · 2026-03-14 09:26 · abcdef1 · keras 3.0" in card.select_one(".fine").get_text()
-    assert "3 reports · tiny · 1 min 09 s of computing" in re.sub(r"\s+", " ", found.select_one(".summary").get_text())
+    assert (
+        "tiny · 4.2 s · 2026-03-14 09:26 · abcdef1 · keras 3.0"
+        in card.select_one(".fine").get_text()
+    )
+    assert "3 reports · tiny · 1 min 09 s of computing" in re.sub(
+        r"\s+", " ", found.select_one(".summary").get_text()
+    )
 
 
 def test_thumbnails(site, monkeypatch):
@@ -371,7 +550,10 @@ def test_thumbnails(site, monkeypatch):
 
         data = soup(site.index(name)).select_one(".thumb img")
         picture = Image.open(BytesIO(b64decode(data["src"].partition(",")[2])))
-        assert (picture.width, picture.height) == (int(data["width"]), int(data["height"])) and picture.width <= 480
+        assert (picture.width, picture.height) == (
+            int(data["width"]),
+            int(data["height"]),
+        ) and picture.width <= 480
         return picture.convert("RGB").getpixel((0, 0)), picture.size
 
     wide = code("b", figure("blue", size=(960, 480)), tags=["thumbnail"])
@@ -380,17 +562,25 @@ def test_thumbnails(site, monkeypatch):
     assert blue > 200 > 60 > red and size == (480, 240)
     site.add("10_saliency--first", code("a", figure("red")), code("b", figure("blue")))
     assert colour("10_saliency--first")[0][0] > 200
-    site.add("10_saliency--step", code("a", stepped(monkeypatch, [png("blue"), png("red")], "ab"), tags=["thumbnail"]))
+    site.add(
+        "10_saliency--step",
+        code("a", stepped(monkeypatch, [png("blue"), png("red")], "ab"), tags=["thumbnail"]),
+    )
     assert colour("10_saliency--step")[0][2] > 200
     site.add("10_saliency--clear", code("a", figure((255, 0, 0, 0), mode="RGBA")))
-    assert min(colour("10_saliency--clear")[0]) > 250  # what is clear becomes white, not what was under it
+    assert (
+        min(colour("10_saliency--clear")[0]) > 250
+    )  # what is clear becomes white, not what was under it
     site.add("10_saliency--none")
-    assert soup(site.index("10_saliency--none")).select_one(".thumb").get_text(strip=True) == "no picture"
+    assert (
+        soup(site.index("10_saliency--none")).select_one(".thumb").get_text(strip=True)
+        == "no picture"
+    )
     for damaged in (b"not a picture", png()[:60], png()[:45] + b"\0" * 40):
         assert publish.shrink(damaged) is None
 
 
-# --- record -----------------------------------------------------------------------------------------------------------
+# --- record ---------------------------------------------------------------------------------------
 
 
 def test_record_keeps_four_digits_and_names_in_order(monkeypatch):
@@ -398,15 +588,37 @@ def test_record_keeps_four_digits_and_names_in_order(monkeypatch):
         def numpy(self):
             return np.float32(0.25)
 
-    bundle = displayed(monkeypatch, show.record, share=0.123456, big=np.float32(12345.6), count=np.int64(7),
-                       yes=np.bool_(1), zero=-0.0, one=np.array([2.5]), tensor=Tensor(), top="umbrella", tiny=1.234e-12)
-    assert bundle[reading.RECORD] == {"share": 0.1235, "big": 12350.0, "count": 7, "yes": True, "zero": 0.0, "one": 2.5,
-                                     "tensor": 0.25, "top": "umbrella", "tiny": 1.234e-12}
+    bundle = displayed(
+        monkeypatch,
+        show.record,
+        share=0.123456,
+        big=np.float32(12345.6),
+        count=np.int64(7),
+        yes=np.bool_(1),
+        zero=-0.0,
+        one=np.array([2.5]),
+        tensor=Tensor(),
+        top="umbrella",
+        tiny=1.234e-12,
+    )
+    assert bundle[reading.RECORD] == {
+        "share": 0.1235,
+        "big": 12350.0,
+        "count": 7,
+        "yes": True,
+        "zero": 0.0,
+        "one": 2.5,
+        "tensor": 0.25,
+        "top": "umbrella",
+        "tiny": 1.234e-12,
+    }
     assert bundle["text/plain"].splitlines()[:3] == ["share = 0.1235", "big = 12350", "count = 7"]
     assert "zero = 0\n" in bundle["text/plain"]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, None, [1, 2], np.zeros(2), 1j, "", "two\nlines", "x" * 81])
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, None, [1, 2], np.zeros(2), 1j, "", "two\nlines", "x" * 81]
+)
 def test_record_names_the_value_it_cannot_keep(value):
     with pytest.raises(ValueError, match="record: bad must be"):
         show.record(bad=value)
@@ -427,10 +639,14 @@ def test_of_two_records_with_one_name_the_last_wins(site, monkeypatch):
 
 
 def test_parameters_of_a_run(site):
-    path = site.add("10_saliency--a", changed=["steps"], given={"image": "cat", "steps": 64, "extra": 1.0})
+    path = site.add(
+        "10_saliency--a", changed=["steps"], given={"image": "cat", "steps": 64, "extra": 1.0}
+    )
     assert [tuple(row.values()) for row in reading.parameters(path)] == [
-        ("image", "cat", "picture", False, "cat"), ("steps", "64", "path points", True, "8"),
-        ("extra", "1", "", False, "")]
+        ("image", "cat", "picture", False, "cat"),
+        ("steps", "64", "path points", True, "8"),
+        ("extra", "1", "", False, ""),
+    ]
 
 
 def test_a_file_that_is_no_notebook(tmp_path):
@@ -440,18 +656,25 @@ def test_a_file_that_is_no_notebook(tmp_path):
             reading.read_notebook(tmp_path / "x.ipynb")
 
 
-# --- stepper ----------------------------------------------------------------------------------------------------------
+# --- stepper --------------------------------------------------------------------------------------
 
 
 def test_stepper_html_shows_one_frame_without_any_script(monkeypatch):
     frames = [png("red"), png("green"), png("blue")]
-    bundle = displayed(monkeypatch, show.stepper, frames, ["1", "<b>2</b>", '"3"'], title="<i>layer</i>", value=1)
+    bundle = displayed(
+        monkeypatch, show.stepper, frames, ["1", "<b>2</b>", '"3"'], title="<i>layer</i>", value=1
+    )
     html = soup(bundle["text/html"])
     assert [image.has_attr("hidden") for image in html.find_all("img")] == [True, False, True]
     assert [image["alt"] for image in html.find_all("img")] == ["1", "<b>2</b>", '"3"']
     assert html.output.get_text() == "<b>2</b>" and not html.find(["b", "i", "script"])
     slider = html.input
-    assert (slider["min"], slider["max"], slider["value"], slider["aria-valuetext"]) == ("0", "2", "1", "<b>2</b>")
+    assert (slider["min"], slider["max"], slider["value"], slider["aria-valuetext"]) == (
+        "0",
+        "2",
+        "1",
+        "<b>2</b>",
+    )
     assert slider.parent.name == "label" and "<i>layer</i>" in slider.parent.get_text()
     assert bundle["text/plain"] == '<i>layer</i>: 1, <b>2</b>, "3"'
     assert "application/vnd.jupyter.widget-view+json" in bundle
@@ -460,16 +683,22 @@ def test_stepper_html_shows_one_frame_without_any_script(monkeypatch):
 def test_a_drop_down_list_chooses_live_and_a_slider_in_the_report(monkeypatch):
     boxes = []
     real = ipywidgets.VBox
-    monkeypatch.setattr(ipywidgets, "VBox", lambda children: boxes.append(real(children)) or boxes[-1])
+    monkeypatch.setattr(
+        ipywidgets, "VBox", lambda children: boxes.append(real(children)) or boxes[-1]
+    )
     frames = [png("red"), png("green"), png("blue")]
-    bundle = displayed(monkeypatch, show.stepper, frames, ["dog", "bird", "bird"], title="box", dropdown=True)
+    bundle = displayed(
+        monkeypatch, show.stepper, frames, ["dog", "bird", "bird"], title="box", dropdown=True
+    )
     assert soup(bundle["text/html"]).input["type"] == "range"
     choice, image = boxes[0].children
     assert [label for label, _ in choice.options] == ["dog", "bird", "bird"]
     for chosen, alt in ((0, "dog"), (2, "bird")):
         choice.value = chosen
         shown = soup(image.value).img
-        assert shown["alt"] == alt and shown["src"].endswith(base64.b64encode(frames[chosen]).decode())
+        assert shown["alt"] == alt and shown["src"].endswith(
+            base64.b64encode(frames[chosen]).decode()
+        )
 
 
 def test_stepper_of_one_frame_needs_no_slider(monkeypatch):
@@ -478,13 +707,18 @@ def test_stepper_of_one_frame_needs_no_slider(monkeypatch):
     assert "application/vnd.jupyter.widget-view+json" not in bundle
 
 
-@pytest.mark.parametrize("settings, message", [
-    (dict(frames=[], labels=[]), "at least one frame"), (dict(frames=[png()], labels=["a", "b"]), "1 frames, 2 labels"),
-    (dict(frames=[png()], labels=["a"], alts=[]), "0 alts"), (dict(frames=["x"], labels=["a"]), "frame 0 is not PNG"),
-    (dict(frames=[png(), b"GIF89a"], labels="ab"), "frame 1 is not PNG"),
-    (dict(frames=[png()], labels=["a"], value=1), "value 1 is not a frame index, 0 to 0"),
-    (dict(frames=[png()], labels=["a"], value=-1), "value -1"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(frames=[], labels=[]), "at least one frame"),
+        (dict(frames=[png()], labels=["a", "b"]), "1 frames, 2 labels"),
+        (dict(frames=[png()], labels=["a"], alts=[]), "0 alts"),
+        (dict(frames=["x"], labels=["a"]), "frame 0 is not PNG"),
+        (dict(frames=[png(), b"GIF89a"], labels="ab"), "frame 1 is not PNG"),
+        (dict(frames=[png()], labels=["a"], value=1), "value 1 is not a frame index, 0 to 0"),
+        (dict(frames=[png()], labels=["a"], value=-1), "value -1"),
+    ],
+)
 def test_stepper_errors(settings, message):
     with pytest.raises(ValueError, match=f"stepper.*{message}"):
         show.stepper(**settings)

@@ -32,13 +32,21 @@ def test_a_map_over_a_picture_has_the_colours_of_overlay(values):
     found, place = pixels(show.png(fig)), fig.axes[0].get_window_extent()
     expected = show.overlay(values, image)
     for y, x in ((2, 2), (2, 37), (37, 2), (37, 37)):  # the corners, where the enlarged map is flat
-        down, right = len(found) - place.y1 + (y + 0.5) / 40 * place.height, place.x0 + (x + 0.5) / 40 * place.width
+        down, right = (
+            len(found) - place.y1 + (y + 0.5) / 40 * place.height,
+            place.x0 + (x + 0.5) / 40 * place.width,
+        )
         drawn = found[int(down), int(right)]
         assert np.abs(drawn.astype(int) - expected[y, x]).max() <= 2, (y, x, drawn, expected[y, x])
 
 
-@pytest.mark.parametrize("make", [lambda: show.tiles([[show.Tile(np.zeros((4, 4, 3)), title="a")]]),
-                                  lambda: show.subplots(1, 2)[0]])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: show.tiles([[show.Tile(np.zeros((4, 4, 3)), title="a")]]),
+        lambda: show.subplots(1, 2)[0],
+    ],
+)
 @pytest.mark.filterwarnings("error")
 def test_a_figure_is_drawn_the_same_twice(make):
     fig = make()

@@ -1,4 +1,6 @@
-"""The archive for laptops without network: what it brings, and that its installer needs nothing else."""
+"""The archive for laptops without network: what it brings, and that its installer needs nothing
+else.
+"""
 
 import json
 import os
@@ -54,7 +56,10 @@ def test_pip_is_told_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "version", "says"),
-    [("amiga", "3.12", "PLATFORM is one of linux"), ("linux", "3.12.1", "PYTHON_VERSION is like 3.12")],
+    [
+        ("amiga", "3.12", "PLATFORM is one of linux"),
+        ("linux", "3.12.1", "PYTHON_VERSION is like 3.12"),
+    ],
 )
 def test_an_unknown_laptop_is_refused(target, version, says):
     with pytest.raises(BundleError, match=says):
@@ -67,8 +72,12 @@ def wheel(folder, name: str, version: str, source: str):
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr(f"{name}.py", source)
-        packed.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        packed.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        packed.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         packed.writestr(f"{info}/RECORD", "")
     return path
 
@@ -84,12 +93,21 @@ def unpacked(tmp_path, monkeypatch):
     (student / "00_start.ipynb").write_text("{}")
     (student / "xai_utils" / "__init__.py").touch()
     (student / "xai_utils" / "models.py").write_text("from tiny_net import load_model\n")
-    for junk in ("__pycache__/x.pyc", ".ipynb_checkpoints/00_start.ipynb", "reports/build/cache.npz"):
+    for junk in (
+        "__pycache__/x.pyc",
+        ".ipynb_checkpoints/00_start.ipynb",
+        "reports/build/cache.npz",
+    ):
         (student / junk).parent.mkdir(parents=True)
         (student / junk).touch()
     monkeypatch.chdir(source)
-    answer = "class load_model:\n    prepare = str\n    def top(self, picture, k): return [[('tabby', 1.0)]]\n"
-    archive = bundle.pack(source / "workshop", [wheel(source, "tiny_net", "1", answer)], bundle.this_platform(), HERE)
+    answer = (
+        "class load_model:\n    prepare = str\n    def top(self, picture, k): return [[('tabby',"
+        " 1.0)]]\n"
+    )
+    archive = bundle.pack(
+        source / "workshop", [wheel(source, "tiny_net", "1", answer)], bundle.this_platform(), HERE
+    )
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(laptop)
     return laptop / archive.stem
@@ -97,23 +115,56 @@ def unpacked(tmp_path, monkeypatch):
 
 def install(folder) -> subprocess.CompletedProcess:
     nowhere = "http://127.0.0.1:9"
-    env = {**os.environ, "PIP_INDEX_URL": nowhere, "HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "PYTHONPATH": ""}
-    return subprocess.run([sys.executable, folder / "install.py"], env=env, capture_output=True, text=True, timeout=300)
+    env = {
+        **os.environ,
+        "PIP_INDEX_URL": nowhere,
+        "HTTP_PROXY": nowhere,
+        "HTTPS_PROXY": nowhere,
+        "PYTHONPATH": "",
+    }
+    return subprocess.run(
+        [sys.executable, folder / "install.py"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_the_archive_installs_without_network(unpacked):
-    files = ["README.md", "SHA256SUMS", "bundle.json", "install.py", "requirements.txt", "student/00_start.ipynb",
-             "student/xai_utils/__init__.py", "student/xai_utils/models.py", "wheels/tiny_net-1-py3-none-any.whl"]
-    assert sorted(path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()) == files
+    files = [
+        "README.md",
+        "SHA256SUMS",
+        "bundle.json",
+        "install.py",
+        "requirements.txt",
+        "student/00_start.ipynb",
+        "student/xai_utils/__init__.py",
+        "student/xai_utils/models.py",
+        "wheels/tiny_net-1-py3-none-any.whl",
+    ]
+    assert (
+        sorted(
+            path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()
+        )
+        == files
+    )
     (unpacked / "student" / "00_start.ipynb").write_text("a student's own work")
     done = install(unpacked)
     assert done.returncode == 0, done.stderr
-    assert "the network sees: tabby" in done.stdout and "-m jupyterlab" in done.stdout.splitlines()[-1]
+    assert (
+        "the network sees: tabby" in done.stdout and "-m jupyterlab" in done.stdout.splitlines()[-1]
+    )
     again = install(unpacked)
-    assert again.returncode == 0 and (unpacked / "student" / "00_start.ipynb").read_text() == "a student's own work"
+    assert (
+        again.returncode == 0
+        and (unpacked / "student" / "00_start.ipynb").read_text() == "a student's own work"
+    )
 
 
-@pytest.mark.parametrize("fault", ["damaged", "missing", "other python", "other machine", "incomplete"])
+@pytest.mark.parametrize(
+    "fault", ["damaged", "missing", "other python", "other machine", "incomplete"]
+)
 def test_what_is_wrong_with_an_archive_is_said_in_one_line(unpacked, fault):
     package, about = next((unpacked / "wheels").iterdir()), unpacked / "bundle.json"
     if fault == "damaged":
@@ -130,8 +181,13 @@ def test_what_is_wrong_with_an_archive_is_said_in_one_line(unpacked, fault):
         sums = (unpacked / "SHA256SUMS").read_text().splitlines()
         (unpacked / "SHA256SUMS").write_text("\n".join(line for line in sums if ".whl" not in line))
     done = install(unpacked)
-    says = {"damaged": "is damaged", "missing": "is missing: unpack", "other python": "packages are for Python 3.9",
-            "other machine": "this machine is", "incomplete": "could not be installed"}[fault]  # fmt: skip
+    says = {
+        "damaged": "is damaged",
+        "missing": "is missing: unpack",
+        "other python": "packages are for Python 3.9",
+        "other machine": "this machine is",
+        "incomplete": "could not be installed",
+    }[fault]
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and says in last and "Traceback" not in done.stderr
     assert fault == "incomplete" or not (unpacked / ".venv").exists()

@@ -1,4 +1,6 @@
-"""Chunks of work on a Dask cluster: whatever the number of chunks, few are under way, and a lost worker loses none."""
+"""Chunks of work on a Dask cluster: whatever the number of chunks, few are under way, and a lost
+worker loses none.
+"""
 
 import os
 import re
@@ -14,7 +16,8 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
 
     Args:
         address: of the scheduler, such as `tcp://host:8786`.
-        compute: a function of one chunk, from a module that workers can import; `functools.partial` is fine.
+        compute: a function of one chunk, from a module that workers can import; `functools.partial`
+            is fine.
         chunks: by key.
 
     Raises:
@@ -30,13 +33,16 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
     try:
         client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ConnectionError(f"no Dask scheduler answers at {address} ({type(error).__name__})") from None
+        raise ConnectionError(
+            f"no Dask scheduler answers at {address} ({type(error).__name__})"
+        ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=SECONDS_FOR_A_WORKER)
         except TimeoutError:
             raise ConnectionError(
-                f"the Dask scheduler at {address} has had no worker for {SECONDS_FOR_A_WORKER} seconds"
+                f"the Dask scheduler at {address} has had no worker for {SECONDS_FOR_A_WORKER}"
+                " seconds"
             ) from None
         waiting, under_way, finished = iter(chunks), {}, as_completed(loop=client.loop)
 
@@ -46,8 +52,11 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
             while len(under_way) < most:
                 if (key := next(waiting, None)) is None:
                     return
-                # A name of its own: a scheduler that is still there must not answer with an earlier call's result.
-                future = client.submit(compute, chunks[key], key=f"chunk-{key}-{os.urandom(8).hex()}")
+                # A name of its own: a scheduler that is still there must not answer with an earlier
+                # call's result.
+                future = client.submit(
+                    compute, chunks[key], key=f"chunk-{key}-{os.urandom(8).hex()}"
+                )
                 under_way[future.key] = key
                 finished.add(future)
 
@@ -57,7 +66,9 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
             try:
                 found = future.result()
             except KilledWorker:
-                raise RuntimeError(f"chunk {key}: one worker after another died while it computed this one") from None
+                raise RuntimeError(
+                    f"chunk {key}: one worker after another died while it computed this one"
+                ) from None
             except CancelledError:
                 raise ConnectionError(f"the Dask scheduler at {address} was lost") from None
             yield key, found

@@ -1,8 +1,11 @@
-"""`make evaluate`: what is asked for comes from the environment, errors are one line, progress is one line a chunk.
+"""`make evaluate`: what is asked for comes from the environment, errors are one line, progress is
+one line a chunk.
 
-    MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" python -m xai_suite.evaluation.command
+    MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" python -m
+    xai_suite.evaluation.command
 
-MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING and LABELS may be given as well; see `evaluation.evaluate`.
+MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING and LABELS may be given as well; see
+`evaluation.evaluate`.
 """
 
 import os
@@ -10,21 +13,39 @@ import sys
 import time
 from pathlib import Path
 
-ASKED = ("MANIFEST", "MODEL", "TECHNIQUES", "OUT", "METRICS", "EXPLAIN", "SCHEDULER", "PREPROCESSING", "LABELS")
+ASKED = (
+    "MANIFEST",
+    "MODEL",
+    "TECHNIQUES",
+    "OUT",
+    "METRICS",
+    "EXPLAIN",
+    "SCHEDULER",
+    "PREPROCESSING",
+    "LABELS",
+)
 LOW_IS_GOOD = ("deletion", "drop", "infidelity", "sensitivity", "road_most")
 
 
 def main() -> int:
     ask = {name: os.environ.get(name, "").strip() for name in ASKED}
     try:
-        for name, example in (("MANIFEST", "pictures.csv"), ("TECHNIQUES", '"grad_cam saliency" (or all)')):
+        for name, example in (
+            ("MANIFEST", "pictures.csv"),
+            ("TECHNIQUES", '"grad_cam saliency" (or all)'),
+        ):
             if not ask[name]:
                 raise ValueError(f"say {name}={example}")
         model = ask["MODEL"] or "efficientnet_lite0"
-        out = ask["OUT"] or Path("results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet")
+        out = ask["OUT"] or Path(
+            "results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet"
+        )
         _evaluate(ask, model, out)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"make evaluate: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
+        print(
+            f"make evaluate: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("\nmake evaluate: stopped; the same command goes on from here", file=sys.stderr)
@@ -38,25 +59,35 @@ def _evaluate(ask: dict, model: str, out) -> None:
 
     options = {"preprocessing": ask["PREPROCESSING"], "label_file": ask["LABELS"]}
     folder = evaluate(
-        model, ask["TECHNIQUES"], ask["MANIFEST"], out,
-        metrics=ask["METRICS"].split() or GROUPS, explain=ask["EXPLAIN"] or "top",
-        scheduler=ask["SCHEDULER"] or None, progress=_Progress(),
+        model,
+        ask["TECHNIQUES"],
+        ask["MANIFEST"],
+        out,
+        metrics=ask["METRICS"].split() or GROUPS,
+        explain=ask["EXPLAIN"] or "top",
+        scheduler=ask["SCHEDULER"] or None,
+        progress=_Progress(),
         model_options={name: value for name, value in options.items() if value},
-    )  # fmt: skip
+    )
     table = results.read(folder)
     summary = results.summary(table)
     if summary:
         print(results_text(summary))
     if wrong := results.errors(table):
         path, technique, reason = wrong[0]
-        print(f"rows without numbers: {len(wrong)}, the first: {path}{f', {technique}' if technique else ''}: {reason}")
+        print(
+            f"rows without numbers: {len(wrong)}, the first:"
+            f" {path}{f', {technique}' if technique else ''}: {reason}"
+        )
     if not summary:
         raise ValueError("no picture of the manifest could be measured")
     print(f"the results are in {folder}")
 
 
 class _Progress:
-    """A line for each chunk: how far it is, and how long the rest may take, from the pace of this call."""
+    """A line for each chunk: how far it is, and how long the rest may take, from the pace of this
+    call.
+    """
 
     def __init__(self):
         self.started, self.before = time.monotonic(), None
@@ -75,7 +106,11 @@ class _Progress:
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+    return (
+        f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        if minutes >= 60
+        else f"{minutes}:{seconds:02}"
+    )
 
 
 def results_text(summary: dict) -> str:
@@ -87,10 +122,15 @@ def results_text(summary: dict) -> str:
         f"{technique:{wide}}" + "".join(_cell(metrics.get(name)) for name in names)
         for technique, metrics in summary.items()
     ]
-    pictures = {name: max(metrics[name][2] for metrics in summary.values() if name in metrics) for name in names}
+    pictures = {
+        name: max(metrics[name][2] for metrics in summary.values() if name in metrics)
+        for name in names
+    }
     most = max(pictures.values(), default=0)
     fewer = "".join(f", of {name} over {count}" for name, count in pictures.items() if count < most)
-    return "\n".join([*lines, f"means (standard errors) over {most} pictures{fewer}; minus: low is good"])
+    return "\n".join(
+        [*lines, f"means (standard errors) over {most} pictures{fewer}; minus: low is good"]
+    )
 
 
 def _cell(found) -> str:

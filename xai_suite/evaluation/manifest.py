@@ -1,4 +1,6 @@
-"""The list of pictures of an evaluation: a CSV file with `path`, `label` and, where it is known, the object's box."""
+"""The list of pictures of an evaluation: a CSV file with `path`, `label` and, where it is known,
+the object's box.
+"""
 
 import csv
 import hashlib
@@ -38,15 +40,16 @@ def read_manifest(path, class_index: Callable[[str | int], int]) -> list[Row]:
     """Read and check a manifest; pictures themselves are only opened where a box must fit them.
 
     Args:
-        path: CSV file with a header: `path` (from the manifest's folder, absolute, or a name of `data.image_names()`),
-            `label` (class index, WordNet id or name) and, optionally, `x_min`, `y_min`, `x_max`, `y_max` in pixels;
-            rows may leave the four empty.
+        path: CSV file with a header: `path` (from the manifest's folder, absolute, or a name of
+            `data.image_names()`), `label` (class index, WordNet id or name) and, optionally,
+            `x_min`, `y_min`, `x_max`, `y_max` in pixels; rows may leave the four empty.
         class_index: from an index or name to an index, such as `classifier.class_index`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a CSV file, a missing column, no pictures, an unknown label, a picture that is listed twice, or
-            a box that is not one or does not lie in its picture; the message names the line.
+        ValueError: not a CSV file, a missing column, no pictures, an unknown label, a picture that
+            is listed twice, or a box that is not one or does not lie in its picture; the message
+            names the line.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -64,7 +67,9 @@ def read_manifest(path, class_index: Callable[[str | int], int]) -> list[Row]:
     for number, (at, line) in enumerate(lines):
         where = f"{path.name}, line {at}"
         if None in line or None in line.values():
-            raise ValueError(f"{where}: {len(columns)} columns are needed, one for each of {', '.join(columns)}")
+            raise ValueError(
+                f"{where}: {len(columns)} columns are needed, one for each of {', '.join(columns)}"
+            )
         name = line["path"].strip()
         if not name:
             raise ValueError(f"{where}: the path is empty")
@@ -72,7 +77,15 @@ def read_manifest(path, class_index: Callable[[str | int], int]) -> list[Row]:
         if file in seen:
             raise ValueError(f"{where}: {name} is listed already, in line {seen[file]}")
         seen[file] = at
-        rows.append(Row(number, name, file, _label(line["label"], class_index, where), _box(line, file, where)))
+        rows.append(
+            Row(
+                number,
+                name,
+                file,
+                _label(line["label"], class_index, where),
+                _box(line, file, where),
+            )
+        )
     return rows
 
 
@@ -88,7 +101,9 @@ def _columns(found, name) -> list[str]:
     for column in (*REQUIRED, *(BOX if partly else ())):
         if column not in found:
             hint = " (commas separate columns)" if ";" in "".join(found) else ""
-            raise ValueError(f"{name} has no column {column!r}; it has: {', '.join(found) or 'nothing'}{hint}")
+            raise ValueError(
+                f"{name} has no column {column!r}; it has: {', '.join(found) or 'nothing'}{hint}"
+            )
     return found
 
 
@@ -98,7 +113,9 @@ def _file(folder: Path, name: str) -> str:
 
 def _label(text: str, class_index, where: str) -> int:
     text = text.strip()
-    number = re.fullmatch(r"(\d+)(\.0*)?", text)  # 281.0 is what pandas writes where a column has gaps
+    number = re.fullmatch(
+        r"(\d+)(\.0*)?", text
+    )  # 281.0 is what pandas writes where a column has gaps
     try:
         return class_index(int(number[1]) if number else text)
     except ValueError as error:
@@ -114,11 +131,15 @@ def _box(line: dict, file: str, where: str):
     except ValueError:
         box = (math.nan,)
     if not all(map(math.isfinite, box)):
-        raise ValueError(f"{where}: a box is four numbers or nothing, not {', '.join(map(repr, texts))}")
+        raise ValueError(
+            f"{where}: a box is four numbers or nothing, not {', '.join(map(repr, texts))}"
+        )
     size = _size(file)
     left, top, right, bottom = box
     if left >= right or top >= bottom:
-        raise ValueError(f"{where}: the box {box} is empty: x_min < x_max and y_min < y_max are needed")
+        raise ValueError(
+            f"{where}: the box {box} is empty: x_min < x_max and y_min < y_max are needed"
+        )
     if left < 0 or top < 0 or (size and (right > size[0] or bottom > size[1])):
         shown = f"{size[0]} x {size[1]} pixels" if size else "which begins at 0, 0"
         raise ValueError(f"{where}: the box {box} reaches outside the picture, {shown}")
@@ -126,7 +147,9 @@ def _box(line: dict, file: str, where: str):
 
 
 def _size(file: str) -> tuple[int, int] | None:
-    """Width and height from the file's head; None for one that cannot be read, which is the evaluation's to say."""
+    """Width and height from the file's head; None for one that cannot be read, which is the
+    evaluation's to say.
+    """
     try:
         if file in pictures.PICTURES:
             return pictures.load_image(file).shape[1::-1]

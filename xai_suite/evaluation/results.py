@@ -1,7 +1,9 @@
-"""Results of an evaluation: a folder of Parquet files, one a chunk of pictures, that any Parquet reader takes as one.
+"""Results of an evaluation: a folder of Parquet files, one a chunk of pictures, that any Parquet
+reader takes as one.
 
-A part is written under another name and renamed: it is whole or not there, so an evaluation that was killed goes on
-where it was. What the results were made with stands beside them, and nothing else may be added.
+A part is written under another name and renamed: it is whole or not there, so an evaluation that
+was killed goes on where it was. What the results were made with stands beside them, and nothing
+else may be added.
 """
 
 import json
@@ -15,14 +17,29 @@ from xai_utils.engine import written_whole
 FORMAT = 2  # raised when a metric's definition changes: older results are then not gone on with
 ABOUT = "_evaluation.json"  # readers of Parquet pass over names that begin with _ or .
 METRICS = {
-    "deletion": "float64", "insertion": "float64", "drop": "float64", "increase": "float64", "infidelity": "float64",
-    "sensitivity": "float64", "road_most": "float64", "road_least": "float64", "mass_share": "float64",
-    "enrichment": "float64", "pointing": "float64",
-}  # fmt: skip
+    "deletion": "float64",
+    "insertion": "float64",
+    "drop": "float64",
+    "increase": "float64",
+    "infidelity": "float64",
+    "sensitivity": "float64",
+    "road_most": "float64",
+    "road_least": "float64",
+    "mass_share": "float64",
+    "enrichment": "float64",
+    "pointing": "float64",
+}
 COLUMNS = {
-    "number": "int64", "path": "string", "technique": "string", "label": "int64", "top": "int64", "explained": "int64",
-    "probability": "float64", **METRICS, "error": "string",
-}  # fmt: skip
+    "number": "int64",
+    "path": "string",
+    "technique": "string",
+    "label": "int64",
+    "top": "int64",
+    "explained": "int64",
+    "probability": "float64",
+    **METRICS,
+    "error": "string",
+}
 
 
 class Results:
@@ -33,24 +50,33 @@ class Results:
         about: what the results depend on: JSON values by name.
 
     Raises:
-        ValueError: the folder holds something else, or results made with other values; the message says which.
+        ValueError: the folder holds something else, or results made with other values; the message
+            says which.
     """
 
     def __init__(self, folder, about: dict):
         self.folder = Path(folder).expanduser()
         about = json.loads(json.dumps({"format": FORMAT, "version": __version__, **about}))
         self.about = about
-        others = [path for path in self.folder.iterdir() if ABOUT not in path.name] if self.folder.is_dir() else []
+        others = (
+            [path for path in self.folder.iterdir() if ABOUT not in path.name]
+            if self.folder.is_dir()
+            else []
+        )
         if any(self.folder.glob("part-*.parquet")):
             self._check()
         elif others or (self.folder.exists() and not self.folder.is_dir()):
-            raise ValueError(f"{self.folder.name} is there already and holds no evaluation: give another name")
+            raise ValueError(
+                f"{self.folder.name} is there already and holds no evaluation: give another name"
+            )
         else:  # nothing is measured yet
             with written_whole(self.folder / ABOUT) as temporary:
                 temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def _check(self) -> None:
-        """Refuse to add to results that were made with other values, by an earlier evaluation or one beside this."""
+        """Refuse to add to results that were made with other values, by an earlier evaluation or
+        one beside this.
+        """
         _same(read_about(self.folder), self.about, self.folder.name)
 
     def part(self, number: int) -> Path:
@@ -63,7 +89,9 @@ class Results:
 
         self._check()
         schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
-        table = pa.table({name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema)
+        table = pa.table(
+            {name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema
+        )
         with written_whole(self.part(number)) as temporary:
             parquet.write_table(table, temporary)
 
@@ -95,7 +123,9 @@ def read_about(folder) -> dict:
 
 
 def summary(table) -> dict[str, dict[str, tuple[float, float, int]]]:
-    """`{technique: {metric: (mean, standard error, pictures)}}`; metrics that nothing was measured for are left out."""
+    """`{technique: {metric: (mean, standard error, pictures)}}`; metrics that nothing was measured
+    for are left out.
+    """
     columns = {name: np.array(table[name].to_pylist(), float) for name in METRICS}
     techniques = np.array(table["technique"].to_pylist(), object)
     found = {}
@@ -107,14 +137,20 @@ def summary(table) -> dict[str, dict[str, tuple[float, float, int]]]:
 
 
 def errors(table) -> list[tuple[str, str | None, str]]:
-    """(path, technique, reason) of what could not be measured; no technique where the picture itself was at fault."""
+    """(path, technique, reason) of what could not be measured; no technique where the picture
+    itself was at fault.
+    """
     rows = zip(*(table[name].to_pylist() for name in ("path", "technique", "error")))
     return [row for row in rows if row[2]]
 
 
 def _moments(values) -> tuple[float, float, int]:
     count = len(values)
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan"), count
+    return (
+        float(values.mean()),
+        float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan"),
+        count,
+    )
 
 
 def _plain(value):
@@ -132,5 +168,6 @@ def _same(there: dict, now: dict, name: str, of: str = "") -> None:
         elif old != new:
             old, new = ("none" if value is None else json.dumps(value)[:80] for value in (old, new))
             raise ValueError(
-                f"{name} holds results of another {key}{of}: {old} there, {new} now; give another place, or delete it"
+                f"{name} holds results of another {key}{of}: {old} there, {new} now; give another"
+                " place, or delete it"
             )

@@ -1,7 +1,9 @@
-"""Score techniques over any number of pictures, on one machine or on a Dask cluster, with results that survive a kill.
+"""Score techniques over any number of pictures, on one machine or on a Dask cluster, with results
+that survive a kill.
 
-Pictures are read, explained and measured in chunks. A chunk depends on nothing but its rows and the plan, so it gives
-the same numbers wherever it is computed; what is finished is never computed again.
+Pictures are read, explained and measured in chunks. A chunk depends on nothing but its rows and the
+plan, so it gives the same numbers wherever it is computed; what is finished is never computed
+again.
 """
 
 import functools
@@ -18,12 +20,13 @@ from xai_suite.evaluation.manifest import Row, digest, read_manifest
 from xai_suite.evaluation.results import Results
 from xai_utils import __version__, metrics, models, pictures, tf
 from xai_utils.attribution import METHODS, parse
-from xai_utils.metrics import localisation
 from xai_utils.models import logits_of
 
 GROUPS = ("deletion", "insertion", "drop", "infidelity", "sensitivity", "road", "localisation")
 FAILURES = (ValueError, tf.errors.OpError)  # of a technique on some picture: its row says so
-_ONE_AT_A_TIME = threading.Lock()  # a worker may have several threads; layers are watched while a function is traced
+_ONE_AT_A_TIME = (
+    threading.Lock()
+)  # a worker may have several threads; layers are watched while a function is traced
 
 
 def evaluate(
@@ -44,43 +47,58 @@ def evaluate(
     model_options: dict | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Measure techniques on every picture of a manifest; go on where an earlier call with the same values stopped.
+    """Measure techniques on every picture of a manifest; go on where an earlier call with the same
+    values stopped.
 
     Random, centre and edge-detector maps are always measured beside them.
 
     Args:
         model: name or file for `models.load_model`; `model_options` are its other arguments.
-        techniques: names of `attribution.TECHNIQUES`, each with settings if wished, `rise:masks=500,grid=7`; in a list
-            or in one string with spaces between; `all` for all.
+        techniques: names of `attribution.TECHNIQUES`, each with settings if wished,
+            `rise:masks=500,grid=7`; in a list or in one string with spaces between; `all` for all.
         manifest: CSV file; see `manifest.read_manifest`.
         out: folder of the results, by custom `*.parquet`; `results.read` reads it.
-        scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process. Workers need this
-            package and see the pictures at the same paths.
+        scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process.
+            Workers need this package and see the pictures at the same paths.
         metrics: of `GROUPS`.
         explain: `top`, the network's answer, or `label`, the manifest's.
         step, fills: of `faithfulness.deletion_and_insertion`.
         squares: samples of `infidelity.infidelity`, which is scaled.
-        copies: noisy pictures for `infidelity.max_sensitivity`; each costs every technique once more.
+        copies: noisy pictures for `infidelity.max_sensitivity`; each costs every technique once
+            more.
         shares: of `road.road`.
         at_once: pictures in one chunk, which is what a kill loses at most.
         progress: called with the numbers of finished and of all pictures, after each chunk.
 
     Returns:
-        The folder of the results. A picture that cannot be read, or a map that cannot be made, is a row with its
-        `error`.
+        The folder of the results. A picture that cannot be read, or a map that cannot be made, is a
+        row with its `error`.
 
     Raises:
-        ValueError, FileNotFoundError: a bad manifest, model, technique or setting, or results of other values. A bad
-            setting may be noticed in the first chunk only, by a technique that fails on every picture of it.
+        ValueError, FileNotFoundError: a bad manifest, model, technique or setting, or results of
+            other values. A bad setting may be noticed in the first chunk only, by a technique that
+            fails on every picture of it.
         ConnectionError: no scheduler at that address, or no worker.
         RuntimeError: workers that died of the same pictures again and again.
     """
-    plan = {"model": os.fspath(model), "model_options": model_options or {}, "techniques": parse(techniques),
-            "metrics": [name for name in GROUPS if name in metrics], "explain": explain, "step": step,
-            "fills": [*fills], "squares": squares, "copies": copies, "shares": [*shares], "at_once": at_once,
-            "version": __version__}  # fmt: skip
+    plan = {
+        "model": os.fspath(model),
+        "model_options": model_options or {},
+        "techniques": parse(techniques),
+        "metrics": [name for name in GROUPS if name in metrics],
+        "explain": explain,
+        "step": step,
+        "fills": [*fills],
+        "squares": squares,
+        "copies": copies,
+        "shares": [*shares],
+        "at_once": at_once,
+        "version": __version__,
+    }
     if not metrics or (unknown := [name for name in metrics if name not in GROUPS]):
-        raise ValueError(f"no metric is called {unknown[0] if metrics else ''!r}; there are {', '.join(GROUPS)}")
+        raise ValueError(
+            f"no metric is called {unknown[0] if metrics else ''!r}; there are {', '.join(GROUPS)}"
+        )
     if explain not in ("top", "label"):
         raise ValueError(f"explain must be top or label, not {explain!r}")
     if min(at_once, copies) < 1:
@@ -88,15 +106,27 @@ def evaluate(
     about = {**plan, "model": Path(plan["model"]).name}
     # A worker stands in another folder: files are sent with their whole path.
     plan["model"] = _whole(plan["model"])
-    plan["model_options"] = {k: v if k == "preprocessing" else _whole(v) for k, v in plan["model_options"].items()}
+    plan["model_options"] = {
+        k: v if k == "preprocessing" else _whole(v) for k, v in plan["model_options"].items()
+    }
     classifier, plan["weights"] = _classifier_of(plan)
     rows = read_manifest(manifest, classifier.class_index)
-    results = Results(out, {"plan": {**about, "weights": plan["weights"]}, "manifest": digest(rows)})
-    chunks = {number: rows[i : i + at_once] for number, i in enumerate(range(0, len(rows), at_once))}
-    missing = {number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()}
+    results = Results(
+        out, {"plan": {**about, "weights": plan["weights"]}, "manifest": digest(rows)}
+    )
+    chunks = {
+        number: rows[i : i + at_once] for number, i in enumerate(range(0, len(rows), at_once))
+    }
+    missing = {
+        number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()
+    }
     done = len(rows) - sum(map(len, missing.values()))
     compute = functools.partial(evaluate_chunk, plan)
-    finished = on_cluster(scheduler, compute, missing) if scheduler else ((n, compute(c)) for n, c in missing.items())
+    finished = (
+        on_cluster(scheduler, compute, missing)
+        if scheduler
+        else ((n, compute(c)) for n, c in missing.items())
+    )
     if progress:
         progress(done, len(rows))
     for number, found in finished:
@@ -110,13 +140,21 @@ def evaluate(
 
 
 def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
-    """Rows of the results for some pictures: one a picture and technique, or one with the reason why there are none."""
+    """Rows of the results for some pictures: one a picture and technique, or one with the reason
+    why there are none.
+    """
     if plan["version"] != __version__:
-        raise RuntimeError(f"a worker has xai_utils {__version__}, the evaluation {plan['version']}: install the same")
+        raise RuntimeError(
+            f"a worker has xai_utils {__version__}, the evaluation {plan['version']}: install the"
+            " same"
+        )
     with _ONE_AT_A_TIME:
         classifier, weights = _classifier_of(plan)
         if weights != plan["weights"]:
-            raise RuntimeError(f"a worker has other weights of {Path(plan['model']).name} than there were at the start")
+            raise RuntimeError(
+                f"a worker has other weights of {Path(plan['model']).name} than there were at the"
+                " start"
+            )
         good, bad, prepared = [], [], []
         for row in rows:
             try:
@@ -124,7 +162,9 @@ def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
                 good.append(row)
             except pictures.PictureError as error:
                 reason = str(error).replace(repr(row.file), repr(row.path))
-                bad.append({"number": row.number, "path": row.path, "label": row.label, "error": reason})
+                bad.append(
+                    {"number": row.number, "path": row.path, "label": row.label, "error": reason}
+                )
         found = _measure(plan, classifier, good, np.stack(prepared)) if good else []
     return sorted([*found, *bad], key=lambda each: each["number"])
 
@@ -137,7 +177,9 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
     maps, moved, errors = {}, {}, {}
     for text, (name, settings) in plan["techniques"].items():
-        run = functools.partial(_explained, plan, functools.partial(METHODS[name], **settings), classifier.model)
+        run = functools.partial(
+            _explained, plan, functools.partial(METHODS[name], **settings), classifier.model
+        )
         try:
             found = [run(images, target)]
         except FAILURES:  # one picture may have spoilt it for all
@@ -147,7 +189,9 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
                     found.append(run(images[i : i + 1], target[i : i + 1]))
                 except FAILURES as error:
                     errors[text, i] = (str(error).splitlines() or ["no reason given"])[0]
-                    found.append((np.zeros((1, *images.shape[1:3]), np.float32), np.full(1, np.nan)))
+                    found.append(
+                        (np.zeros((1, *images.shape[1:3]), np.float32), np.full(1, np.nan))
+                    )
         maps[text], moved[text] = map(np.concatenate, zip(*found))
     whole = [each[np.arange(len(rows)), target] for each in (logits, probabilities)]
     numbers = _metrics(plan, classifier.model, rows, images, target, *whole, maps)
@@ -155,15 +199,29 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
         for text, values in moved.items():
             numbers[text]["sensitivity"] = values
     return [
-        {"number": row.number, "path": row.path, "technique": text, "label": row.label, "top": top[i],
-         "explained": target[i], "probability": probabilities[i, target[i]],
-         **({"error": errors[text, i]} if (text, i) in errors else {name: v[i] for name, v in numbers[text].items()})}
-        for i, row in enumerate(rows) for text in maps
-    ]  # fmt: skip
+        {
+            "number": row.number,
+            "path": row.path,
+            "technique": text,
+            "label": row.label,
+            "top": top[i],
+            "explained": target[i],
+            "probability": probabilities[i, target[i]],
+            **(
+                {"error": errors[text, i]}
+                if (text, i) in errors
+                else {name: v[i] for name, v in numbers[text].items()}
+            ),
+        }
+        for i, row in enumerate(rows)
+        for text in maps
+    ]
 
 
 def _refuse_hopeless(rows: list[dict]) -> None:
-    """`ValueError` if a technique with settings has failed on every picture of the first chunk for the same reason."""
+    """`ValueError` if a technique with settings has failed on every picture of the first chunk for
+    the same reason.
+    """
     reasons = {}
     for row in rows:
         if ":" in row.get("technique", ""):
@@ -174,12 +232,16 @@ def _refuse_hopeless(rows: list[dict]) -> None:
 
 
 def _explained(plan, method, model, images, target) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of the pictures' size `(N, H, W)`, and their max-sensitivity `(N,)` if it is asked for."""
+    """Maps of the pictures' size `(N, H, W)`, and their max-sensitivity `(N,)` if it is asked
+    for.
+    """
     raw = method(model, images, target)
     sized = metrics.picture_sized(raw, images.shape)
     if "sensitivity" not in plan["metrics"]:
         return sized, np.full(len(images), np.nan)
-    return sized, metrics.max_sensitivity(method, model, images, target, samples=plan["copies"], maps=raw)
+    return sized, metrics.max_sensitivity(
+        method, model, images, target, samples=plan["copies"], maps=raw
+    )
 
 
 def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> dict[str, dict]:
@@ -190,7 +252,11 @@ def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> 
         both = metrics.deletion_and_insertion(
             model, images, maps, target, plan["step"], plan["fills"], whole=probabilities
         )
-        found |= {name: curve.area for name, curve in zip(("deletion", "insertion"), both) if name in asked}
+        found |= {
+            name: curve.area
+            for name, curve in zip(("deletion", "insertion"), both)
+            if name in asked
+        }
     if "drop" in asked:
         found |= metrics.average_drop(model, images, maps, target, probabilities)._asdict()
     if "infidelity" in asked:
@@ -199,18 +265,29 @@ def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> 
         )
     if "road" in asked:
         imputed = metrics.road(model, images, maps, target, plan["shares"])
-        found |= {"road_most": imputed.most.mean(axis=-1), "road_least": imputed.least.mean(axis=-1)}
+        found |= {
+            "road_most": imputed.most.mean(axis=-1),
+            "road_least": imputed.least.mean(axis=-1),
+        }
     if "localisation" in asked:
         masks = [object_mask(row, images.shape[1:3]) for row in rows]
         for name in ("mass_share", "enrichment", "pointing"):
-            score = getattr(localisation, name)
-            found[name] = [[np.nan if mask is None else float(score(each, mask)) for each, mask in zip(mine, masks)]
-                           for mine in maps]  # fmt: skip
-    return {text: {name: values[m] for name, values in found.items()} for m, text in enumerate(names)}
+            score = getattr(metrics, name)
+            found[name] = [
+                [
+                    np.nan if mask is None else float(score(each, mask))
+                    for each, mask in zip(mine, masks)
+                ]
+                for mine in maps
+            ]
+    return {
+        text: {name: values[m] for name, values in found.items()} for m, text in enumerate(names)
+    }
 
 
 def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
-    """Where the object is, cropped as its picture: bool of that size from a box or a drawn scene, or None.
+    """Where the object is, cropped as its picture: bool of that size from a box or a drawn scene,
+    or None.
 
     None also where the crop has left nothing of the box.
     """
@@ -229,8 +306,11 @@ def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
 def _classifier_of(plan: dict) -> tuple[models.Classifier, str]:
     """The network of a plan, and a fingerprint of its weights."""
     options = tuple(sorted(plan["model_options"].items()))
-    times = tuple(os.stat(file).st_mtime_ns for file in (plan["model"], *plan["model_options"].values())
-                  if os.path.isfile(file))  # fmt: skip
+    times = tuple(
+        os.stat(file).st_mtime_ns
+        for file in (plan["model"], *plan["model_options"].values())
+        if os.path.isfile(file)
+    )
     return _loaded(plan["model"], options, times)
 
 

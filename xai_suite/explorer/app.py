@@ -1,4 +1,6 @@
-"""The explorer as an app: `python -m xai_suite.explorer.app` serves the `app` cells of `01_explorer`, without code (Voilà)."""
+"""The explorer as an app: `python -m xai_suite.explorer.app` serves the `app` cells of
+`01_explorer`, without code (Voilà).
+"""
 
 import argparse
 import os
@@ -26,20 +28,31 @@ def write_app(folder: Path) -> Path:
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m xai_suite.explorer.app", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8866, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8866, help="port to listen on (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     path = write_app(ROOT / "reports" / "build" / "app")
-    settings = [f"--Voila.ip={given.host}", f"--port={given.port}", "--no-browser", "--template=offline",
-                f"--MappingKernelManager.cull_idle_timeout={IDLE}",
-                "--MappingKernelManager.cull_interval=60"]  # fmt: skip
+    settings = [
+        f"--Voila.ip={given.host}",
+        f"--port={given.port}",
+        "--no-browser",
+        "--template=offline",
+        f"--MappingKernelManager.cull_idle_timeout={IDLE}",
+        "--MappingKernelManager.cull_interval=60",
+    ]
     print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
     templates = [str(ROOT / "reports" / "template" / "app"), os.environ.get("JUPYTER_PATH")]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
     from voila.app import Voila
 
     # Tornado would cut the connection, without a word, over an upload of more than 10 MB.
-    Voila.launch_instance([str(path), *settings], tornado_settings={"websocket_max_message_size": UPLOAD})
+    Voila.launch_instance(
+        [str(path), *settings], tornado_settings={"websocket_max_message_size": UPLOAD}
+    )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,14 @@ GRID = 8  # cells along each side of the picture that is clicked on
 NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
 
 
-def explore(model: str = "efficientnet_lite0", image: str = "cat", technique: str = "grad_cam", second: str = ""):
-    """Display the explorer: live in Jupyter and Voilà, and its first answer as plain HTML in a report.
+def explore(
+    model: str = "efficientnet_lite0",
+    image: str = "cat",
+    technique: str = "grad_cam",
+    second: str = "",
+):
+    """Display the explorer: live in Jupyter and Voilà, and its first answer as plain HTML in a
+    report.
 
     Args:
         model: network to begin with, a name or path known to `load_model`.
@@ -38,12 +44,17 @@ def explore(model: str = "efficientnet_lite0", image: str = "cat", technique: st
     from IPython.display import display
 
     made = Explorer(model, image, technique, second or NO_SECOND)
-    plain = {"text/plain": "the explorer", "text/html": made.alert.value + made.figure.value + made.table.value}
+    plain = {
+        "text/plain": "the explorer",
+        "text/html": made.alert.value + made.figure.value + made.table.value,
+    }
     display(made.view._repr_mimebundle_() | plain, raw=True)
 
 
 class Explorer:
-    """The controls and what they show: `view` holds all; a failure becomes a line in `alert` and changes nothing."""
+    """The controls and what they show: `view` holds all; a failure becomes a line in `alert` and
+    changes nothing.
+    """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
@@ -54,21 +65,36 @@ class Explorer:
         self._try(self._load_model, None)
         self._try(self._load_picture, None)
 
-    # --- controls -----------------------------------------------------------------------------------------------------
+    # --- controls ---------------------------------------------------------------------------------
 
     def _make_controls(self, model, image, technique, second):
         names = list(dict.fromkeys([image, *pictures.image_names()]))
         self.picture = _control(ipywidgets.Dropdown, "picture", options=names, value=image)
-        self.upload = ipywidgets.FileUpload(accept="image/*", description="upload a picture", layout={"width": "200px"})
+        self.upload = ipywidgets.FileUpload(
+            accept="image/*", description="upload a picture", layout={"width": "200px"}
+        )
         networks = [name for name in [*EMBEDDED, *APPLICATIONS] if name != DETECTOR]
-        self.model = _control(ipywidgets.Combobox, "model", value=model, options=networks, continuous_update=False)
+        self.model = _control(
+            ipywidgets.Combobox, "model", value=model, options=networks, continuous_update=False
+        )
         self.classes = _control(ipywidgets.Dropdown, "one of its top classes", options=[("", -1)])
-        self.named = _control(ipywidgets.Combobox, "or any class", placeholder="a name, then Enter",
-                              continuous_update=False)  # fmt: skip
-        self.technique = _control(ipywidgets.Dropdown, "technique", options=QUICK + SLOW, value=technique)
-        self.second = _control(ipywidgets.Dropdown, "beside it", options=(NO_SECOND, *QUICK, *SLOW), value=second)
+        self.named = _control(
+            ipywidgets.Combobox,
+            "or any class",
+            placeholder="a name, then Enter",
+            continuous_update=False,
+        )
+        self.technique = _control(
+            ipywidgets.Dropdown, "technique", options=QUICK + SLOW, value=technique
+        )
+        self.second = _control(
+            ipywidgets.Dropdown, "beside it", options=(NO_SECOND, *QUICK, *SLOW), value=second
+        )
         self.layer = _control(ipywidgets.Dropdown, "layer (CAMs)", options=[LAST_LAYER])
-        self.crop_columns, self.crop_rows = _span("crop across, %", (0, 100)), _span("crop down, %", (0, 100))
+        self.crop_columns, self.crop_rows = (
+            _span("crop across, %", (0, 100)),
+            _span("crop down, %", (0, 100)),
+        )
         self.brightness = _slider("brightness, grey levels", -160, 160)
         self.flip = _control(ipywidgets.Checkbox, "flip left and right", value=False)
         self.shift = _slider("shift right, pixels", -100, 100)
@@ -83,51 +109,102 @@ class Explorer:
         self.base = ipywidgets.HTML(layout={"grid_area": "1 / 1 / 2 / 2", "margin": "0"})
 
     def _cells(self):
-        """A grid of buttons over the picture: a click covers a cell, another click on it shows it again."""
+        """A grid of buttons over the picture: a click covers a cell, another click on it shows it
+        again.
+        """
         side = f"{drawing.SIDE // GRID}px"
         buttons = []
         for row in range(GRID):
             for column in range(GRID):
                 text = f"cover row {row + 1}, column {column + 1} of {GRID}"
-                button = ipywidgets.Button(tooltip=text, layout={"width": side, "height": side, "margin": "0"})
+                button = ipywidgets.Button(
+                    tooltip=text, layout={"width": side, "height": side, "margin": "0"}
+                )
                 button.style.button_color = "transparent"
                 button.on_click(lambda _, place=(column, row): self._cover(place))
                 buttons.append(button)
-        grid = ipywidgets.GridBox(buttons, layout={"grid_template_columns": f"repeat({GRID}, {side})", "margin": "0",
-                                                   "grid_gap": "0", "grid_area": "1 / 1 / 2 / 2"})  # fmt: skip
+        grid = ipywidgets.GridBox(
+            buttons,
+            layout={
+                "grid_template_columns": f"repeat({GRID}, {side})",
+                "margin": "0",
+                "grid_gap": "0",
+                "grid_area": "1 / 1 / 2 / 2",
+            },
+        )
         both = {"grid_template_columns": f"{drawing.SIDE}px", "overflow": "hidden"}
         return ipywidgets.GridBox([self.base, grid], layout=both)
 
     def _arrange(self):
         question = ipywidgets.HTML("<b>The picture.</b> Click where it should be covered.")
-        choose = [self.picture, self.upload, self.crop_columns, self.crop_rows, self.model, self.classes, self.named,
-                  self.technique, self.second, self.layer]  # fmt: skip
-        dials = [self.brightness, self.flip, self.shift, self.columns, self.rows, self.mask, self.keep, self.reset]
+        choose = [
+            self.picture,
+            self.upload,
+            self.crop_columns,
+            self.crop_rows,
+            self.model,
+            self.classes,
+            self.named,
+            self.technique,
+            self.second,
+            self.layer,
+        ]
+        dials = [
+            self.brightness,
+            self.flip,
+            self.shift,
+            self.columns,
+            self.rows,
+            self.mask,
+            self.keep,
+            self.reset,
+        ]
         row = {"flex_flow": "row wrap", "align_items": "flex-start"}
         column = {"width": "min(480px, 100%)"}
         keep = ipywidgets.HBox([self.notebook, self.run_name, self.save], layout=row)
         columns = [ipywidgets.VBox(each, layout=column) for each in (choose, dials)]
-        self.view = ipywidgets.VBox([
-            ipywidgets.HBox(columns, layout=row),
-            self.alert,
-            ipywidgets.HBox([ipywidgets.VBox([question, self._cells()]), self.figure, self.table], layout=row),
-            self.status,
-            keep,
-        ])  # fmt: skip
+        self.view = ipywidgets.VBox(
+            [
+                ipywidgets.HBox(columns, layout=row),
+                self.alert,
+                ipywidgets.HBox(
+                    [ipywidgets.VBox([question, self._cells()]), self.figure, self.table],
+                    layout=row,
+                ),
+                self.status,
+                keep,
+            ]
+        )
 
     def _observe(self):
-        on = {self.model: self._load_model, self.picture: self._load_picture, self.upload: self._load_upload,
-              self.crop_columns: self._prepare, self.crop_rows: self._prepare, self.named: self._name_class,
-              self.technique: self._draw, self.second: self._draw}  # fmt: skip
-        for control in (self.classes, self.layer, self.brightness, self.flip, self.shift, self.columns, self.rows,
-                        self.mask, self.keep):  # fmt: skip
+        on = {
+            self.model: self._load_model,
+            self.picture: self._load_picture,
+            self.upload: self._load_upload,
+            self.crop_columns: self._prepare,
+            self.crop_rows: self._prepare,
+            self.named: self._name_class,
+            self.technique: self._draw,
+            self.second: self._draw,
+        }
+        for control in (
+            self.classes,
+            self.layer,
+            self.brightness,
+            self.flip,
+            self.shift,
+            self.columns,
+            self.rows,
+            self.mask,
+            self.keep,
+        ):
             on[control] = self._draw
         for control, act in on.items():
             control.observe(lambda change, act=act: self.quiet or self._try(act, change), "value")
         self.reset.on_click(lambda _: self._try(self._reset, None))
         self.save.on_click(lambda _: self._try(self._save, None))
 
-    # --- what they do -------------------------------------------------------------------------------------------------
+    # --- what they do -----------------------------------------------------------------------------
 
     def _try(self, act, change):
         """Do it; a failure of any kind is told under the controls, and the explorer goes on."""
@@ -143,7 +220,10 @@ class Explorer:
         self.quiet = True
         try:
             for name, value in values.items():
-                control, trait = getattr(self, name.removesuffix("_options")), name.rpartition("_options")[1]
+                control, trait = (
+                    getattr(self, name.removesuffix("_options")),
+                    name.rpartition("_options")[1],
+                )
                 setattr(control, trait.lstrip("_") or "value", value)
         finally:
             self.quiet = False
@@ -151,7 +231,10 @@ class Explorer:
     def _load_model(self, _):
         loaded = load_classifier(self.model.value)
         self.classifier = loaded
-        self._set(layer_options=[LAST_LAYER, *layer_names(loaded)], named_options=sorted(set(loaded.labels)))
+        self._set(
+            layer_options=[LAST_LAYER, *layer_names(loaded)],
+            named_options=sorted(set(loaded.labels)),
+        )
         if self.source is not None:
             self._prepare(None)
 
@@ -180,7 +263,9 @@ class Explorer:
         self.images = self.classifier.prepare(part)
         self.untouched = self.classifier.predict(self.images)[0]
         top = likeliest(self.classifier, self.untouched)
-        options = [(f"{drawing.plain(name)}  {100 * chance:.0f} %", index) for index, name, chance in top]
+        options = [
+            (f"{drawing.plain(name)}  {100 * chance:.0f} %", index) for index, name, chance in top
+        ]
         self._set(classes_options=options, classes=top[0][0], named="")
         self._draw(None)
 
@@ -207,11 +292,22 @@ class Explorer:
         self._draw(None)
 
     def _state(self) -> State:
-        techniques = [self.technique.value] + [name for name in [self.second.value] if name != NO_SECOND]
+        techniques = [self.technique.value] + [
+            name for name in [self.second.value] if name != NO_SECOND
+        ]
         layer = None if self.layer.value == LAST_LAYER else self.layer.value
-        return State(self.classes.value, tuple(dict.fromkeys(techniques)), layer, self.brightness.value,
-                     self.flip.value, self.shift.value, _shares(self.columns), _shares(self.rows),
-                     self.mask.value / 100, self.keep.value / 100)  # fmt: skip
+        return State(
+            self.classes.value,
+            tuple(dict.fromkeys(techniques)),
+            layer,
+            self.brightness.value,
+            self.flip.value,
+            self.shift.value,
+            _shares(self.columns),
+            _shares(self.rows),
+            self.mask.value / 100,
+            self.keep.value / 100,
+        )
 
     def _draw(self, _):
         if self.images is None:
@@ -224,7 +320,9 @@ class Explorer:
         self.base.value = drawing.picture(found.seen, alt, region(state, len(found.seen)))
         self.figure.value = drawing.figure(self.classifier, state, found)
         self.table.value = drawing.table(self.classifier, state, found)
-        self.status.value = drawing.status(self.classifier, found, 1000 * (time.perf_counter() - start))
+        self.status.value = drawing.status(
+            self.classifier, found, 1000 * (time.perf_counter() - start)
+        )
         runs = list(possible_runs(self.classifier, state, ""))
         if list(self.notebook.options) != runs:
             self.notebook.options = runs

@@ -1,4 +1,6 @@
-"""How the explorer shows an answer: PNG pictures with text alternatives, probabilities as bars; strings, no widgets."""
+"""How the explorer shows an answer: PNG pictures with text alternatives, probabilities as bars;
+strings, no widgets.
+"""
 
 import io
 from html import escape
@@ -10,10 +12,21 @@ from xai_suite.explorer.state import Answer, State, likeliest
 from xai_utils import show
 
 SIDE = 280  # of a shown picture, in pixels
-HEAVY_TAILED = ("saliency", "gradient_x_input", "guided_backprop", "deconvnet", "guided_grad_cam", "smooth_grad",
-                "var_grad", "integrated_gradients")  # fmt: skip
+HEAVY_TAILED = (
+    "saliency",
+    "gradient_x_input",
+    "guided_backprop",
+    "deconvnet",
+    "guided_grad_cam",
+    "smooth_grad",
+    "var_grad",
+    "integrated_gradients",
+)
 INK = "color: var(--jp-ui-font-color1, inherit)"
-ALERT = "margin: 4px 0; padding: 6px 10px; border-left: 4px solid #b00020; background: #fdecea; color: #5f0010"
+ALERT = (
+    "margin: 4px 0; padding: 6px 10px; border-left: 4px solid #b00020; background: #fdecea; color:"
+    " #5f0010"
+)
 
 
 def plain(label: str) -> str:
@@ -27,11 +40,15 @@ def alert(text: str) -> str:
 
 
 def picture(image: np.ndarray, alt: str, frame=None) -> str:
-    """A picture `(H, W, 3)` in 0..255 as an `img`; `frame` are the pixels `(left, right), (top, bottom)` to outline."""
+    """A picture `(H, W, 3)` in 0..255 as an `img`; `frame` are the pixels `(left, right), (top,
+    bottom)` to outline.
+    """
     drawn = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
     if frame and all(high > low for low, high in frame):
         (left, right), (top, bottom) = frame
-        ImageDraw.Draw(drawn).rectangle((left, top, right - 1, bottom - 1), outline=show.COLOURS[0], width=2)
+        ImageDraw.Draw(drawn).rectangle(
+            (left, top, right - 1, bottom - 1), outline=show.COLOURS[0], width=2
+        )
     buffer = io.BytesIO()
     drawn.save(buffer, format="png", compress_level=1)  # the browser is on the same machine
     style = f"display: block; width: {SIDE}px; height: {SIDE}px; max-width: none"
@@ -39,7 +56,9 @@ def picture(image: np.ndarray, alt: str, frame=None) -> str:
 
 
 def figure(classifier, state: State, answer: Answer) -> str:
-    """The maps side by side, and below them what is left of the picture where their top is masked or kept."""
+    """The maps side by side, and below them what is left of the picture where their top is masked
+    or kept.
+    """
     name = plain(classifier.labels[state.target])
     tiles = []
     for technique, values in answer.maps.items():
@@ -51,9 +70,14 @@ def figure(classifier, state: State, answer: Answer) -> str:
         chance = 100 * answer.probabilities[2 + number, state.target]
         text = f"top {100 * share:.0f} % of {plain(technique)} {what}: {chance:.1f} %"
         tiles.append((text, picture(image, f"the picture with the {text} {name}")))
-    cells = "".join(f'<figure style="margin: 0 10px 8px 0; width: {SIDE}px">{image}<figcaption style="{INK}">'
-                    f"{escape(title)}</figcaption></figure>" for title, image in tiles)  # fmt: skip
-    return f'<div style="display: flex; flex-wrap: wrap; max-width: {2 * SIDE + 24}px">{cells}</div>'
+    cells = "".join(
+        f'<figure style="margin: 0 10px 8px 0; width: {SIDE}px">{image}<figcaption style="{INK}">'
+        f"{escape(title)}</figcaption></figure>"
+        for title, image in tiles
+    )
+    return (
+        f'<div style="display: flex; flex-wrap: wrap; max-width: {2 * SIDE + 24}px">{cells}</div>'
+    )
 
 
 def _peak(values: np.ndarray) -> str:
@@ -71,16 +95,26 @@ def table(classifier, state: State, answer: Answer) -> str:
     rows = []
     for index in dict.fromkeys([state.target, *shown]):
         width = f"width: {100 * now[index]:.0f}px"
-        bar = f'<span style="display: inline-block; height: 10px; background: #0072b2; {width}"></span>'
+        bar = (
+            '<span style="display: inline-block; height: 10px; background: #0072b2;'
+            f' {width}"></span>'
+        )
         mark = "font-weight: bold" if index == state.target else ""
-        rows.append(f'<tr style="{mark}"><td>{escape(plain(classifier.labels[index]))}</td>'
-                    f'<td style="text-align: right; padding: 0 8px">{100 * before[index]:.1f} %</td>'
-                    f'<td style="text-align: right; padding: 0 8px">{100 * now[index]:.1f} %</td>'
-                    f'<td style="width: 104px">{bar}</td></tr>')  # fmt: skip
+        rows.append(
+            f'<tr style="{mark}"><td>{escape(plain(classifier.labels[index]))}</td>'
+            f'<td style="text-align: right; padding: 0 8px">{100 * before[index]:.1f} %</td>'
+            f'<td style="text-align: right; padding: 0 8px">{100 * now[index]:.1f} %</td>'
+            f'<td style="width: 104px">{bar}</td></tr>'
+        )
     titles = ("class (explained: bold)", "untouched", "now", "")
-    head = "".join(f'<th style="text-align: left; padding-right: 12px">{title}</th>' for title in titles)
+    head = "".join(
+        f'<th style="text-align: left; padding-right: 12px">{title}</th>' for title in titles
+    )
     head = f"<tr>{head}</tr>"
-    return f'<table style="{INK}; border-collapse: collapse; line-height: 1.5">{head}{"".join(rows)}</table>'
+    return (
+        f'<table style="{INK}; border-collapse: collapse; line-height:'
+        f' 1.5">{head}{"".join(rows)}</table>'
+    )
 
 
 def status(classifier, answer: Answer, milliseconds: float) -> str:
@@ -88,11 +122,17 @@ def status(classifier, answer: Answer, milliseconds: float) -> str:
     now = answer.probabilities[1]
     top = int(now.argmax())
     text = f"{classifier.name} now says {plain(classifier.labels[top])} ({100 * now[top]:.0f} %)"
-    return f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{milliseconds:.0f} ms</b>.</p>'
+    return (
+        f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{milliseconds:.0f}'
+        " ms</b>.</p>"
+    )
 
 
 def saved(run: str, more: str = "") -> str:
     """That a run file was written, and the command that makes its report."""
     command = f"make reports RUNS={run}"
-    text = f"Saved reports/runs/{escape(run)}.yaml.{escape(more)} Its report: <code>{escape(command)}</code>"
+    text = (
+        f"Saved reports/runs/{escape(run)}.yaml.{escape(more)} Its report:"
+        f" <code>{escape(command)}</code>"
+    )
     return f'<p role="status" style="{INK}">{text}</p>'

@@ -2,9 +2,10 @@
 
     python -I -S xai_utils/dependencies.py BUILD_DIR [--all] [--alone] NAME...
 
-writes BUILD_DIR/depends.mk, and BUILD_DIR/progress where the runner counts finished runs. `--all` takes every run for
-out of date, `--alone` gives each a kernel of its own. Make calls it before every `make reports`, maybe before there is
-an environment: standard library only, and a few milliseconds.
+writes BUILD_DIR/depends.mk, and BUILD_DIR/progress where the runner counts finished runs. `--all`
+takes every run for out of date, `--alone` gives each a kernel of its own. Make calls it before
+every `make reports`, maybe before there is an environment: standard library only, and a few
+milliseconds.
 """
 
 import ast
@@ -24,7 +25,9 @@ PACKAGE = Path("xai_utils")
 
 
 def imported(source: str) -> set[str]:
-    """Names of the xai_utils modules that this Python source imports; `__init__` when it imports any."""
+    """Names of the xai_utils modules that this Python source imports; `__init__` when it imports
+    any.
+    """
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -59,22 +62,38 @@ def modules(first: set[str]) -> list[str]:
 
 @cache
 def notebook_facts(path: Path) -> tuple[list[str], str]:
-    """The files a notebook depends on, and the glob of runs whose records it needs (metadata `report.needs`)."""
+    """The files a notebook depends on, and the glob of runs whose records it needs (metadata
+    `report.needs`).
+    """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        cells = [
+            "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
+        ]
         needs = notebook["metadata"].get("report", {}).get("needs", "")
         first = set().union(*map(imported, cells))
-    except SyntaxError:  # one cell is not plain Python: depend on everything rather than on too little
+    except (
+        SyntaxError
+    ):  # one cell is not plain Python: depend on everything rather than on too little
         first = {file.stem for file in PACKAGE.glob("*.py")}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, or no notebook: the run will say
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):  # missing, or no notebook: the run will say
         return ([str(path)] if path.is_file() else []), ""
     return [str(path), *modules(first)], needs
 
 
 def prerequisites(name: str, build: Path, names: list[str]) -> list[str]:
     files, needs = notebook_facts(NOTEBOOKS / f"{name.split('--')[0]}.ipynb")
-    others = [f"{build}/{other}.ipynb" for other in names if needs and other != name and fnmatch(other, needs)]
+    others = [
+        f"{build}/{other}.ipynb"
+        for other in names
+        if needs and other != name and fnmatch(other, needs)
+    ]
     return [*files, *others]
 
 
@@ -89,9 +108,18 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
     def is_stale(name: str) -> bool:
         if name not in stale | fresh:
             fresh.add(name)  # so that runs which need each other do not go round for ever
-            target, needed = build / f"{name}.ipynb", [RUNS / f"{name}.yaml", *map(Path, rules[name])]
-            older = [is_stale(file.stem) for file in needed if file.parent == build]  # a list: look at every one
-            if any(older) or not target.exists() or any(mtime(file) > mtime(target) for file in needed):
+            target, needed = (
+                build / f"{name}.ipynb",
+                [RUNS / f"{name}.yaml", *map(Path, rules[name])],
+            )
+            older = [
+                is_stale(file.stem) for file in needed if file.parent == build
+            ]  # a list: look at every one
+            if (
+                any(older)
+                or not target.exists()
+                or any(mtime(file) > mtime(target) for file in needed)
+            ):
                 stale.add(name)
         return name in stale
 
@@ -99,17 +127,20 @@ def out_of_date(selected: list[str], build: Path, rules: dict[str, list[str]]) -
 
 
 def kernels(stale: set[str], alone: bool, waiting: set[str] = frozenset()) -> list[list[str]]:
-    """Which runs one kernel executes: a notebook's, and those of notebooks before it while they are few together.
+    """Which runs one kernel executes: a notebook's, and those of notebooks before it while they are
+    few together.
 
-    Kernels start from the last to the first, and take fewer runs the fewer are left, so that no processor idles at the
-    end. Runs that wait for others share with no other notebook.
+    Kernels start from the last to the first, and take fewer runs the fewer are left, so that no
+    processor idles at the end. Runs that wait for others share with no other notebook.
     """
 
     def share(count, parts):
         return 1 if alone else math.ceil(count / parts / (os.cpu_count() or 1))
 
     most, fewest, left = share(len(stale), 2), share(len(stale), 8), len(stale)
-    notebooks = [list(names) for _, names in groupby(sorted(stale), key=lambda name: name.split("--")[0])]
+    notebooks = [
+        list(names) for _, names in groupby(sorted(stale), key=lambda name: name.split("--")[0])
+    ]
     found, room = [], 0
     for names in reversed(notebooks):
         for start in reversed(range(0, len(names), most)):
@@ -123,17 +154,25 @@ def kernels(stale: set[str], alone: bool, waiting: set[str] = frozenset()) -> li
     return found
 
 
-def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, list[str]]) -> list[str]:
+def rules_for_make(
+    stale: set[str], alone: bool, build: Path, needed: dict[str, list[str]]
+) -> list[str]:
     """For each kernel: the runs it executes, what it waits for, what it makes.
 
-    Kernels others wait for come first, then the last notebooks, which take longest: no processor idles at the end.
-    Those that wait stand in the middle: what cannot start when make comes to it is left until it has gone through all.
+    Kernels others wait for come first, then the last notebooks, which take longest: no processor
+    idles at the end. Those that wait stand in the middle: what cannot start when make comes to it
+    is left until it has gone through all.
     """
     waiting = {name for name in stale if any(file.startswith(f"{build}/") for file in needed[name])}
     runs = {f"kernel-{names[0]}": names for names in kernels(stale, alone, waiting)}
     makes = {kernel: {f"{build}/{name}.ipynb" for name in names} for kernel, names in runs.items()}
-    waits = {kernel: set().union(*[needed[name] for name in names]) & set().union(*makes.values()) - makes[kernel]
-             for kernel, names in runs.items()}  # fmt: skip
+    waits = {
+        kernel: (
+            set().union(*[needed[name] for name in names])
+            & set().union(*makes.values()) - makes[kernel]
+        )
+        for kernel, names in runs.items()
+    }
     waited_for = set().union(*waits.values())
     early = [kernel for kernel in reversed(runs) if makes[kernel] & waited_for]
     wait = [kernel for kernel in reversed(runs) if waits[kernel] and kernel not in early]
@@ -143,21 +182,32 @@ def rules_for_make(stale: set[str], alone: bool, build: Path, needed: dict[str, 
     lines = [f"STALE = {' '.join(sorted(stale))}", f"KERNELS = {' '.join(order)}"]
     for kernel, names in runs.items():
         pages = [f"$(SITE)/{name}.html" for name in names]
-        lines += [f"{kernel}: NAMES = {' '.join(names)}", f"{kernel}: {' '.join(sorted(waits[kernel]))}",
-                  f"{' '.join(sorted(makes[kernel]) + pages)}: {kernel} ;"]  # fmt: skip
+        lines += [
+            f"{kernel}: NAMES = {' '.join(names)}",
+            f"{kernel}: {' '.join(sorted(waits[kernel]))}",
+            f"{' '.join(sorted(makes[kernel]) + pages)}: {kernel} ;",
+        ]
     return lines
 
 
 def main(build: Path, *words: str) -> str | None:
     selected = [word for word in words if not word.startswith("--")]
     for file in RUNS.iterdir():
-        if file.suffix == ".yml" or (file.suffix == ".yaml" and not re.fullmatch(r"[\w.-]+", file.name, re.ASCII)):
-            return f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_', '-' and '.' only"
+        if file.suffix == ".yml" or (
+            file.suffix == ".yaml" and not re.fullmatch(r"[\w.-]+", file.name, re.ASCII)
+        ):
+            return (
+                f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_',"
+                " '-' and '.' only"
+            )
     names = sorted(file.stem for file in RUNS.glob("*.yaml"))
     rules = {name: prerequisites(name, build, names) for name in names}
     build.mkdir(parents=True, exist_ok=True)
     stale = out_of_date(selected, build, rules) | set(selected if "--all" in words else ())
-    lines = [f"PUBLISH = {' '.join(modules({'publish'}))} {' '.join(map(str, sorted(TEMPLATE.rglob('*.*'))))}"]
+    lines = [
+        f"PUBLISH = {' '.join(modules({'publish'}))}"
+        f" {' '.join(map(str, sorted(TEMPLATE.rglob('*.*'))))}"
+    ]
     lines += rules_for_make(stale, "--alone" in words, build, rules)
     (build / "depends.mk").write_text("\n".join(lines) + "\n")
     (build / "progress").write_text(f"{len(stale)} {time.time():.0f}\n")

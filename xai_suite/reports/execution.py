@@ -1,4 +1,6 @@
-"""Runs notebooks through papermill, a runner's all in one kernel, emptied in between; kernels start one at a time."""
+"""Runs notebooks through papermill, a runner's all in one kernel, emptied in between; kernels start
+one at a time.
+"""
 
 import contextlib
 import ctypes
@@ -29,8 +31,9 @@ CELL_LIMIT = 600  # seconds; a notebook may set its own: metadata "report": {"ce
 def kernel_start_lock():
     """Hold this from before a kernel starts until it has answered.
 
-    A kernel's ports are found by binding and closing them again, so two kernels that start at the same time can be
-    given the same one. A kernel that has answered holds its ports. (One lock a machine: home folders may be shared.)
+    A kernel's ports are found by binding and closing them again, so two kernels that start at the
+    same time can be given the same one. A kernel that has answered holds its ports. (One lock a
+    machine: home folders may be shared.)
     """
     folder = Path(jupyter_runtime_dir())
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +44,9 @@ def kernel_start_lock():
 def die_with_parent():
     """For Popen: the kernel is killed when its runner dies, however that was.
 
-    ipykernel looks at its parent once a second, but not before it is ready, and not when something else than process 1
-    adopts orphans (systemd --user does). Elsewhere than on Linux its own look has to do.
+    ipykernel looks at its parent once a second, but not before it is ready, and not when something
+    else than process 1 adopts orphans (systemd --user does). Elsewhere than on Linux its own look
+    has to do.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -67,7 +71,8 @@ get_ipython().reset(new_session=True)
 
 class Client(PapermillNotebookClient):
     idle = None  # the client whose kernel, emptied, waits for the next run
-    said = None  # a nameless file with what kernels write past Jupyter, such as the last words of a crash
+    # a nameless file with what kernels write past Jupyter, such as the last words of a crash
+    said = None
 
     @contextlib.contextmanager
     def setup_kernel(self, **kwargs):
@@ -101,7 +106,9 @@ class OneAtATime(Engine):
     notebook = None  # what there is of it, also when the execution fails
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout, execution_timeout, log_file, **_):
+    def execute_managed_notebook(
+        cls, nb_man, kernel_name, start_timeout, execution_timeout, log_file, **_
+    ):
         cls.notebook = nb_man.nb
         client = Client(
             nb_man,
@@ -109,7 +116,8 @@ class OneAtATime(Engine):
             startup_timeout=start_timeout,
             timeout=execution_timeout,
             iopub_timeout=60,  # figures of a busy machine may come later than the default 4 s
-            shutdown_kernel="immediate",  # a polite one interrupts the kernel, and that gets logged as an error
+            # a polite one interrupts the kernel, and that gets logged as an error
+            shutdown_kernel="immediate",
             store_widget_state=False,
             log=logging.getLogger("papermill"),
         )
@@ -118,7 +126,9 @@ class OneAtATime(Engine):
         try:
             client.execute(stdout=said, stderr=said)
         finally:
-            log_file.write(os.pread(said.fileno(), 1 << 20, before))  # leaves the kernel's place in the file alone
+            log_file.write(
+                os.pread(said.fileno(), 1 << 20, before)
+            )  # leaves the kernel's place in the file alone
 
 
 papermill_engines.register("one-at-a-time", OneAtATime)
@@ -130,7 +140,9 @@ def started(cell) -> bool:
 
 def code_number(cells, index: int) -> int:
     """The number a code cell has in its `In [ ]`."""
-    return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells[: index + 1])
+    return sum(
+        cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells[: index + 1]
+    )
 
 
 def one_line(text: str) -> str:
@@ -146,7 +158,10 @@ def what_happened(problem: Exception, cells, limit: float, start_limit: float) -
         cell = f"cell {code_number(cells, problem.cell_index)}"
         return f"{cell}: {problem.ename}: {one_line(problem.evalue)}".removesuffix(": ")
     if isinstance(problem, CellTimeoutError):
-        return f"{cell}: stopped because it took more than {limit:g} s (CELL_LIMIT= sets another limit)"
+        return (
+            f"{cell}: stopped because it took more than {limit:g} s (CELL_LIMIT= sets another"
+            " limit)"
+        )
     if isinstance(problem, DeadKernelError) or "died" in str(problem):
         return f"{cell}: kernel died (killed, out of memory, or crashed)"
     if not running and isinstance(problem, RuntimeError):
@@ -155,12 +170,18 @@ def what_happened(problem: Exception, cells, limit: float, start_limit: float) -
 
 
 def execute(run: Run, log: Path, cell_limit: float | None, start_limit: float):
-    """Execute a run. Returns the notebook, whole or partial, and one line about what failed, or None."""
+    """Execute a run. Returns the notebook, whole or partial, and one line about what failed, or
+    None.
+    """
     limit = cell_limit or run.settings.get("cell_limit", CELL_LIMIT)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel python3 is this environment's, not one in the user's home
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
+        "1"  # the kernel python3 is this environment's, not one in the user's home
+    )
     os.environ.pop("MPLBACKEND", None)  # figures belong in the notebook
-    logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.basicConfig(
+        filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
     logging.captureWarnings(True)
     with log.open("ab") as log_file:
         for attempt in (1, 2):
@@ -185,8 +206,14 @@ def execute(run: Run, log: Path, cell_limit: float | None, start_limit: float):
                 notebook = OneAtATime.notebook
                 if notebook is None:
                     raise
-                notebook = remove_error_markers(notebook)  # papermill's own; the page has better ones
-                if attempt == 1 and isinstance(problem, RuntimeError) and not any(map(started, notebook.cells)):
+                notebook = remove_error_markers(
+                    notebook
+                )  # papermill's own; the page has better ones
+                if (
+                    attempt == 1
+                    and isinstance(problem, RuntimeError)
+                    and not any(map(started, notebook.cells))
+                ):
                     logging.warning("the kernel died before any cell had run: trying once more")
                     continue
                 return notebook, what_happened(problem, notebook.cells, limit, start_limit)

@@ -1,4 +1,6 @@
-"""What an executed notebook says about where it came from; written whole, and without this machine's paths."""
+"""What an executed notebook says about where it came from; written whole, and without this
+machine's paths.
+"""
 
 import contextlib
 import os
@@ -17,13 +19,23 @@ def commit() -> str | None:
     here = Path.cwd()
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(here.parent)}  # not of a repository around us
-        return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=True).stdout.strip()
+        env = {
+            **os.environ,
+            "GIT_CEILING_DIRECTORIES": str(here.parent),
+        }  # not of a repository around us
+        return subprocess.run(
+            command, cwd=here, env=env, capture_output=True, text=True, check=True
+        ).stdout.strip()
     return None
 
 
 def versions() -> dict[str, str | None]:
-    found = {"python": sys.version.split()[0], "tensorflow": None, "keras": None, "xai_utils": __version__}
+    found = {
+        "python": sys.version.split()[0],
+        "tensorflow": None,
+        "keras": None,
+        "xai_utils": __version__,
+    }
     for package in ("tensorflow", "keras"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
@@ -31,7 +43,9 @@ def versions() -> dict[str, str | None]:
 
 
 def without_machine(text: str) -> str:
-    """Take this machine's paths out of a text (a notebook's JSON, an error): relative to the project where possible."""
+    """Take this machine's paths out of a text (a notebook's JSON, an error): relative to the
+    project where possible.
+    """
     root, home = str(Path.cwd()), str(Path.home())
     places = {f"{root}/": "", root: "."}
     if root.startswith(f"{home}/"):  # IPython shortens it in tracebacks
@@ -45,7 +59,11 @@ def without_machine(text: str) -> str:
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, places[place])
     # From the start of a path on: begun anywhere, megabytes of embedded figures would take seconds.
-    return re.sub(r"(?<![\w./-])[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text) if "/ipykernel_" in text else text
+    return (
+        re.sub(r"(?<![\w./-])[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text)
+        if "/ipykernel_" in text
+        else text
+    )
 
 
 def write(notebook, path: Path, report: dict) -> None:

@@ -15,7 +15,9 @@ from xai_utils.show import RECORD, show_value
 
 
 def read_notebook(path):
-    """The notebook at `path` as plain dicts, multi-line strings joined. Raises ValueError if it is not one."""
+    """The notebook at `path` as plain dicts, multi-line strings joined. Raises ValueError if it is
+    not one.
+    """
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
@@ -47,17 +49,25 @@ def _outputs(cells):
 
 
 def read_records(notebook):
-    """All recorded {name: value} of an executed notebook (path or dict); of two with one name the last wins."""
+    """All recorded {name: value} of an executed notebook (path or dict); of two with one name the
+    last wins.
+    """
     found = {}
     for output in _outputs(_notebook(notebook)["cells"]):
         data = output.get("data", {})
-        lines = "\n" + data.get("text/plain", "")  # in the author's order; a saved notebook sorts the names
-        found.update(sorted(data.get(RECORD, {}).items(), key=lambda pair: lines.find(f"\n{pair[0]} = ")))
+        lines = "\n" + data.get(
+            "text/plain", ""
+        )  # in the author's order; a saved notebook sorts the names
+        found.update(
+            sorted(data.get(RECORD, {}).items(), key=lambda pair: lines.find(f"\n{pair[0]} = "))
+        )
     return found
 
 
 def thumbnail(notebook):
-    """PNG bytes of the picture for the index, or None: the first image of the cell tagged `thumbnail`, else of any."""
+    """PNG bytes of the picture for the index, or None: the first image of the cell tagged
+    `thumbnail`, else of any.
+    """
     cells = _notebook(notebook)["cells"]
     for output in _outputs([cell for cell in cells if "thumbnail" in tags(cell)] + cells):
         data = output.get("data", {})
@@ -73,8 +83,8 @@ def thumbnail(notebook):
 def parameters(notebook):
     """Rows {name, value, default, comment, changed} for the table at the head of a report.
 
-    Names, defaults and comments come from the cell tagged `parameters`; values and which of them were changed
-    from the run's metadata.
+    Names, defaults and comments come from the cell tagged `parameters`; values and which of them
+    were changed from the run's metadata.
     """
     notebook = _notebook(notebook)
     info = notebook.get("metadata", {}).get("report", {})
@@ -87,9 +97,20 @@ def parameters(notebook):
     for name in [*known, *(name for name in given if name not in known)]:
         default, comment = known.get(name, (None, ""))
         value = given.get(name, default)
-        changed = name in info["changed"] if info.get("changed") is not None else name in given and value != default
-        rows.append({"name": name, "value": show_value(value), "comment": comment, "changed": changed,
-                     "default": show_value(default) if name in known else ""})
+        changed = (
+            name in info["changed"]
+            if info.get("changed") is not None
+            else name in given and value != default
+        )
+        rows.append(
+            {
+                "name": name,
+                "value": show_value(value),
+                "comment": comment,
+                "changed": changed,
+                "default": show_value(default) if name in known else "",
+            }
+        )
     return rows
 
 
@@ -100,7 +121,11 @@ def _declared(source):
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     except (SyntaxError, tokenize.TokenError):
         return {}
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
     found = {}
     for node in tree.body:
         target = getattr(node, "target", None) or (getattr(node, "targets", None) or [None])[0]

@@ -1,10 +1,12 @@
 """Executes runs: strictly checked, atomically written, and leaving no kernel behind whatever dies.
 
-    python -m xai_suite.reports.runner run BUILD_DIR reports/runs/21_grad_cam--cat.yaml... [--model vgg19]
-    python -m xai_suite.reports.runner one-off        (NOTEBOOK, IMAGE, MODEL, PARAMS come from the environment: `make report`)
+    python -m xai_suite.reports.runner run BUILD_DIR reports/runs/21_grad_cam--cat.yaml... [--model
+    vgg19] python -m xai_suite.reports.runner one-off        (NOTEBOOK, IMAGE, MODEL, PARAMS come
+    from the environment: `make report`)
 
-Runs go one after the other through one kernel, emptied in between: TensorFlow starts once. A good run leaves
-BUILD_DIR/<run>.ipynb; a failed one none, and what there is of it goes to failed/ there, with its log.
+Runs go one after the other through one kernel, emptied in between: TensorFlow starts once. A good
+run leaves BUILD_DIR/<run>.ipynb; a failed one none, and what there is of it goes to failed/ there,
+with its log.
 """
 
 import argparse
@@ -67,7 +69,9 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
     """Make the run, execute it, write the notebook. Returns one line about what failed, or None."""
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_left_over(out.parent, name)
-    out.unlink(missing_ok=True)  # it is out of date: whatever happens now, nobody may take it for good
+    out.unlink(
+        missing_ok=True
+    )  # it is out of date: whatever happens now, nobody may take it for good
     log = out.with_name(f".{name}.log.{os.getpid()}.tmp")
     started, clock = datetime.now(UTC), time.monotonic()
     run, notebook = None, None
@@ -80,8 +84,13 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
         except RunError as problem:
             error = str(problem)
             log.write_text(f"{error}\n")
-        except Exception as problem:  # not the notebook's fault, but still one red card and not a wall of text
-            error = f"{type(problem).__name__}: {str(problem).strip().splitlines()[0] if str(problem).strip() else ''}"
+        except (
+            Exception
+        ) as problem:  # not the notebook's fault, but still one red card and not a wall of text
+            error = (
+                f"{type(problem).__name__}:"
+                f" {str(problem).strip().splitlines()[0] if str(problem).strip() else ''}"
+            )
             with log.open("a") as file:
                 traceback.print_exc(file=file)
         if stopped():  # cleaning up may have put an error of its own in the place of the interrupt
@@ -94,7 +103,9 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
             "title": run.title if run else name.split("--")[0],
             "parameters": run.parameters if run else {},
             "changed": run.changed if run else {},
-            "model": None if model == "default" else model,  # a summary's: the default set of reports, no network
+            "model": (
+                None if model == "default" else model
+            ),  # a summary's: the default set of reports, no network
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 1),
             "versions": provenance.versions(),
@@ -102,9 +113,13 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
             "error": error,
         }
         failed = out.parent / "failed" / out.name
-        provenance.write(notebook or provenance.empty_notebook(record["title"]), failed if error else out, record)
+        provenance.write(
+            notebook or provenance.empty_notebook(record["title"]), failed if error else out, record
+        )
         if error:
-            log.write_text(provenance.without_machine(log.read_text(errors="replace")))  # the page shows its end
+            log.write_text(
+                provenance.without_machine(log.read_text(errors="replace"))
+            )  # the page shows its end
             os.replace(log, failed.with_suffix(".log"))
             return f"{error} (partial notebook: {failed}, log: {failed.with_suffix('.log')})"
         for file in (failed, failed.with_suffix(".log")):
@@ -117,7 +132,9 @@ def execute_and_record(make, name: str, out: Path, limits: dict, keep_log: bool)
 
 
 def place(progress: Path, name: str) -> tuple[str, str]:
-    """`[ 3/16]` and `(13 left, 1:02 elapsed)`: add a line to the file and see which it is; right for parallel runs."""
+    """`[ 3/16]` and `(13 left, 1:02 elapsed)`: add a line to the file and see which it is; right
+    for parallel runs.
+    """
     me = f"{name} {os.getpid()}\n"
     with progress.open("a") as file:
         file.write(me)  # one short write in append mode is atomic
@@ -125,13 +142,20 @@ def place(progress: Path, name: str) -> tuple[str, str]:
     total, start = (int(word) for word in first.split())
     count, elapsed = done.index(me) + 1, max(0, int(time.time()) - start)
     total = max(total, count)
-    return f"[{count:{len(str(total))}}/{total}] ", f"({total - count} left, {elapsed // 60}:{elapsed % 60:02} elapsed)"
+    return (
+        f"[{count:{len(str(total))}}/{total}] ",
+        f"({total - count} left, {elapsed // 60}:{elapsed % 60:02} elapsed)",
+    )
 
 
 def report_line(name: str, error: str | None, seconds: float, progress: Path | None) -> None:
     before, after = place(progress, name) if progress and progress.is_file() else ("", "")
     if error:
-        red = ("\x1b[31m", "\x1b[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("", "")
+        red = (
+            ("\x1b[31m", "\x1b[0m")
+            if sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            else ("", "")
+        )
         print(f"{red[0]}{before}FAILED {name}: {error}{red[1]}", flush=True)
     else:
         print(f"{before}{name}  {seconds:4.0f} s   {after}".rstrip(), flush=True)
@@ -145,9 +169,15 @@ def split(text: str) -> list[str]:
 
 
 def in_a_name(words: str) -> str:
-    """These words as part of a file's name; long ones end in a digest, so that others get another name."""
+    """These words as part of a file's name; long ones end in a digest, so that others get another
+    name.
+    """
     plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words).strip("-.")
-    return plain if len(plain) <= 40 else f"{plain[:31].strip('-.')}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+    return (
+        plain
+        if len(plain) <= 40
+        else f"{plain[:31].strip('-.')}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+    )
 
 
 def one_off(limits: dict) -> int:
@@ -162,7 +192,11 @@ def one_off(limits: dict) -> int:
         given = dict(runs.parse_setting(text, defaults) for text in split(ask["PARAMS"]))
         if ask["IMAGE"]:
             image = runs.from_notebooks(ask["IMAGE"])
-            given |= {"images": [image]} if "images" in defaults and "image" not in defaults else {"image": image}
+            given |= (
+                {"images": [image]}
+                if "images" in defaults and "image" not in defaults
+                else {"image": image}
+            )
         if ask["MODEL"]:
             given["model"] = runs.from_notebooks(ask["MODEL"])
         words = [Path(ask["IMAGE"]).stem, Path(ask["MODEL"]).stem, ask["PARAMS"]]
@@ -179,42 +213,66 @@ def one_off(limits: dict) -> int:
     publish = [sys.executable, "-m", "xai_suite.reports.site"]
     code = subprocess.run([*publish, "pages", build, site, name]).returncode
     made = {file.stem for file in (*build.glob("*--*.ipynb"), *build.glob("failed/*--*.ipynb"))}
-    subprocess.run([*publish, "index", build, site, *sorted(made)], stderr=subprocess.DEVNULL)  # failures were told
+    subprocess.run(
+        [*publish, "index", build, site, *sorted(made)], stderr=subprocess.DEVNULL
+    )  # failures were told
     if not code:
         print(f"the report is in {site / name}.html", flush=True)
     return 1 if error else code
 
 
 def main() -> int:
-    command = argparse.ArgumentParser(prog="python -m xai_suite.reports.runner", description=__doc__.splitlines()[0])
+    command = argparse.ArgumentParser(
+        prog="python -m xai_suite.reports.runner", description=__doc__.splitlines()[0]
+    )
     limit = os.environ.get
-    command.add_argument("--cell-limit", type=float, default=limit("CELL_LIMIT"), help="seconds a cell may take")
-    command.add_argument("--start-limit", type=float, default=limit("START_LIMIT", 60), help="and a kernel, to start")
+    command.add_argument(
+        "--cell-limit", type=float, default=limit("CELL_LIMIT"), help="seconds a cell may take"
+    )
+    command.add_argument(
+        "--start-limit", type=float, default=limit("START_LIMIT", 60), help="and a kernel, to start"
+    )
     kinds = command.add_subparsers(dest="kind", required=True)
     kinds.add_parser("one-off")
     run = kinds.add_parser("run")
     run.add_argument("build", type=Path)
     run.add_argument("run_files", type=Path, nargs="+")
     run.add_argument("--model", help="name or file, for notebooks with that parameter")
-    run.add_argument("--progress", type=Path, help="a part of many: count them there, leave failures to the index")
-    run.add_argument("--side-by-side", type=int, default=1, help="so many runs share the processors of this machine")
+    run.add_argument(
+        "--progress",
+        type=Path,
+        help="a part of many: count them there, leave failures to the index",
+    )
+    run.add_argument(
+        "--side-by-side",
+        type=int,
+        default=1,
+        help="so many runs share the processors of this machine",
+    )
     run.add_argument("--keep-log", action="store_true", help="keep the log of a good run beside it")
     asked = command.parse_args()
     limits = {"cell_limit": asked.cell_limit, "start_limit": asked.start_limit}
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop_once)
     watch_parent()
-    # jsonschema would load a grammar of web addresses, papermill a reader of Hadoop's files; nothing here uses either.
+    # jsonschema would load a grammar of web addresses, papermill a reader of Hadoop's files;
+    # nothing here uses either.
     sys.modules.update(rfc3987_syntax=None, pyarrow=None)
     try:
         if asked.kind == "one-off":
             return one_off(limits)
-        if asked.side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
-            os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // asked.side_by_side)))
+        if (
+            asked.side_by_side > 1
+        ):  # TensorFlow would take all: too many threads wait for each other
+            os.environ.setdefault(
+                "TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // asked.side_by_side))
+            )
         failed = [file for file in asked.run_files if not execute_file(file, asked, limits)]
         return 1 if failed and not asked.progress else 0
     finally:
-        if execution := sys.modules.get(f"{__package__}.execution"):  # a run that was wrong did not need it
+        if execution := sys.modules.get(
+            f"{__package__}.execution"
+        ):  # a run that was wrong did not need it
             execution.stop_kernel()
 
 
@@ -223,7 +281,9 @@ def execute_file(file: Path, asked: argparse.Namespace, limits: dict) -> bool:
     name, clock = file.stem, time.monotonic()
 
     def make():
-        return runs.with_model(runs.make_run(name, runs.read_run_file(file), str(file)), asked.model)
+        return runs.with_model(
+            runs.make_run(name, runs.read_run_file(file), str(file)), asked.model
+        )
 
     error = execute_and_record(make, name, asked.build / f"{name}.ipynb", limits, asked.keep_log)
     report_line(name, error, time.monotonic() - clock, asked.progress)

@@ -1,4 +1,6 @@
-"""What one run is: a notebook, and a YAML file with some of its parameters. All checked before anything is started."""
+"""What one run is: a notebook, and a YAML file with some of its parameters. All checked before
+anything is started.
+"""
 
 import ast
 import contextlib
@@ -49,7 +51,10 @@ class Run:
 def nearest(word: str, known) -> str:
     """'; did you mean x?', or nothing when nothing is near."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1) or [name for name in known if word and word in name][:3]
+    close = (
+        difflib.get_close_matches(word, known, n=1)
+        or [name for name in known if word and word in name][:3]
+    )
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -61,7 +66,9 @@ def read_run_file(path: Path) -> dict[str, Any]:
             seen = set()
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
                 if key.value in seen:
-                    raise RunError(f"{path}: line {key.start_mark.line + 1}: '{key.value}' is given twice")
+                    raise RunError(
+                        f"{path}: line {key.start_mark.line + 1}: '{key.value}' is given twice"
+                    )
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -69,7 +76,9 @@ def read_run_file(path: Path) -> dict[str, Any]:
         found = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RunError(f"{path}: line {mark.line + 1 if mark else '?'}: not YAML: {error.problem}") from None
+        raise RunError(
+            f"{path}: line {mark.line + 1 if mark else '?'}: not YAML: {error.problem}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not YAML text: {str(error).splitlines()[0]}") from None
     except OSError as error:
@@ -99,7 +108,9 @@ def read_notebook(path: Path):
 
 
 def default_parameters(notebook, path: Path) -> dict[str, Any]:
-    """Names and values of the cell tagged `parameters`. Literals only, so that nothing has to be run to know them."""
+    """Names and values of the cell tagged `parameters`. Literals only, so that nothing has to be
+    run to know them.
+    """
     found = {}
     for cell in notebook.cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
@@ -114,9 +125,13 @@ def default_parameters(notebook, path: Path) -> dict[str, Any]:
 
 
 def check_value(where: str, key: str, value: Any, default: Any) -> Any:
-    """The value if it is of the kind of the notebook's default, else an error that says what would be right."""
+    """The value if it is of the kind of the notebook's default, else an error that says what would
+    be right.
+    """
     if not isinstance(value, tuple(KINDS)):
-        raise RunError(f"{where}: {key}: {value} is a {type(value).__name__}; put it in quotes to make it text")
+        raise RunError(
+            f"{where}: {key}: {value} is a {type(value).__name__}; put it in quotes to make it text"
+        )
     wanted, got = type(default), type(value)
     if default is None or got is wanted or (wanted, got) in {(float, int), (tuple, list)}:
         return value
@@ -124,7 +139,10 @@ def check_value(where: str, key: str, value: Any, default: Any) -> Any:
     if wanted is float and got is str:
         with contextlib.suppress(ValueError):
             hint = f" (YAML reads '{value}' as text: write {float(value)!r})"
-    raise RunError(f"{where}: {key} must be {KINDS[wanted]} like {default!r}, not {value!r} ({KINDS[got]}){hint}")
+    raise RunError(
+        f"{where}: {key} must be {KINDS[wanted]} like {default!r}, not {value!r}"
+        f" ({KINDS[got]}){hint}"
+    )
 
 
 def make_run(name: str, given: dict[str, Any], where: str, notebook: str | None = None) -> Run:
@@ -139,11 +157,21 @@ def make_run(name: str, given: dict[str, Any], where: str, notebook: str | None 
     for key, value in given.items():
         if key not in defaults:
             has = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise RunError(f"{where}: '{key}' is not a parameter of {notebook}{nearest(key, defaults) or f'; {has}'}")
+            raise RunError(
+                f"{where}: '{key}' is not a parameter of"
+                f" {notebook}{nearest(key, defaults) or f'; {has}'}"
+            )
         check_value(where, key, value, defaults[key])
     text = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
     titles = [line[2:].strip() for line in text.splitlines() if line.startswith("# ")]
-    return Run(name, path, (titles or [notebook])[0], defaults, given, dict(source.metadata.get("report", {})))
+    return Run(
+        name,
+        path,
+        (titles or [notebook])[0],
+        defaults,
+        given,
+        dict(source.metadata.get("report", {})),
+    )
 
 
 def with_model(run: Run, model: str | None) -> Run:
@@ -154,9 +182,11 @@ def with_model(run: Run, model: str | None) -> Run:
 
 
 def from_notebooks(value: str) -> str:
-    """A file's path as seen from notebooks/, where kernels run; anything else is a name, and stays as it is.
+    """A file's path as seen from notebooks/, where kernels run; anything else is a name, and stays
+    as it is.
 
-    Relative paths start where the user typed the command (PWD), which `make -C` makes another place than ours.
+    Relative paths start where the user typed the command (PWD), which `make -C` makes another place
+    than ours.
     """
     for base in (os.environ.get("PWD", "."), "."):
         path = Path(base, value).expanduser()
@@ -174,6 +204,10 @@ def parse_setting(text: str, defaults: dict[str, Any]) -> tuple[str, Any]:
         return key, raw
     try:
         value = yaml.safe_load(raw)
-        return key, float(value) if isinstance(defaults.get(key), float) and isinstance(value, str) else value
+        return key, (
+            float(value)
+            if isinstance(defaults.get(key), float) and isinstance(value, str)
+            else value
+        )
     except (yaml.YAMLError, ValueError):
         return key, raw  # of the wrong kind: the check says so

@@ -3,8 +3,9 @@
     python -m xai_suite.reports.site pages BUILD_DIR SITE_DIR NAME...
     python -m xai_suite.reports.site index BUILD_DIR SITE_DIR NAME...
 
-`pages` renders each BUILD_DIR/NAME.ipynb, or what a failed run left in BUILD_DIR/failed/. `index` writes
-SITE_DIR/index.html for exactly those names, removes pages of other runs, and exits 1 if one of them failed.
+`pages` renders each BUILD_DIR/NAME.ipynb, or what a failed run left in BUILD_DIR/failed/. `index`
+writes SITE_DIR/index.html for exactly those names, removes pages of other runs, and exits 1 if one
+of them failed.
 """
 
 import argparse
@@ -25,15 +26,25 @@ from xai_utils.engine import written_whole
 from xai_utils.show import show_value
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
-PARTS = ("Start", "Gradients", "Class activation", "Perturbation", "Synthesis", "Detection", "Experiments",
-         "Does it tell the truth?")
+PARTS = (
+    "Start",
+    "Gradients",
+    "Class activation",
+    "Perturbation",
+    "Synthesis",
+    "Detection",
+    "Experiments",
+    "Does it tell the truth?",
+)
 GENERATOR = '<meta name="generator" content="xai_suite.reports.site">'
 THUMBNAIL = 480  # pixels wide
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it lies in the build folder. `error` is "" for a good one; `notebook` is None if nothing was left."""
+    """One run as it lies in the build folder. `error` is "" for a good one; `notebook` is None if
+    nothing was left.
+    """
 
     name: str
     notebook: dict | None
@@ -50,16 +61,27 @@ class Run:
         return self.info.get("title") or self.name.partition("--")[0].replace("_", " ")
 
     def facts(self):
-        """What both a page and a card say about the run, as (label, text) pairs; unknown ones are left out."""
+        """What both a page and a card say about the run, as (label, text) pairs; unknown ones are
+        left out.
+        """
         info = self.info
-        versions = ", ".join(f"{name} {version}" for name, version in (info.get("versions") or {}).items() if version)
-        pairs = [("model", info.get("model")), ("took", duration(info.get("seconds"))),
-                 ("run on", date(info.get("started"))), ("commit", info.get("commit")), ("with", versions)]
+        versions = ", ".join(
+            f"{name} {version}" for name, version in (info.get("versions") or {}).items() if version
+        )
+        pairs = [
+            ("model", info.get("model")),
+            ("took", duration(info.get("seconds"))),
+            ("run on", date(info.get("started"))),
+            ("commit", info.get("commit")),
+            ("with", versions),
+        ]
         return [(label, text) for label, text in pairs if text]
 
 
 def find(build, name):
-    """The `Run` called `name`: the good notebook, or the remains of a failure if those are newer or all there is."""
+    """The `Run` called `name`: the good notebook, or the remains of a failure if those are newer or
+    all there is.
+    """
     good = build / f"{name}.ipynb"
     partial, log = build / "failed" / f"{name}.ipynb", build / "failed" / f"{name}.log"
     failed = [path for path in (partial, log) if path.exists()]
@@ -76,11 +98,19 @@ def find(build, name):
             error = one_line(notebook.get("metadata", {}).get("report", {}).get("error")) or error
         except ValueError:
             pass
-    return Run(name, notebook, error or ("failed without a message" if failed else "has not been run"), text, newest)
+    return Run(
+        name,
+        notebook,
+        error or ("failed without a message" if failed else "has not been run"),
+        text,
+        newest,
+    )
 
 
 def page(build, name, out):
-    """Write the page of run `name` to `out`, atomically: if rendering raises, the old page stays."""
+    """Write the page of run `name` to `out`, atomically: if rendering raises, the old page
+    stays.
+    """
     run = find(build, name)
     if run.notebook is None and run.error == "has not been run":
         raise FileNotFoundError(f"no notebook {name} in {build}")
@@ -97,9 +127,17 @@ def write_page(run, out):
         toc = state.toc
         for warning in state.warnings:
             print(f"warning: {run.name}: {warning}", file=sys.stderr)
-    write(out, template("page.html.j2").render(
-        run=run, body=body, toc=toc, parameters=rows, log="\n".join(run.log.splitlines()[-40:]),
-        numbers={name: show_value(value) for name, value in records.items()}))
+    write(
+        out,
+        template("page.html.j2").render(
+            run=run,
+            body=body,
+            toc=toc,
+            parameters=rows,
+            log="\n".join(run.log.splitlines()[-40:]),
+            numbers={name: show_value(value) for name, value in records.items()},
+        ),
+    )
 
 
 def index(build, site, names):
@@ -118,8 +156,14 @@ def index(build, site, names):
         seconds += run.info.get("seconds") or 0
         models += [run.info["model"]] if run.info.get("model") not in (None, *models) else []
         parts.setdefault(part(name), []).append(card(run, target.exists()))
-    html = template("gallery.html.j2").render(parts=parts, count=sum(map(len, parts.values())), failed=len(failed),
-                                              models=models, total=duration(seconds), others=other_sites(site))
+    html = template("gallery.html.j2").render(
+        parts=parts,
+        count=sum(map(len, parts.values())),
+        failed=len(failed),
+        models=models,
+        total=duration(seconds),
+        others=other_sites(site),
+    )
     write(site / "index.html", html)
     for old in site.glob("*--*.html"):
         if old.stem not in names:
@@ -133,13 +177,29 @@ def index(build, site, names):
 def card(run, has_page):
     """What the gallery shows of one run."""
     notebook = run.notebook or {"cells": []}
-    changed = [(row["name"], row["value"]) for row in reading.parameters(notebook) if row["changed"]]
-    numbers = [(name, show_value(value)) for name, value in reading.read_records(notebook).items()][:4]
+    changed = [
+        (row["name"], row["value"]) for row in reading.parameters(notebook) if row["changed"]
+    ]
+    numbers = [(name, show_value(value)) for name, value in reading.read_records(notebook).items()][
+        :4
+    ]
     source, _, label = run.name.partition("--")
-    words = [run.name, run.title, *(f"{name} {value}" for name, value in changed), "failed" if run.error else ""]
-    return {"run": run, "label": label or source, "anchor": source, "changed": changed, "numbers": numbers,
-            "href": quote(f"{run.name}.html") if has_page else "", "thumbnail": shrink(reading.thumbnail(notebook)),
-            "words": " ".join(words).lower()}
+    words = [
+        run.name,
+        run.title,
+        *(f"{name} {value}" for name, value in changed),
+        "failed" if run.error else "",
+    ]
+    return {
+        "run": run,
+        "label": label or source,
+        "anchor": source,
+        "changed": changed,
+        "numbers": numbers,
+        "href": quote(f"{run.name}.html") if has_page else "",
+        "thumbnail": shrink(reading.thumbnail(notebook)),
+        "words": " ".join(words).lower(),
+    }
 
 
 def shrink(png):
@@ -151,7 +211,9 @@ def shrink(png):
     try:
         image = Image.open(io.BytesIO(png))
         if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            image = Image.alpha_composite(
+                Image.new("RGBA", image.size, "white"), image.convert("RGBA")
+            )
         image = image.convert("RGB")
     except (OSError, ValueError):
         return None
@@ -161,14 +223,25 @@ def shrink(png):
 
 
 def part(name):
-    """The part of the suite a run belongs to, from its notebook's number: 21_grad_cam--x → 'Class activation'."""
+    """The part of the suite a run belongs to, from its notebook's number: 21_grad_cam--x → 'Class
+    activation'.
+    """
     digits = name[:2]
-    return PARTS[int(digits) // 10] if digits.isdecimal() and int(digits) // 10 < len(PARTS) else "More"
+    return (
+        PARTS[int(digits) // 10]
+        if digits.isdecimal() and int(digits) // 10 < len(PARTS)
+        else "More"
+    )
 
 
 def other_sites(site):
-    """Galleries of other models: [(name, href)], from folders inside `site` and the one around it."""
-    found = [(path.parent.name, quote(f"{path.parent.name}/index.html")) for path in sorted(site.glob("*/index.html"))]
+    """Galleries of other models: [(name, href)], from folders inside `site` and the one around
+    it.
+    """
+    found = [
+        (path.parent.name, quote(f"{path.parent.name}/index.html"))
+        for path in sorted(site.glob("*/index.html"))
+    ]
     above = site.resolve().parent / "index.html"
     if above.exists() and GENERATOR in above.read_text(encoding="utf-8", errors="replace")[:3000]:
         found.append(("default model", "../index.html"))
@@ -182,7 +255,13 @@ def duration(seconds):
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s" if seconds < 10 else f"{rest} s"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{seconds:.1f} s"
+        if seconds < 10
+        else f"{rest} s"
+    )
 
 
 def date(started):
@@ -201,16 +280,30 @@ def one_line(text):
 
 @cache
 def template(name):
-    """A Jinja template with everything escaped, and the stylesheet and script that each page carries inside."""
+    """A Jinja template with everything escaped, and the stylesheet and script that each page
+    carries inside.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    env = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined,
-                      trim_blocks=True, lstrip_blocks=True)
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     script = (TEMPLATE / "page.js").read_text(encoding="utf-8")
-    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()  # the only script the page may run
-    env.globals.update(style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")), script=Markup(script),
-                       script_hash=digest, generator=Markup(GENERATOR), raw=Markup)
+    digest = b64encode(
+        hashlib.sha256(script.encode()).digest()
+    ).decode()  # the only script the page may run
+    env.globals.update(
+        style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=digest,
+        generator=Markup(GENERATOR),
+        raw=Markup,
+    )
     return env.get_template(name)
 
 
@@ -231,9 +324,17 @@ def pages(build, site, names):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="xai_suite.reports.site", description="Turn executed notebooks into a site.")
-    parser.add_argument("command", choices=("pages", "index"), help="the pages of the named runs, or their gallery")
-    for name, kind in (("build", {"type": Path}), ("site", {"type": Path}), ("names", {"nargs": "*"})):
+    parser = argparse.ArgumentParser(
+        prog="xai_suite.reports.site", description="Turn executed notebooks into a site."
+    )
+    parser.add_argument(
+        "command", choices=("pages", "index"), help="the pages of the named runs, or their gallery"
+    )
+    for name, kind in (
+        ("build", {"type": Path}),
+        ("site", {"type": Path}),
+        ("names", {"nargs": "*"}),
+    ):
         parser.add_argument(name, **kind)
     options = parser.parse_args(arguments)
     does, says = (pages, "error:") if options.command == "pages" else (index, "FAILED")

@@ -1,8 +1,10 @@
-"""The workshop on a stick: one archive with the student copies, module, weights and every package it takes.
+"""The workshop on a stick: one archive with the student copies, module, weights and every package
+it takes.
 
     python -m xai_suite.workshop.bundle WORKSHOP [--platform windows] [--python-version 3.12]
 
-makes WORKSHOP/xai-workshop-<platform>-py<version>.zip. Unpacked, `python install.py` sets it up without network.
+makes WORKSHOP/xai-workshop-<platform>-py<version>.zip. Unpacked, `python install.py` sets it up
+without network.
 """
 
 import argparse
@@ -23,17 +25,36 @@ from xai_utils.engine import written_whole
 INSTALLER = Path(__file__).with_name("install.py")
 LOCK = Path("requirements.lock")  # commands run in the project's folder
 
-# What environment markers ask for, and the tags of the wheels that pip may take (most of them say `any`).
+# What environment markers ask for, and the tags of the wheels that pip may take (most of them say
+# `any`).
 _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
-_GLIBC = [f"manylinux_2_{minor}" for minor in range(5, 36)] + ["manylinux1", "manylinux2010", "manylinux2014"]
+_GLIBC = [f"manylinux_2_{minor}" for minor in range(5, 36)] + [
+    "manylinux1",
+    "manylinux2010",
+    "manylinux2014",
+]
 PLATFORMS = {
     "linux": ({**_LINUX, "platform_machine": "x86_64"}, [f"{tag}_x86_64" for tag in _GLIBC]),
     "linux-arm": ({**_LINUX, "platform_machine": "aarch64"}, [f"{tag}_aarch64" for tag in _GLIBC]),
-    "mac": ({"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix", "platform_machine": "arm64"},
-            ["macosx_14_0_arm64"]),
-    "windows": ({"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt", "platform_machine": "AMD64"},
-                ["win_amd64"]),
-}  # fmt: skip
+    "mac": (
+        {
+            "sys_platform": "darwin",
+            "platform_system": "Darwin",
+            "os_name": "posix",
+            "platform_machine": "arm64",
+        },
+        ["macosx_14_0_arm64"],
+    ),
+    "windows": (
+        {
+            "sys_platform": "win32",
+            "platform_system": "Windows",
+            "os_name": "nt",
+            "platform_machine": "AMD64",
+        },
+        ["win_amd64"],
+    ),
+}
 
 
 class BundleError(Exception):
@@ -46,13 +67,17 @@ def this_platform() -> str:
     for name, (markers, _) in PLATFORMS.items():
         if here == (markers["sys_platform"], markers["platform_machine"]):
             return name
-    raise BundleError(f"this machine ({' '.join(here)}) is none of {', '.join(PLATFORMS)}: choose one with PLATFORM=")
+    raise BundleError(
+        f"this machine ({' '.join(here)}) is none of {', '.join(PLATFORMS)}: choose one with"
+        " PLATFORM="
+    )
 
 
 def rounds(lock: str, target: str, version: str) -> list[list[str]]:
     """What to download: lists of `name==version`, each with one version of a package at most.
 
-    A lock may ask for one package on Python 3.11.4 and another on 3.11.5; laptops have either, so both come along.
+    A lock may ask for one package on Python 3.11.4 and another on 3.11.5; laptops have either, so
+    both come along.
 
     Raises:
         BundleError: unknown platform, or a version that is not like 3.12.
@@ -64,41 +89,71 @@ def rounds(lock: str, target: str, version: str) -> list[list[str]]:
     lines = _requirements(lock)
     found = []
     for patch in (99, 0):
-        markers = {**default_environment(), **PLATFORMS[target][0], "implementation_name": "cpython",
-                   "python_version": version, "python_full_version": f"{version}.{patch}"}  # fmt: skip
-        wanted = [f"{r.name}{r.specifier}" for r in lines if r.marker is None or r.marker.evaluate(markers)]
+        markers = {
+            **default_environment(),
+            **PLATFORMS[target][0],
+            "implementation_name": "cpython",
+            "python_version": version,
+            "python_full_version": f"{version}.{patch}",
+        }
+        wanted = [
+            f"{r.name}{r.specifier}"
+            for r in lines
+            if r.marker is None or r.marker.evaluate(markers)
+        ]
         found.append([text for text in wanted if not found or text not in found[0]])
     return [each for each in found if each]
 
 
 def download(folder: Path, target: str, version: str) -> list[Path]:
-    """Fetch the wheels into `folder`; those that are there stay. Returns all that belong to this lock."""
+    """Fetch the wheels into `folder`; those that are there stay. Returns all that belong to this
+    lock.
+    """
     tags = [part for tag in PLATFORMS[target][1] for part in ("--platform", tag)]
     folder.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-qq", "--no-deps",
-           "--only-binary=:all:", "--dest", folder, *tags]  # fmt: skip
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "-qq",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        folder,
+        *tags,
+    ]
     print(f"fetching packages for {target}, Python {version} ...", flush=True)
     everything = rounds(LOCK.read_text(encoding="utf-8"), target, version)
     for number, names in enumerate(everything):
         patch = 0 if number else 99
         command = [*pip, "--python-version", f"{version}.{patch}", "--implementation", "cp", *names]
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-            raise BundleError(f"not all packages could be downloaded for {target}, Python {version}: see above")
+            raise BundleError(
+                f"not all packages could be downloaded for {target}, Python {version}: see above"
+            )
     pinned = {_normal(name) for names in everything for name in names}
     return sorted(path for path in folder.glob("*.whl") if _pinned(path) in pinned)
 
 
 def with_wheels(lock: str, wheels: list[Path]) -> str:
-    """A lock that names files instead of versions, so that pip looks nowhere else; without what no wheel is for."""
+    """A lock that names files instead of versions, so that pip looks nowhere else; without what no
+    wheel is for.
+    """
     files, lines = {_pinned(path): path.name for path in wheels}, []
     for requirement in _requirements(lock):
         if name := files.get(_normal(f"{requirement.name}{requirement.specifier}")):
-            lines.append(f"./wheels/{name}" + (f" ; {requirement.marker}" if requirement.marker else ""))
+            lines.append(
+                f"./wheels/{name}" + (f" ; {requirement.marker}" if requirement.marker else "")
+            )
     return "\n".join(lines) + "\n"
 
 
 def _requirements(lock: str) -> list[Requirement]:
-    return [Requirement(line) for line in lock.splitlines() if line.strip() and not line.startswith("#")]
+    return [
+        Requirement(line) for line in lock.splitlines() if line.strip() and not line.startswith("#")
+    ]
 
 
 def _pinned(wheel: Path) -> str:
@@ -111,20 +166,29 @@ def _normal(name: str) -> str:
 
 
 def pack(workshop: Path, wheels: list[Path], target: str, version: str) -> Path:
-    """Write the archive, whole or not at all, and return its path. Pictures and weights are in `workshop/student`."""
+    """Write the archive, whole or not at all, and return its path. Pictures and weights are in
+    `workshop/student`.
+    """
     top = f"xai-workshop-{target}-py{version}"
-    files = {f"student/{path.relative_to(workshop / 'student').as_posix()}": path
-             for path in sorted((workshop / "student").rglob("*"))
-             if path.is_file() and not {"__pycache__", ".ipynb_checkpoints", "reports"} & set(path.parts)}  # fmt: skip
+    files = {
+        f"student/{path.relative_to(workshop / 'student').as_posix()}": path
+        for path in sorted((workshop / "student").rglob("*"))
+        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints", "reports"} & set(path.parts)
+    }
     files |= {f"wheels/{path.name}": path for path in wheels}
     files |= {"README.md": workshop / "README.md", "install.py": INSTALLER}
-    texts = {"bundle.json": json.dumps({"platform": target, "python": version}) + "\n",
-             "requirements.txt": with_wheels(LOCK.read_text(encoding="utf-8"), wheels)}  # fmt: skip
+    texts = {
+        "bundle.json": json.dumps({"platform": target, "python": version}) + "\n",
+        "requirements.txt": with_wheels(LOCK.read_text(encoding="utf-8"), wheels),
+    }
     sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     sums |= {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     texts["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
     archive = workshop / f"{top}.zip"
-    with written_whole(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as packed:
+    with (
+        written_whole(archive) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
         for name, path in files.items():  # wheels and weights are compressed already
             stored = zipfile.ZIP_STORED if path.suffix in (".whl", ".npz") else zipfile.ZIP_DEFLATED
             packed.write(path, f"{top}/{name}", stored)
@@ -134,9 +198,13 @@ def pack(workshop: Path, wheels: list[Path], target: str, version: str) -> Path:
 
 
 def main() -> int:
-    command = argparse.ArgumentParser(prog="python -m xai_suite.workshop.bundle", description=__doc__.splitlines()[0])
+    command = argparse.ArgumentParser(
+        prog="python -m xai_suite.workshop.bundle", description=__doc__.splitlines()[0]
+    )
     command.add_argument("workshop", type=Path)
-    command.add_argument("--platform", default="", help=f"{', '.join(PLATFORMS)}; default: this machine's")
+    command.add_argument(
+        "--platform", default="", help=f"{', '.join(PLATFORMS)}; default: this machine's"
+    )
     command.add_argument("--python-version", default="", help="like 3.12; default: this Python's")
     asked = command.parse_args()
     try:
@@ -147,7 +215,10 @@ def main() -> int:
     except (BundleError, OSError) as error:
         print(f"make workshop-bundle: {error}", file=sys.stderr)
         return 1
-    print(f"{archive} ({archive.stat().st_size / 1e6:.0f} MB): unpack it on a laptop and run `python install.py` there")
+    print(
+        f"{archive} ({archive.stat().st_size / 1e6:.0f} MB): unpack it on a laptop and run `python"
+        " install.py` there"
+    )
     return 0
 
 

@@ -1,7 +1,8 @@
 """Set up the workshop on this laptop, without network: `python install.py`.
 
-Compares every file with SHA256SUMS, builds `.venv` beside this file from the packages in `wheels/`, and asks the
-network on the disk what it sees in a picture. Nothing outside this folder is changed: delete it, and all is gone.
+Compares every file with SHA256SUMS, builds `.venv` beside this file from the packages in `wheels/`,
+and asks the network on the disk what it sees in a picture. Nothing outside this folder is changed:
+delete it, and all is gone.
 """
 
 import hashlib
@@ -14,10 +15,16 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MACHINES = {"linux": ("linux", "x86_64"), "linux-arm": ("linux", "aarch64"), "mac": ("darwin", "arm64"),
-            "windows": ("win32", "amd64")}  # fmt: skip
+MACHINES = {
+    "linux": ("linux", "x86_64"),
+    "linux-arm": ("linux", "aarch64"),
+    "mac": ("darwin", "arm64"),
+    "windows": ("win32", "amd64"),
+}
 # JupyterLab would ask whether to fetch news, and look for a newer version.
-NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+NO_NEWS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
+}
 TRY = """from xai_utils import models
 network = models.load_model()
 print("the network sees:", network.top(network.prepare("cat"), 1)[0][0][0])"""
@@ -27,12 +34,17 @@ def check_machine(bundle: dict) -> None:
     """End with one line if these packages are for another machine or another Python."""
     here = (sys.platform, platform.machine().lower())
     if here != MACHINES[bundle["platform"]]:
-        sys.exit(f"these packages are for {bundle['platform']}, but this machine is {' '.join(here)}: "
-                 "ask for the archive made with another PLATFORM=")  # fmt: skip
+        sys.exit(
+            f"these packages are for {bundle['platform']}, but this machine is {' '.join(here)}: "
+            "ask for the archive made with another PLATFORM="
+        )
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if version != bundle["python"]:
         wanted = f"py -{bundle['python']}" if os.name == "nt" else f"python{bundle['python']}"
-        sys.exit(f"these packages are for Python {bundle['python']}, but this is {version}: try `{wanted} install.py`")
+        sys.exit(
+            f"these packages are for Python {bundle['python']}, but this is {version}: try"
+            f" `{wanted} install.py`"
+        )
 
 
 def check_files() -> None:
@@ -53,10 +65,22 @@ def install() -> Path:
     try:
         venv.create(HERE / ".venv", clear=True, with_pip=True)
     except subprocess.CalledProcessError:
-        sys.exit("this Python cannot make environments: install its venv and ensurepip (Debian: python3-venv)")
+        sys.exit(
+            "this Python cannot make environments: install its venv and ensurepip (Debian:"
+            " python3-venv)"
+        )
     python = HERE / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps",
-               "-r", "requirements.txt"]  # fmt: skip
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "-r",
+        "requirements.txt",
+    ]
     if subprocess.run(command, cwd=HERE).returncode:  # every requirement is a file in wheels/
         sys.exit("the packages could not be installed: pip says why above")
     settings = HERE / ".venv" / "share" / "jupyter" / "lab" / "settings"

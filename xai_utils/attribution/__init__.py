@@ -1,9 +1,12 @@
-"""Every attribution technique under one name: `method(model, images, target=None, **settings) -> maps`.
+"""Every attribution technique: `method(model, images, target=None, **settings) -> maps`.
 
 - `model`: a Keras model (`classifier.model`), images to logits.
-- `images`: one batch `(N, H, W, C)` in the model's pixel range (0..255 for the networks of `models`).
-- `target`: None (each image's top class), a class index or name, N of them, or a callable `outputs -> (N,)` scores.
-- `maps`: float32 `(N, h, w)`, raw: not resized, not normalised, not coloured; that is `show`'s work.
+- `images`: one batch `(N, H, W, C)` in the model's pixel range (0..255 for the networks of
+  `models`).
+- `target`: None (each image's top class), a class index or name, N of them, or a callable `outputs
+  -> (N,)` scores.
+- `maps`: float32 `(N, h, w)`, raw: not resized, not normalised, not coloured; that is `show`'s
+  work.
 
 A batch gives what its images give one by one, and the model is left as it was.
 """
@@ -14,11 +17,29 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baselines": ["FLOORS", "centre", "centre_map", "edges", "random", "random_maps"],
-        "class_activation": ["CAMS", "cam", "cams", "eigen_cam", "grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"],
+        "class_activation": [
+            "CAMS",
+            "cam",
+            "cams",
+            "eigen_cam",
+            "grad_cam",
+            "grad_cam_plus_plus",
+            "hires_cam",
+            "layer_cam",
+            "score_cam",
+            "xgrad_cam",
+        ],
         "d_rise": ["d_rise"],
-        "gradients": ["gradient_x_input", "integrated_gradients", "pixel_gradient", "saliency", "smooth_grad", "var_grad"],
+        "gradients": [
+            "gradient_x_input",
+            "integrated_gradients",
+            "pixel_gradient",
+            "saliency",
+            "smooth_grad",
+            "var_grad",
+        ],
         "guided": ["deconvnet", "guided_backprop", "guided_grad_cam"],
-        "parse": ["METHODS", "TECHNIQUES", "parse", "short_names"],
+        "techniques": ["METHODS", "TECHNIQUES", "parse", "short_names"],
         "perturbation": ["occlusion", "rise", "rise_masks"],
         "superpixels": ["kept_scores", "kernel_shap", "lime", "mean_colours", "superpixels"],
     },

@@ -1,4 +1,5 @@
-"""Maps that know nothing of the network, with the signature of a technique: what a metric gives for nothing.
+"""Maps that know nothing of the network, with the signature of a technique: what a metric gives for
+nothing.
 
 A technique that does not beat them shows nothing of the network by that metric.
 """
@@ -12,9 +13,11 @@ from xai_utils.pictures import grey
 
 
 def random(model, images, target=None, seed: int = 0) -> np.ndarray:
-    """Independent noise for every pixel, float32 `(N, H, W)` in 0..1; another picture gets another noise.
+    """Independent noise for every pixel, float32 `(N, H, W)` in 0..1; another picture gets another
+    noise.
 
-    What a picture gets depends on the seed and the picture alone, so a batch gives what its images give one by one.
+    What a picture gets depends on the seed and the picture alone, so a batch gives what its images
+    give one by one.
     """
     images = np.ascontiguousarray(images, np.float32)
     seeds = [zlib.crc32(image.tobytes(), seed) for image in images]
@@ -28,8 +31,12 @@ def centre(model, images, target=None) -> np.ndarray:
 
 
 def edges(model, images, target=None) -> np.ndarray:
-    """An edge detector: the size of the Sobel gradient of the grey picture, float32 `(N, H, W)`, in grey levels."""
-    return np.stack([np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey(images)])
+    """An edge detector: the size of the Sobel gradient of the grey picture, float32 `(N, H, W)`, in
+    grey levels.
+    """
+    return np.stack(
+        [np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey(images)]
+    )
 
 
 def random_maps(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:

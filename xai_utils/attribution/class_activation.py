@@ -1,9 +1,9 @@
 """Attribution from the activations of a convolutional layer, weighted for the score.
 
-Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. In the
-formulas A are the layer's activations `(N, h, w, K)`, S the score, g = dS/dA, Z = h w the number of positions, and sums
-without an index run over the K channels. `cams` gives any number of these maps from one pass. CAM, Score-CAM
-and Eigen-CAM, further down, need no gradient.
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see
+`attribution`. In the formulas A are the layer's activations `(N, h, w, K)`, S the score, g = dS/dA,
+Z = h w the number of positions, and sums without an index run over the K channels. `cams` gives any
+number of these maps from one pass. CAM, Score-CAM and Eigen-CAM, further down, need no gradient.
 """
 
 from collections.abc import Sequence
@@ -46,8 +46,11 @@ def _grad_cam_plus_plus_rescaled(a, g):
 
 
 def _plus_plus_alpha(a, g):
-    # With Y = exp(S) the second and third derivatives are powers of g times Y, and Y cancels (equation 19).
-    return tf.math.divide_no_nan(g**2, 2 * g**2 + tf.reduce_sum(a, axis=(1, 2), keepdims=True) * g**3)
+    # With Y = exp(S) the second and third derivatives are powers of g times Y, and Y cancels
+    # (equation 19).
+    return tf.math.divide_no_nan(
+        g**2, 2 * g**2 + tf.reduce_sum(a, axis=(1, 2), keepdims=True) * g**3
+    )
 
 
 def _layer_cam(a, g):
@@ -60,7 +63,9 @@ def _hires_cam(a, g):
 
 def _xgrad_cam(a, g):
     # A dead channel sums to zero and has no weight, instead of NaN.
-    return _weighted(a, tf.math.divide_no_nan(tf.reduce_sum(g * a, axis=(1, 2)), tf.reduce_sum(a, axis=(1, 2))))
+    return _weighted(
+        a, tf.math.divide_no_nan(tf.reduce_sum(g * a, axis=(1, 2)), tf.reduce_sum(a, axis=(1, 2)))
+    )
 
 
 # name -> (map of activations and gradients, whether its paper cuts negative evidence off)
@@ -82,7 +87,8 @@ def cams(
     layer_names: Sequence[str | None] = (None,),
     relu: bool | None = None,
 ) -> dict[str | None, dict[str, np.ndarray]]:
-    """Several class activation maps from one forward pass: any methods, for several targets and several layers.
+    """Several class activation maps from one forward pass: any methods, for several targets and
+    several layers.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
@@ -99,12 +105,16 @@ def cams(
         ValueError: as `grad_cam`; an unknown method.
     """
     if unknown := [name for name in methods if name not in CAMS]:
-        raise ValueError(f"no class activation method is called {unknown[0]!r}; there are {', '.join(CAMS)}")
+        raise ValueError(
+            f"no class activation method is called {unknown[0]!r}; there are {', '.join(CAMS)}"
+        )
     batch = check_images(model, images)
     checked = [check_target(model, batch, target) for target in targets]
     names = tuple(check_layer(model, batch.shape, name) for name in layer_names)
     functions = tuple(function for _, function in checked)
-    run = compiled(model, _cams, names=names, methods=tuple(methods), relu=relu, functions=functions)
+    run = compiled(
+        model, _cams, names=names, methods=tuple(methods), relu=relu, functions=functions
+    )
     maps = run(batch, [indices for indices, _ in checked])
     return {
         given: {method: maps[name][method].numpy() for method in methods}
@@ -116,7 +126,9 @@ def _one(method, model, images, target, layer, relu) -> np.ndarray:
     return cams(model, images, (target,), (method,), (layer,), relu)[layer][method][0]
 
 
-def grad_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True) -> np.ndarray:
+def grad_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True
+) -> np.ndarray:
     """Grad-CAM: activations weighted by their average gradient, `ReLU(sum_k mean(g_k) A_k)`.
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017), equations 1 and 2.
@@ -125,36 +137,48 @@ def grad_cam(model: keras.Model, images, target=None, layer: str | None = None, 
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
-        layer: name or path of a layer that returns `(N, h, w, K)`; default the last one that computes features.
+        layer: name or path of a layer that returns `(N, h, w, K)`; default the last one that
+            computes features.
         relu: keep only evidence for the target; False also shows evidence against it.
 
     Returns:
-        float32 maps `(N, h, w)`, in logits per position: on a network that ends in global average pooling and one
-        Dense layer the sum over the positions, without ReLU, is the logit minus its bias.
+        float32 maps `(N, h, w)`, in logits per position: on a network that ends in global average
+        pooling and one Dense layer the sum over the positions, without ReLU, is the logit minus its
+        bias.
 
     Raises:
-        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the score does not
-            depend on.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
+            score does not depend on.
     """
     return _one("grad_cam", model, images, target, layer, relu)
 
 
 def grad_cam_plus_plus(
-    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True, rescaled: bool = False
+    model: keras.Model,
+    images,
+    target=None,
+    layer: str | None = None,
+    relu: bool = True,
+    rescaled: bool = False,
 ) -> np.ndarray:
-    """Grad-CAM++: channels weighted by the positive gradients, each place by `alpha = g^2 / (2 g^2 + sum(A) g^3)`.
+    """Grad-CAM++: channels weighted by the positive gradients, each place by `alpha = g^2 / (2 g^2
+    + sum(A) g^3)`.
 
-    Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), equations 9 to 19 with Y = exp(S). The authors' program also
-    divides alpha by its sum over each channel, which the paper does not say: that variant is `rescaled=True`. Where
-    g is negative the denominator can come near zero and below, so that single places dominate; so it is in the paper.
+    Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), equations 9 to 19 with Y = exp(S). The
+    authors' program also divides alpha by its sum over each channel, which the paper does not say:
+    that variant is `rescaled=True`. Where g is negative the denominator can come near zero and
+    below, so that single places dominate; so it is in the paper.
 
     Args, Returns, Raises: as `grad_cam`.
     """
     return _one("grad_cam_plus_plus" + "_rescaled" * rescaled, model, images, target, layer, relu)
 
 
-def layer_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True) -> np.ndarray:
-    """LayerCAM: every place has a weight of its own, its positive gradient, `ReLU(sum_k ReLU(g_k) A_k)`.
+def layer_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True
+) -> np.ndarray:
+    """LayerCAM: every place has a weight of its own, its positive gradient, `ReLU(sum_k ReLU(g_k)
+    A_k)`.
 
     Source: Jiang et al., "LayerCAM" (TIP 2021), equations 6 and 7. Usable at early layers too.
 
@@ -163,7 +187,9 @@ def layer_cam(model: keras.Model, images, target=None, layer: str | None = None,
     return _one("layer_cam", model, images, target, layer, relu)
 
 
-def hires_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False) -> np.ndarray:
+def hires_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False
+) -> np.ndarray:
     """HiResCAM: gradient times activation at every place, `sum_k g_k A_k`.
 
     On a network whose ending is linear its sum is the logit minus the bias.
@@ -174,8 +200,11 @@ def hires_cam(model: keras.Model, images, target=None, layer: str | None = None,
     return _one("hires_cam", model, images, target, layer, relu)
 
 
-def xgrad_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False) -> np.ndarray:
-    """XGrad-CAM: channel weights `sum(g_k A_k) / sum(A_k)`, the gradient averaged where the channel is active.
+def xgrad_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False
+) -> np.ndarray:
+    """XGrad-CAM: channel weights `sum(g_k A_k) / sum(A_k)`, the gradient averaged where the channel
+    is active.
 
     Source: Fu et al., "Axiom-based Grad-CAM" (BMVC 2020), equation 8.
 
@@ -185,7 +214,9 @@ def xgrad_cam(model: keras.Model, images, target=None, layer: str | None = None,
 
 
 def _cams(model, images, indices, names, methods, relu, functions):
-    """One forward pass; nothing below the first layer is differentiated, and each target costs one way back."""
+    """One forward pass; nothing below the first layer is differentiated, and each target costs one
+    way back.
+    """
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         with capture(model, names, tape) as activations:
             outputs = model(images, training=False)
@@ -194,34 +225,45 @@ def _cams(model, images, indices, names, methods, relu, functions):
     maps = {name: {} for name in names}
     for name in names:
         if any(gradient[name] is None for gradient in gradients):
-            raise ValueError(f"the score does not depend on layer {name!r} through anything with a gradient")
+            raise ValueError(
+                f"the score does not depend on layer {name!r} through anything with a gradient"
+            )
         for method in methods:
             formula, cut = CAMS[method]
-            stacked = tf.stack([formula(activations[name], gradient[name]) for gradient in gradients])
+            stacked = tf.stack(
+                [formula(activations[name], gradient[name]) for gradient in gradients]
+            )
             maps[name][method] = tf.nn.relu(stacked) if (cut if relu is None else relu) else stacked
     return maps
 
 
 def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
-    """CAM: activations weighted by the target's column of the last Dense layer, `sum_k w_k A_k`; no gradient needed.
+    """CAM: activations weighted by the target's column of the last Dense layer, `sum_k w_k A_k`; no
+    gradient needed.
 
-    Exact where the network ends in global average pooling and one Dense layer; that is checked on the batch itself.
-    Source: Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016), equation 2.
+    Exact where the network ends in global average pooling and one Dense layer; that is checked on
+    the batch itself.
+    Source: Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016),
+    equation 2.
 
     Args:
         model, images, layer: as for `grad_cam`.
         target: None (top class), class index or N indices; a callable has no column of weights.
 
     Returns:
-        float32 maps `(N, h, w)`, signed, in logits: their mean over the positions is the logit minus its bias.
+        float32 maps `(N, h, w)`, signed, in logits: their mean over the positions is the logit
+        minus its bias.
 
     Raises:
-        ValueError: as `grad_cam`, and where the network does not end in global average pooling and one Dense layer.
+        ValueError: as `grad_cam`, and where the network does not end in global average pooling and
+            one Dense layer.
     """
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
     if function is not None:
-        raise ValueError("cam explains classes only: its weights are a class's column of the last Dense layer")
+        raise ValueError(
+            "cam explains classes only: its weights are a class's column of the last Dense layer"
+        )
     layer = check_layer(model, batch.shape, layer)
     maps, gap = compiled(model, _cam, layer=layer)(batch, indices)
     if not gap.numpy() < 1e-3:
@@ -230,18 +272,21 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
 
 
 _NOT_GAP = (
-    "cam is exact only where global average pooling and one Dense layer follow the layer; {0} does something else "
-    "after {1!r}: use grad_cam, or another layer"
+    "cam is exact only where global average pooling and one Dense layer follow the layer; {0} does"
+    " something else after {1!r}: use grad_cam, or another layer"
 )
 
 
-def score_cam(model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True) -> np.ndarray:
-    """Score-CAM: each channel, scaled to 0..1 and enlarged, masks the picture; its weight is the score that is left.
+def score_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True
+) -> np.ndarray:
+    """Score-CAM: each channel, scaled to 0..1 and enlarged, masks the picture; its weight is the
+    score that is left.
 
-    `alpha = softmax_k(f(x * norm(up A_k)))`, `ReLU(sum_k alpha_k A_k)`. The paper subtracts f(baseline) from every f;
-    the softmax drops what all have in common, so it is left out. Dead channels are skipped: their mask is empty and
-    leaves a black picture, which is scored once. Pictures are masked and scored in chunks, so that memory does not grow
-    with the channels.
+    `alpha = softmax_k(f(x * norm(up A_k)))`, `ReLU(sum_k alpha_k A_k)`. The paper subtracts
+    f(baseline) from every f; the softmax drops what all have in common, so it is left out. Dead
+    channels are skipped: their mask is empty and leaves a black picture, which is scored once.
+    Pictures are masked and scored in chunks, so that memory does not grow with the channels.
     Source: Wang et al., "Score-CAM" (CVPRW 2020), equations 4 to 7, with the logit as f.
 
     Args:
@@ -262,22 +307,28 @@ def score_cam(model: keras.Model, images, target=None, layer: str | None = None,
     alive = np.argwhere((high > low).numpy()).astype(np.int32)  # (image, channel), image by image
     norm = tf.math.divide_no_nan(maps - low[:, None, None], (high - low)[:, None, None])
     run = compiled(model, _masked_by_channel, function=function)
-    kept = [run(batch, norm, indices, tf.constant(part)) for part in in_parts(alive, IMAGES_AT_ONCE)]
+    kept = [
+        run(batch, norm, indices, tf.constant(part)) for part in in_parts(alive, IMAGES_AT_ONCE)
+    ]
     left = np.zeros((len(batch), maps.shape[-1]), np.float32)
     if len(alive) < left.size:
-        left += compiled(model, scores, function=function)(tf.zeros_like(batch), indices).numpy()[:, None]
+        left += compiled(model, scores, function=function)(tf.zeros_like(batch), indices).numpy()[
+            :, None
+        ]
     left[tuple(alive.T)] = np.concatenate(kept or [np.zeros(0)])
     result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(tf.cast(left, maps.dtype)))
     return (tf.nn.relu(result) if relu else result).numpy()
 
 
 def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
-    """Eigen-CAM: the activations projected on their first principal direction; no class, no gradient.
+    """Eigen-CAM: the activations projected on their first principal direction; no class, no
+    gradient.
 
     The direction's sign is chosen so that the map adds up to something positive.
     Source: Muhammad & Yeasin, "Eigen-CAM" (IJCNN 2020), equation 3.
 
-    Args, Raises: as `grad_cam`; `target` is checked and has no effect: the map is the same for every class.
+    Args, Raises: as `grad_cam`; `target` is checked and has no effect: the map is the same for
+    every class.
 
     Returns:
         float32 maps `(N, h, w)`, in units of the activations.
@@ -306,7 +357,9 @@ def _dense_head(model, layer: str) -> keras.layers.Dense:
 
 
 def _cam(model, images, indices, layer):
-    """Maps, and the largest distance of their mean over positions from the logit, relative to the spread of logits."""
+    """Maps, and the largest distance of their mean over positions from the logit, relative to the
+    spread of logits.
+    """
     with capture(model, [layer]) as activations:
         logits = model(images, training=False)
     dense, maps = _dense_head(model, layer), activations[layer]
@@ -314,8 +367,12 @@ def _cam(model, images, indices, layer):
         return maps[..., 0], tf.constant(np.inf)
     indices = target_classes(logits, indices)
     cams = tf.einsum("nhwk,kn->nhw", maps, tf.gather(dense.kernel, indices, axis=1))
-    mean = tf.reduce_mean(cams, axis=(1, 2)) + (tf.gather(dense.bias, indices) if dense.use_bias else 0)
-    gap = tf.abs(mean - tf.gather(logits, indices, batch_dims=1)) / (tf.math.reduce_std(logits) + 1e-12)
+    mean = tf.reduce_mean(cams, axis=(1, 2)) + (
+        tf.gather(dense.bias, indices) if dense.use_bias else 0
+    )
+    gap = tf.abs(mean - tf.gather(logits, indices, batch_dims=1)) / (
+        tf.math.reduce_std(logits) + 1e-12
+    )
     return cams, tf.reduce_max(gap)
 
 
@@ -323,4 +380,9 @@ def _masked_by_channel(model, images, norm, indices, pairs, function):
     """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
     masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
     masks = tf.image.resize(masks, images.shape[1:3])[..., 0]
-    return scores(model, masked(tf.gather(images, pairs[:, 0]), masks), tf.gather(indices, pairs[:, 0]), function)
+    return scores(
+        model,
+        masked(tf.gather(images, pairs[:, 0]), masks),
+        tf.gather(indices, pairs[:, 0]),
+        function,
+    )

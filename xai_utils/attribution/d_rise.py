@@ -1,4 +1,6 @@
-"""D-RISE: why this box? Random masks, weighted by how much of a detection is left under each. No gradient is needed."""
+"""D-RISE: why this box? Random masks, weighted by how much of a detection is left under each. No
+gradient is needed.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -24,15 +26,18 @@ def d_rise(
     centred: bool = False,
     return_error: bool = False,
 ):
-    """D-RISE: the average of random soft masks, weighted by what is left of each detection under them.
+    """D-RISE: the average of random soft masks, weighted by what is left of each detection under
+    them.
 
-    The weight of a mask is the largest, over all boxes found in the masked picture, of `similarity`. All detections
-    share the masks and the forward passes.
-    Source: Petsiuk et al., "Black-box explanation of object detectors via saliency maps" (CVPR 2021), section 3.
+    The weight of a mask is the largest, over all boxes found in the masked picture, of
+    `similarity`. All detections share the masks and the forward passes.
+    Source: Petsiuk et al., "Black-box explanation of object detectors via saliency maps" (CVPR
+    2021), section 3.
 
     Args:
-        detect: a `Detector`, of which every anchor's answer counts, or any callable that takes pictures
-            `(F, H, W, 3)`, float32, and returns F sequences of `Detection`, or of objects with its first three fields.
+        detect: a `Detector`, of which every anchor's answer counts, or any callable that takes
+            pictures `(F, H, W, 3)`, float32, and returns F sequences of `Detection`, or of objects
+            with its first three fields.
             Ask it for weak detections too: a low threshold loses less.
         image: one picture `(H, W, 3)` in 0..255.
         detections: what is explained, with boxes in pixels of this picture.
@@ -40,26 +45,37 @@ def d_rise(
         grid: cells along each side of a mask, on a coarse grid.
         keep: probability that a cell is kept.
         seed: of the masks, a 32-bit whole number; mask i depends on the seed and i alone.
-        centred: subtract each detection's mean weight from its weights. The same map but for a constant, and less
-            noise: otherwise each mask adds the mean wherever it is open. Not in the paper.
+        centred: subtract each detection's mean weight from its weights. The same map but for a
+            constant, and less noise: otherwise each mask adds the mean wherever it is open. Not in
+                the paper.
         return_error: also return the standard error.
 
     Returns:
-        float32 maps `(T, H, W)`, one a detection: the similarity to expect when a place is in view, or with `centred`
-        how far it is above the mean; with `return_error` also their standard errors, of the same shape.
+        float32 maps `(T, H, W)`, one a detection: the similarity to expect when a place is in view,
+        or with `centred` how far it is above the mean; with `return_error` also their standard
+        errors, of the same shape.
 
     Raises:
-        ValueError: no picture, no detections, fewer than 2 masks, `keep` not between 0 and 1, `grid` below 1 or with
-            more cells than pixels, or a callable that does not return one sequence for each picture.
+        ValueError: no picture, no detections, fewer than 2 masks, `keep` not between 0 and 1,
+            `grid` below 1 or with more cells than pixels, or a callable that does not return one
+            sequence for each picture.
     """
     image = np.asarray(image, np.float32)
     if image.ndim != 3 or not np.isfinite(image).all():
-        raise ValueError(f"d_rise takes one picture (H, W, 3) of finite numbers, not an array of shape {image.shape}")
+        raise ValueError(
+            "d_rise takes one picture (H, W, 3) of finite numbers, not an array of shape"
+            f" {image.shape}"
+        )
     most = min(image.shape[:2])
     if masks < 2 or not 1 <= grid <= most or not 0 < keep < 1:
-        raise ValueError(f"d_rise: masks >= 2, grid 1 to {most} and 0 < keep < 1 needed; got {masks}, {grid}, {keep}")
+        raise ValueError(
+            f"d_rise: masks >= 2, grid 1 to {most} and 0 < keep < 1 needed; got {masks}, {grid},"
+            f" {keep}"
+        )
     if not detections:
-        raise ValueError("d_rise got no detections to explain: find some first, at a lower threshold perhaps")
+        raise ValueError(
+            "d_rise got no detections to explain: find some first, at a lower threshold perhaps"
+        )
     labels = list(dict.fromkeys(each.label for each in detections))
     boxes, classes, _ = (part[0] for part in _arrays([detections], labels, None))
     if isinstance(detect, Detector) and image.shape == detect.model.input_shape[1:]:
@@ -69,7 +85,10 @@ def d_rise(
         run = functools.partial(_callable_sums, detect, labels, grid=grid, errors=return_error)
     total = squares = weights = 0.0
     for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE):
-        given = (tf.constant(value) for value in (image[None], boxes, classes, np.float32(keep), np.int32(seed), part))
+        given = (
+            tf.constant(value)
+            for value in (image[None], boxes, classes, np.float32(keep), np.int32(seed), part)
+        )
         sums = run(*given)
         total, squares, weights = total + sums[0], squares + sums[1], weights + sums[2]
     many, shape = len(detections), (len(detections), *image.shape[:2])
@@ -83,14 +102,16 @@ def d_rise(
 
 
 def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
-    """How alike found boxes are to T aimed ones: overlap times cosine of the class probabilities times objectness.
+    """How alike found boxes are to T aimed ones: overlap times cosine of the class probabilities
+    times objectness.
 
     Source: as `d_rise`, equations 2 to 6.
 
     Args:
         aimed: boxes `(T, 4)`.
         classes: their class probabilities `(T, C)`.
-        boxes, probabilities, objectness: those of F pictures with K boxes: `(F, K, 4)`, `(F, K, C)`, `(F, K)`.
+        boxes, probabilities, objectness: those of F pictures with K boxes: `(F, K, 4)`, `(F, K,
+            C)`, `(F, K)`.
 
     Returns:
         float32 `(F, T, K)` in 0..1.
@@ -115,13 +136,20 @@ def _callable_sums(detect, labels, image, boxes, classes, keep, seed, numbers, g
 
 
 def _sums(masks, alike, keep, errors: bool):
-    """Sums over masks of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1, H W)`; and of w."""
+    """Sums over masks of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1,
+    H W)`; and of w.
+    """
     weights = tf.reduce_max(alike, axis=-1)  # (F, T)
-    ones, flat = tf.ones_like(weights[:, :1]), tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2]))
+    ones, flat = (
+        tf.ones_like(weights[:, :1]),
+        tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2])),
+    )
     first = tf.matmul(tf.concat([weights, ones], 1) / keep, flat, transpose_a=True)
     second = tf.zeros(())
     if errors:
-        second = tf.matmul(tf.concat([weights**2, weights, ones], 1) / keep**2, flat**2, transpose_a=True)
+        second = tf.matmul(
+            tf.concat([weights**2, weights, ones], 1) / keep**2, flat**2, transpose_a=True
+        )
     return first, second, tf.reduce_sum(weights, axis=0)
 
 
@@ -135,27 +163,39 @@ def _compiled_masks(size: tuple[int, int], grid: int) -> Callable:
 
 
 def _found(detect, pictures: tf.Tensor, labels: list[str], width: int):
-    """Boxes, class vectors and objectness in each picture: of every anchor, or of what a callable returns."""
+    """Boxes, class vectors and objectness in each picture: of every anchor, or of what a callable
+    returns.
+    """
     if isinstance(detect, Detector):
         return detect.proposals(pictures)
     found = detect(pictures.numpy())
     if len(found) != len(pictures):
-        raise ValueError(f"detect must return one sequence a picture, {len(pictures)} in all; it returned {len(found)}")
+        raise ValueError(
+            f"detect must return one sequence a picture, {len(pictures)} in all; it returned"
+            f" {len(found)}"
+        )
     return _arrays(found, labels, width)
 
 
 def _arrays(found, labels: list[str], width: int | None):
-    """Detections of F pictures as arrays: boxes `(F, K, 4)`, class vectors `(F, K, C)`, objectness `(F, K)`.
+    """Detections of F pictures as arrays: boxes `(F, K, 4)`, class vectors `(F, K, C)`, objectness
+    `(F, K)`.
 
-    Pictures with fewer than K are filled with boxes without area. A detection without probabilities has a vector that
-    is one for its label, so that the cosine asks for the same label, and its score for objectness.
+    Pictures with fewer than K are filled with boxes without area. A detection without probabilities
+    has a vector that is one for its label, so that the cosine asks for the same label, and its
+    score for objectness.
     """
     vectors = [[_vector(one, labels) for one in each] for each in found]
     widths = {len(vector) for each in vectors for vector in each} | ({width} if width else set())
     if len(widths) > 1:
-        raise ValueError(f"detections have class vectors of lengths {sorted(widths)}: all need probabilities, or none")
+        raise ValueError(
+            f"detections have class vectors of lengths {sorted(widths)}: all need probabilities, or"
+            " none"
+        )
     many = max(1, *(len(each) for each in found))
-    boxes, classes, sure = (np.zeros((len(found), many, *tail), np.float32) for tail in ((4,), (widths.pop(),), ()))
+    boxes, classes, sure = (
+        np.zeros((len(found), many, *tail), np.float32) for tail in ((4,), (widths.pop(),), ())
+    )
     for row, each in enumerate(found):
         for place, one in enumerate(each):
             boxes[row, place], classes[row, place] = one.box, vectors[row][place]
@@ -166,4 +206,8 @@ def _arrays(found, labels: list[str], width: int | None):
 
 def _vector(detection, labels: list[str]) -> np.ndarray:
     given = getattr(detection, "probabilities", None)
-    return np.array([detection.label == each for each in labels], np.float32) if given is None else given
+    return (
+        np.array([detection.label == each for each in labels], np.float32)
+        if given is None
+        else given
+    )

@@ -1,7 +1,8 @@
 """Attribution from the gradient of a score with respect to the pixels.
 
-Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. Signed
-techniques add up the three colour channels; those that only know sizes take the largest of them.
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see
+`attribution`. Signed techniques add up the three colour channels; those that only know sizes take
+the largest of them.
 """
 
 import numpy as np
@@ -10,7 +11,9 @@ from xai_utils.engine import check_images, compiled, in_parts, keras, tf
 from xai_utils.models import check_target, fixed_target, scores
 from xai_utils.pictures import filling
 
-PASSES_AT_ONCE = 16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
+PASSES_AT_ONCE = (
+    16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
+)
 
 
 def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
@@ -61,14 +64,22 @@ def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
 
 
 def smooth_grad(
-    model: keras.Model, images, target=None, samples: int = 32, noise: float = 0.1, input_range: float = 255.0, seed=0
+    model: keras.Model,
+    images,
+    target=None,
+    samples: int = 32,
+    noise: float = 0.1,
+    input_range: float = 255.0,
+    seed=0,
 ) -> np.ndarray:
-    """SmoothGrad: the largest absolute value over the channels of the mean gradient over noisy copies.
+    """SmoothGrad: the largest absolute value over the channels of the mean gradient over noisy
+    copies.
 
     Source: Smilkov et al., "SmoothGrad" (2017), section 3.
 
     Args:
-        model, images, target: as for `pixel_gradient`. The top class is that of the image without noise.
+        model, images, target: as for `pixel_gradient`. The top class is that of the image without
+            noise.
         samples: noisy copies of each image.
         noise: standard deviation of the noise as a fraction of `input_range`; 0 gives `saliency`.
         input_range: difference between the largest and smallest possible pixel value.
@@ -85,11 +96,18 @@ def smooth_grad(
 
 
 def var_grad(
-    model: keras.Model, images, target=None, samples: int = 32, noise: float = 0.1, input_range: float = 255.0, seed=0
+    model: keras.Model,
+    images,
+    target=None,
+    samples: int = 32,
+    noise: float = 0.1,
+    input_range: float = 255.0,
+    seed=0,
 ) -> np.ndarray:
     """VarGrad: the variance of the gradient over noisy copies, its largest over the channels.
 
-    Source: Adebayo et al., "Local explanation methods for deep neural networks lack sensitivity" (2018), section 2.
+    Source: Adebayo et al., "Local explanation methods for deep neural networks lack sensitivity"
+    (2018), section 2.
 
     Args, Raises: as `smooth_grad`; at least two samples.
 
@@ -103,23 +121,33 @@ def var_grad(
 
 
 def integrated_gradients(
-    model: keras.Model, images, target=None, steps: int = 32, baseline="black", seed=0, return_gap: bool = False
+    model: keras.Model,
+    images,
+    target=None,
+    steps: int = 32,
+    baseline="black",
+    seed=0,
+    return_gap: bool = False,
 ):
-    """Integrated gradients: `(x - x') * integral of dS/dx along the straight path from x' to x`, by the midpoint rule.
+    """Integrated gradients: `(x - x') * integral of dS/dx along the straight path from x' to x`, by
+    the midpoint rule.
 
     The map adds up to `S(x) - S(x')`; how far it misses is the completeness gap.
-    Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (ICML 2017), equation 1.
+    Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (ICML 2017),
+    equation 1.
 
     Args:
-        model, images, target: as for `pixel_gradient`. The top class is that of the image, all along the path.
+        model, images, target: as for `pixel_gradient`. The top class is that of the image, all
+            along the path.
         steps: points on the path.
-        baseline: `black` (zeros), `mean` (each image's mean colour), `blur` (the image blurred beyond recognition),
-            `random` (uniform noise in the image's range, from `seed`), a value, a colour or images.
+        baseline: `black` (zeros), `mean` (each image's mean colour), `blur` (the image blurred
+            beyond recognition), `random` (uniform noise in the image's range, from `seed`), a
+            value, a colour or images.
         return_gap: also return the completeness gap.
 
     Returns:
-        float32 maps `(N, H, W)`, signed, in logits; with `return_gap` also `(N,)`: the sum of the map minus
-        `S(x) - S(x')`, in logits.
+        float32 maps `(N, H, W)`, signed, in logits; with `return_gap` also `(N,)`: the sum of the
+        map minus `S(x) - S(x')`, in logits.
 
     Raises:
         ValueError: as `pixel_gradient`; no steps, an unknown baseline.
@@ -130,7 +158,10 @@ def integrated_gradients(
     start = tf.constant(filling(batch.numpy(), baseline, seed))
     run = compiled(model, _path_gradient, function=function)
     fractions = tf.constant((np.arange(steps) + 0.5) / steps, batch.dtype)
-    total = sum(run(batch, indices, start, part) for part in in_parts(fractions, PASSES_AT_ONCE // len(batch)))
+    total = sum(
+        run(batch, indices, start, part)
+        for part in in_parts(fractions, PASSES_AT_ONCE // len(batch))
+    )
     maps = tf.reduce_sum((batch - start) * total / steps, axis=-1)
     if not return_gap:
         return maps.numpy()
@@ -147,11 +178,16 @@ def _checked(model, images, target, fixed=False):
 def _noisy_moments(model, images, target, samples, sigma, seed) -> tuple[np.ndarray, np.ndarray]:
     """Mean and (unbiased) variance of the pixel gradient over noisy copies, `(N, H, W, C)` each."""
     if samples < 1 or sigma < 0:
-        raise ValueError(f"samples must be at least 1 and noise not negative, got {samples} and {sigma:g}")
+        raise ValueError(
+            f"samples must be at least 1 and noise not negative, got {samples} and {sigma:g}"
+        )
     batch, indices, function = _checked(model, images, target, fixed=True)
     run = compiled(model, _noisy_sums, function=function)
     settings = tf.constant(sigma, batch.dtype), tf.constant(seed)
-    sums = [run(batch, indices, *settings, part) for part in in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))]
+    sums = [
+        run(batch, indices, *settings, part)
+        for part in in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))
+    ]
     first, squares = (sum(part) / samples for part in zip(*sums, strict=True))
     variance = tf.nn.relu(squares - first**2) * samples / max(samples - 1, 1)
     return first.numpy(), variance.numpy()
@@ -164,7 +200,10 @@ def _pixel_gradient(model, images, indices, function):
         total = scores(model, images, indices, function)
     gradient = tape.gradient(total, images)
     if gradient is None:
-        raise ValueError(f"the score does not depend on the pixels of {model.name} through anything with a gradient")
+        raise ValueError(
+            f"the score does not depend on the pixels of {model.name} through anything with a"
+            " gradient"
+        )
     return gradient
 
 
@@ -190,10 +229,14 @@ def _path_gradient(model, images, indices, start, fractions, function):
 
 
 def _noisy_sums(model, images, indices, sigma, seed, samples, function):
-    """Sums of gradients and of their squares; a sample's noise has a seed of its own and is shared by all images."""
+    """Sums of gradients and of their squares; a sample's noise has a seed of its own and is shared
+    by all images.
+    """
 
     def draw(sample):
-        return tf.random.stateless_normal(images.shape[1:], tf.stack([seed, sample]), dtype=images.dtype)
+        return tf.random.stateless_normal(
+            images.shape[1:], tf.stack([seed, sample]), dtype=images.dtype
+        )
 
     noise = tf.map_fn(draw, samples, fn_output_signature=images.dtype)
     gradient = _stacked_gradient(model, images + sigma * noise[:, None], indices, function)

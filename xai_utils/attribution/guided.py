@@ -1,7 +1,8 @@
 """Guided backpropagation and deconvnet: gradients with another rule at every ReLU.
 
-TensorFlow's own gradient override is used inside a traced function: it reaches every `Relu` and `Relu6` operation, in a
-layer of its own, as an argument `activation=` or called by hand, and the user's model is not touched.
+TensorFlow's own gradient override is used inside a traced function: it reaches every `Relu` and
+`Relu6` operation, in a layer of its own, as an argument `activation=` or called by hand, and the
+user's model is not touched.
 """
 
 import numpy as np
@@ -14,22 +15,25 @@ RELUS = ("Relu", "Relu6")
 
 
 def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
-    """Guided backpropagation: at every ReLU pass a gradient only where it and the input are positive.
+    """Guided backpropagation: at every ReLU pass a gradient only where it and the input are
+    positive.
 
-    Source: Springenberg et al., "Striving for simplicity" (2015), section 3.4. It draws the picture's edges whatever
-    the network has learnt (Adebayo et al. 2018): read it with care.
+    Source: Springenberg et al., "Striving for simplicity" (2015), section 3.4. It draws the
+    picture's edges whatever the network has learnt (Adebayo et al. 2018): read it with care.
 
     Args:
-        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other activations keep their
-            own gradient.
+        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other
+            activations keep their own gradient.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
     Returns:
-        float32 maps `(N, H, W)`, signed: per pixel the channel of the largest magnitude, in logits per grey level.
+        float32 maps `(N, H, W)`, signed: per pixel the channel of the largest magnitude, in logits
+        per grey level.
 
     Raises:
-        ValueError: bad images or target, a score that does not depend on the pixels, a model without ReLU.
+        ValueError: bad images or target, a score that does not depend on the pixels, a model
+            without ReLU.
     """
     return _strongest_channel(modified_gradient(model, images, target, "guided"))
 
@@ -37,15 +41,17 @@ def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
 def deconvnet(model: keras.Model, images, target=None) -> np.ndarray:
     """Deconvnet: at every ReLU pass a gradient only where it is positive, whatever the input was.
 
-    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014), in the form given by
-    Springenberg et al. (2015), section 3.4.
+    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014), in
+    the form given by Springenberg et al. (2015), section 3.4.
 
     Args, Returns, Raises: as `guided_backprop`.
     """
     return _strongest_channel(modified_gradient(model, images, target, "deconvnet"))
 
 
-def guided_grad_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
+def guided_grad_cam(
+    model: keras.Model, images, target=None, layer: str | None = None
+) -> np.ndarray:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM enlarged to the picture, bilinear.
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017), section 3.3.
@@ -96,9 +102,13 @@ def _modified_gradient(model, images, indices, rule, function):
         scores = score(model(images, training=False), indices, function)
     if not any(operation.type in RELUS for operation in graph.get_operations()):
         raise ValueError(
-            f"{model.name} has no ReLU or ReLU6, so {rule} backpropagation is its plain gradient: use saliency"
+            f"{model.name} has no ReLU or ReLU6, so {rule} backpropagation is its plain gradient:"
+            " use saliency"
         )
     (gradient,) = tf.gradients(scores, images)
     if gradient is None:
-        raise ValueError(f"the score does not depend on the pixels of {model.name} through anything with a gradient")
+        raise ValueError(
+            f"the score does not depend on the pixels of {model.name} through anything with a"
+            " gradient"
+        )
     return gradient

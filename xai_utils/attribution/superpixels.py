@@ -1,7 +1,9 @@
-"""Attribution by covering superpixels and fitting a linear model to the scores: LIME and Kernel SHAP.
+"""Attribution by covering superpixels and fitting a linear model to the scores: LIME and Kernel
+SHAP.
 
-Every function has the signature `method(model, images, target=None, **settings) -> maps`; see `attribution`. Both make
-samples in which each superpixel is kept or covered; they differ in which samples they draw and how they weigh them.
+Every function has the signature `method(model, images, target=None, **settings) -> maps`; see
+`attribution`. Both make samples in which each superpixel is kept or covered; they differ in which
+samples they draw and how they weigh them.
 """
 
 import numpy as np
@@ -25,9 +27,10 @@ def lime(
 ) -> np.ndarray:
     """LIME: the weights of a linear model of the score in superpixels that are kept or covered.
 
-    Samples near the picture count more, `exp(-d^2 / 0.25^2)` with d the cosine distance of the kept superpixels.
-    Source: Ribeiro, Singh & Guestrin, "Why should I trust you?" (KDD 2016), section 3.4. Superpixels: SLIC of
-    scikit-image; linear model: ridge regression of scikit-learn.
+    Samples near the picture count more, `exp(-d^2 / 0.25^2)` with d the cosine distance of the kept
+    superpixels.
+    Source: Ribeiro, Singh & Guestrin, "Why should I trust you?" (KDD 2016), section 3.4.
+    Superpixels: SLIC of scikit-image; linear model: ridge regression of scikit-learn.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
@@ -36,7 +39,8 @@ def lime(
         segments: superpixels wished for; SLIC may return fewer or more.
         samples: covered pictures for each image.
         fill: what covers a superpixel: None is its own mean colour, else as for `occlusion`.
-        penalty: of the ridge regression; it pulls the weights towards 0, the less the more samples there are.
+        penalty: of the ridge regression; it pulls the weights towards 0, the less the more samples
+            there are.
         seed: of the samples.
 
     Returns:
@@ -70,11 +74,13 @@ def kernel_shap(
     fill=None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Kernel SHAP: Shapley values of superpixels by regression, with subset sizes drawn from the Shapley kernel.
+    """Kernel SHAP: Shapley values of superpixels by regression, with subset sizes drawn from the
+    Shapley kernel.
 
-    The values of the superpixels add up to `S(picture) - S(everything covered)`, exactly. Each subset is drawn with its
-    complement, which makes the result steadier.
-    Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017), theorem 2.
+    The values of the superpixels add up to `S(picture) - S(everything covered)`, exactly. Each
+    subset is drawn with its complement, which makes the result steadier.
+    Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017),
+    theorem 2.
 
     Args, Returns, Raises: as `lime`.
     """
@@ -86,13 +92,17 @@ def kernel_shap(
         chosen = rng.choice(sizes, pairs, p=kernel / kernel.sum())
         ranks = rng.random((pairs, features)).argsort(axis=1).argsort(axis=1)
         kept = ranks < chosen[:, None]
-        return np.concatenate([np.ones((1, features), bool), np.zeros((1, features), bool), kept, ~kept])[:samples]
+        return np.concatenate(
+            [np.ones((1, features), bool), np.zeros((1, features), bool), kept, ~kept]
+        )[:samples]
 
     def fit(kept, left):
         # The last value is what the others leave of the whole difference: that solves the sum rule.
         whole, nothing = left[:2]
         last = kept[2:, -1:].astype(float)
-        values = np.linalg.lstsq(kept[2:, :-1] - last, left[2:] - nothing - last[:, 0] * (whole - nothing), rcond=None)
+        values = np.linalg.lstsq(
+            kept[2:, :-1] - last, left[2:] - nothing - last[:, 0] * (whole - nothing), rcond=None
+        )
         return np.append(values[0], whole - nothing - values[0].sum())
 
     return _regression(model, images, target, segments, samples, fill, seed, draw, fit)
@@ -107,7 +117,14 @@ def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
     """
     pixels = np.asarray(image, np.float64)
     pixels = pixels / max(np.abs(pixels).max(), 1e-9)
-    return slic(pixels, segments, compactness=10, start_label=0, channel_axis=-1, convert2lab=pixels.shape[-1] == 3)
+    return slic(
+        pixels,
+        segments,
+        compactness=10,
+        start_label=0,
+        channel_axis=-1,
+        convert2lab=pixels.shape[-1] == 3,
+    )
 
 
 def mean_colours(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
@@ -115,8 +132,11 @@ def mean_colours(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
     return np.stack([image[regions == r].mean(axis=0) for r in range(regions.max() + 1)])[regions]
 
 
-def kept_scores(model: keras.Model, image, cover, regions, kept, index, function=None) -> np.ndarray:
-    """Scores `(F,)` of one image with the superpixels kept that each row of `kept` names, in chunks.
+def kept_scores(
+    model: keras.Model, image, cover, regions, kept, index, function=None
+) -> np.ndarray:
+    """Scores `(F,)` of one image with the superpixels kept that each row of `kept` names, in
+    chunks.
 
     Args:
         image, cover: `(H, W, C)`; a covered superpixel shows `cover`.
@@ -135,7 +155,9 @@ def kept_scores(model: keras.Model, image, cover, regions, kept, index, function
 def _regression(model, images, target, segments, samples, fill, seed, draw, fit) -> np.ndarray:
     batch = check_images(model, images)
     if segments < 2 or samples < 10:
-        raise ValueError(f"at least 2 segments and 10 samples are needed, got {segments} and {samples}")
+        raise ValueError(
+            f"at least 2 segments and 10 samples are needed, got {segments} and {samples}"
+        )
     covers = None if fill is None else filling(batch.numpy(), fill)
     indices, function = fixed_target(model, batch, target)
     maps = []
@@ -143,7 +165,10 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
         regions = superpixels(image, segments)
         features = regions.max() + 1
         if features < 2:
-            raise ValueError(f"SLIC finds 1 superpixel in image {i} when asked for {segments}: ask for more segments")
+            raise ValueError(
+                f"SLIC finds 1 superpixel in image {i} when asked for {segments}: ask for more"
+                " segments"
+            )
         kept = draw(np.random.default_rng(seed), features)
         cover = mean_colours(image, regions) if covers is None else covers[i]
         left = kept_scores(model, image, cover, regions, kept, indices[i], function)

@@ -1,7 +1,8 @@
-"""TensorFlow and Keras, imported without start-up noise; one cache of compiled functions; one check of a batch.
+"""TensorFlow and Keras, imported without start-up noise; one cache of compiled functions; one check
+of a batch.
 
-TensorFlow prints lines about oneDNN and CUDA when it starts, whatever its log level; they would stand in every
-notebook.
+TensorFlow prints lines about oneDNN and CUDA when it starts, whatever its log level; they would
+stand in every notebook.
 """
 
 import contextlib
@@ -43,7 +44,9 @@ def _hidden(package):
 
 @contextlib.contextmanager
 def _unsearched():
-    """Keep the garbage collector from what is imported: it stays anyway, and is a million objects to go through."""
+    """Keep the garbage collector from what is imported: it stays anyway, and is a million objects
+    to go through.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -55,19 +58,25 @@ def _unsearched():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Keras imports scikit-learn only for wrappers that nobody here uses: a fifth of all the time that starting takes.
+# Keras imports scikit-learn only for wrappers that nobody here uses: a fifth of all the time that
+# starting takes.
 with _silent_stderr(), _hidden("sklearn"), _unsearched():
     import tensorflow as tf
 
-    tf.config.list_physical_devices()  # looks for a GPU now, so that a missing one is not announced in a notebook
+    # looks for a GPU now, so that a missing one is not announced in a notebook
+    tf.config.list_physical_devices()
     import keras
 
-# One trace for each model, shape and technique is what `compiled` is for; TensorFlow takes it for an accident.
-tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
+# One trace for each model, shape and technique is what `compiled` is for; TensorFlow takes it for
+# an accident.
+tf.get_logger().addFilter(
+    lambda record: "triggered tf.function retracing" not in record.getMessage()
+)
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        f"xai_utils needs Keras on TensorFlow, found {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"
+        f"xai_utils needs Keras on TensorFlow, found {keras.backend.backend()}: set"
+        " KERAS_BACKEND=tensorflow"
     )
 
 __all__ = ["cached", "check_images", "compiled", "forward", "in_parts", "keras", "tf"]
@@ -77,7 +86,9 @@ _MOST = 64  # entries kept for one model; every callable target is one of its ow
 
 
 def cached(model: keras.Model, key: Hashable, make: Callable):
-    """Return `make()`, made once for each model and key. What it makes must not hold the model strongly."""
+    """Return `make()`, made once for each model and key. What it makes must not hold the model
+    strongly.
+    """
     cache = _CACHE.setdefault(model, {})
     if key not in cache:
         if len(cache) >= _MOST:
@@ -87,10 +98,12 @@ def cached(model: keras.Model, key: Hashable, make: Callable):
 
 
 def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
-    """Return `function(model, *tensors, **settings)` as a `tf.function` of the tensors, made once for each model.
+    """Return `function(model, *tensors, **settings)` as a `tf.function` of the tensors, made once
+    for each model.
 
-    It is traced once for all lengths of the tensors' first axes. With a callable among the settings, which may rely on
-    the shapes it sees, it is traced for the first ones, and once more for all lengths if others come.
+    It is traced once for all lengths of the tensors' first axes. With a callable among the
+    settings, which may rely on the shapes it sees, it is traced for the first ones, and once more
+    for all lengths if others come.
 
     Args:
         model: the Keras model; held weakly, so that the cache never keeps a model alive.
@@ -102,8 +115,11 @@ def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
 
     def make():
         # Without autograph an error raised inside keeps its own one line.
-        run = tf.function(lambda *tensors: function(reference(), *tensors, **settings), autograph=False,
-                          reduce_retracing=True)  # fmt: skip
+        run = tf.function(
+            lambda *tensors: function(reference(), *tensors, **settings),
+            autograph=False,
+            reduce_retracing=True,
+        )
         traced = _holds_callable(tuple(settings.values()))
 
         def call(*tensors):
@@ -123,21 +139,32 @@ def _holds_callable(value) -> bool:
 
 
 def _of_any_length(tensor) -> tf.TensorSpec:
-    shape, dtype = tuple(np.shape(tensor)), getattr(tensor, "dtype", None) or np.asarray(tensor).dtype
+    shape, dtype = (
+        tuple(np.shape(tensor)),
+        getattr(tensor, "dtype", None) or np.asarray(tensor).dtype,
+    )
     return tf.TensorSpec((None, *shape[1:]) if shape else (), dtype)
 
 
 def forward(model: keras.Model, images) -> tf.Tensor:
-    """Run a model on a batch, compiled once for all batch sizes, in inference mode; whatever it returns."""
+    """Run a model on a batch, compiled once for all batch sizes, in inference mode; whatever it
+    returns.
+    """
     images = tf.cast(images, model.compute_dtype)
     reference, shape = weakref.ref(model), (None, *images.shape[1:])
-    make = partial(tf.function, lambda batch: reference()(batch, training=False), autograph=False,
-                   input_signature=[tf.TensorSpec(shape, images.dtype)])  # fmt: skip
+    make = partial(
+        tf.function,
+        lambda batch: reference()(batch, training=False),
+        autograph=False,
+        input_signature=[tf.TensorSpec(shape, images.dtype)],
+    )
     return cached(model, ("forward", shape), make)(images)
 
 
 def in_parts(values, most: int) -> list:
-    """Parts of an array or tensor, at most so long; equal, or all but the last: one or two shapes to trace."""
+    """Parts of an array or tensor, at most so long; equal, or all but the last: one or two shapes
+    to trace.
+    """
     size = math.ceil(len(values) / math.ceil(len(values) / max(most, 1))) if len(values) else 1
     return [values[i : i + size] for i in range(0, len(values), size)]
 
@@ -149,15 +176,23 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
         images: `(N, H, W, C)` array or tensor of any number type.
 
     Raises:
-        ValueError: not a batch of images, empty, not numbers, NaN or infinite, or a shape the model does not take.
+        ValueError: not a batch of images, empty, not numbers, NaN or infinite, or a shape the model
+            does not take.
     """
     array = np.asarray(images)
     if array.ndim == 3:
-        raise ValueError(f"images has shape {array.shape}: a technique takes a batch; pass image[None]")
+        raise ValueError(
+            f"images has shape {array.shape}: a technique takes a batch; pass image[None]"
+        )
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiub":
-        raise ValueError(f"images must be numbers of shape (N, H, W, C), not {array.dtype} of shape {array.shape}")
+        raise ValueError(
+            f"images must be numbers of shape (N, H, W, C), not {array.dtype} of shape"
+            f" {array.shape}"
+        )
     with np.errstate(over="ignore", invalid="ignore"):
-        total = np.vdot(array, array)  # one fast pass; values are looked at one by one only if it hints at a bad one
+        total = np.vdot(
+            array, array
+        )  # one fast pass; values are looked at one by one only if it hints at a bad one
     if not np.isfinite(total) and (bad := array.size - np.count_nonzero(np.isfinite(array))):
         raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
     batch = tf.cast(array, model.compute_dtype)
@@ -166,10 +201,14 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
     expected = getattr(model, "input_shape", None)  # a subclassed model has none
     if isinstance(expected, list):
         raise ValueError(
-            f"{model.name} takes {len(expected)} inputs; techniques here explain models of one image input"
+            f"{model.name} takes {len(expected)} inputs; techniques here explain models of one"
+            " image input"
         )
-    if expected and any(want not in (None, got) for want, got in zip(expected[1:], array.shape[1:], strict=False)):
+    if expected and any(
+        want not in (None, got) for want, got in zip(expected[1:], array.shape[1:], strict=False)
+    ):
         raise ValueError(
-            f"images has shape {array.shape}, but {model.name} takes (N, {', '.join(map(str, expected[1:]))})"
+            f"images has shape {array.shape}, but {model.name} takes (N,"
+            f" {', '.join(map(str, expected[1:]))})"
         )
     return batch

@@ -1,7 +1,8 @@
-"""What the experiments share: keep a part of a picture, cover it rectangle by rectangle, and what to compare with.
+"""What the experiments share: keep a part of a picture, cover it rectangle by rectangle, and what
+to compare with.
 
-Maps here have the size of their pictures (`show.resize_map` enlarges them), and every changed picture goes through the
-network in a batch.
+Maps here have the size of their pictures (`show.resize_map` enlarges them), and every changed
+picture goes through the network in a batch.
 """
 
 from collections.abc import Callable
@@ -18,15 +19,20 @@ PICTURES_AT_ONCE = 16  # in one call of a technique
 
 
 def explain(method: Callable, model: keras.Model, images, target=None) -> np.ndarray:
-    """Raw maps `(N, h, w)` of any number of pictures by a technique of `attribution`; `target` is one for all."""
-    return np.concatenate([method(model, part, target) for part in in_parts(images, PICTURES_AT_ONCE)])
+    """Raw maps `(N, h, w)` of any number of pictures by a technique of `attribution`; `target` is
+    one for all.
+    """
+    return np.concatenate(
+        [method(model, part, target) for part in in_parts(images, PICTURES_AT_ONCE)]
+    )
 
 
 def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
-    """Classes that count as the same answer about a prepared picture `(H, W, 3)`: its top class first.
+    """Classes that count as the same answer about a prepared picture `(H, W, 3)`: its top class
+    first.
 
-    A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as good as the top
-    class, if that is one of them.
+    A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as
+    good as the top class, if that is one of them.
     """
     top = int(classifier.predict(image[None])[0].argmax())
     truth = PICTURES[name].classes if name in PICTURES else ()
@@ -36,7 +42,9 @@ def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
 
 
 def answer(classifier, image: np.ndarray, name: str) -> str:
-    """What the network says about a prepared picture `(H, W, 3)`, and whether it is right where that is known."""
+    """What the network says about a prepared picture `(H, W, 3)`, and whether it is right where
+    that is known.
+    """
     ((label, probability),) = classifier.top(image[None], 1)[0]
     text = f"{classifier.name} calls {name} {label!r} ({100 * probability:.0f} %)"
     truth = PICTURES[name].classes if name in PICTURES else ()
@@ -49,7 +57,8 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
 
 
 def top_share(maps, share: float) -> np.ndarray:
-    """The share of pixels where maps are largest, bool `(N, H, W)`: exactly that many, ties in reading order.
+    """The share of pixels where maps are largest, bool `(N, H, W)`: exactly that many, ties in
+    reading order.
 
     Args:
         maps: `(N, H, W)`.
@@ -59,7 +68,9 @@ def top_share(maps, share: float) -> np.ndarray:
         ValueError: another share.
     """
     if not 0 < share < 1:
-        raise ValueError(f"share must lie between 0 (nothing) and 1 (everything), both excluded; got {share}")
+        raise ValueError(
+            f"share must lie between 0 (nothing) and 1 (everything), both excluded; got {share}"
+        )
     maps = np.asarray(maps)
     flat = maps.reshape(len(maps), -1)
     count = max(1, round(share * flat.shape[1]))
@@ -82,14 +93,21 @@ def keep(images, masks, fill="black") -> np.ndarray:
     masks = np.asarray(masks, bool)
     for what, bad in (("nothing", ~masks.any(axis=(1, 2))), ("everything", masks.all(axis=(1, 2)))):
         if bad.any():
-            raise ValueError(f"mask {int(np.argmax(bad))} keeps {what} of the picture: there is nothing to compare")
+            raise ValueError(
+                f"mask {int(np.argmax(bad))} keeps {what} of the picture: there is nothing to"
+                " compare"
+            )
     return np.where(masks[..., None], images, filling(images, fill)).astype(np.float32)
 
 
 def moved_at_random(masks, count: int, seed: int = 0) -> np.ndarray:
-    """Controls: each mask `(N, H, W)` moved to `count` random places, around the border; `(count, N, H, W)`."""
+    """Controls: each mask `(N, H, W)` moved to `count` random places, around the border; `(count,
+    N, H, W)`.
+    """
     masks, rng = np.asarray(masks), np.random.default_rng(seed)
-    return np.stack([np.roll(masks, rng.integers(0, masks.shape[1:]), axis=(1, 2)) for _ in range(count)])
+    return np.stack(
+        [np.roll(masks, rng.integers(0, masks.shape[1:]), axis=(1, 2)) for _ in range(count)]
+    )
 
 
 def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.ndarray:
@@ -102,19 +120,24 @@ def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.n
         stride: corners lie on multiples of it; `side` gives the cells of a grid.
 
     Returns:
-        int `(count, 2)`, row and column of each upper left corner; fewer where nothing of the map is left.
+        int `(count, 2)`, row and column of each upper left corner; fewer where nothing of the map
+        is left.
 
     Raises:
         ValueError: a side that does not fit, or no rectangle at all.
     """
     left = np.array(values, np.float64)
     if not 1 <= side <= min(left.shape) or count < 1:
-        raise ValueError(f"rectangles: side must be 1 to {min(left.shape)} and count at least 1; got {side}, {count}")
+        raise ValueError(
+            f"rectangles: side must be 1 to {min(left.shape)} and count at least 1; got {side},"
+            f" {count}"
+        )
     left -= left.min()
     nothing = 1e-9 * left.max()  # the running sums of the filter leave some rounding
     corners = []
     for _ in range(count):
-        # The mean over a window whose upper left corner is the pixel, for windows inside the picture.
+        # The mean over a window whose upper left corner is the pixel, for windows inside the
+        # picture.
         means = uniform_filter(left, side, mode="constant", origin=-(side // 2))
         means = means[: left.shape[0] - side + 1 : stride, : left.shape[1] - side + 1 : stride]
         row, column = np.unravel_index(means.argmax(), means.shape)
@@ -125,8 +148,11 @@ def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.n
     return np.array(corners, int).reshape(-1, 2)
 
 
-def cover_in_turn(image, corners, side: int, fill="black", which=slice(None)) -> tuple[np.ndarray, np.ndarray]:
-    """One picture `(H, W, C)` with its first, first two, ... squares covered; `which` of these pictures are made.
+def cover_in_turn(
+    image, corners, side: int, fill="black", which=slice(None)
+) -> tuple[np.ndarray, np.ndarray]:
+    """One picture `(H, W, C)` with its first, first two, ... squares covered; `which` of these
+    pictures are made.
 
     Returns:
         float32 `(count, H, W, C)`, and what is covered, bool `(count, H, W)`.
@@ -136,7 +162,10 @@ def cover_in_turn(image, corners, side: int, fill="black", which=slice(None)) ->
     for i, (row, column) in enumerate(corners):
         covered[counts > i, row : row + side, column : column + side] = True
     image = np.asarray(image, np.float32)
-    return np.where(covered[..., None], filling(image[None], fill).astype(np.float32), image), covered
+    return (
+        np.where(covered[..., None], filling(image[None], fill).astype(np.float32), image),
+        covered,
+    )
 
 
 class Flip(NamedTuple):
@@ -156,19 +185,30 @@ class Flip(NamedTuple):
 
 
 def cover_until_flip(
-    model: keras.Model, image, maps, side: int = 24, most: int = 40, fill="black", stride: int = 1, same=(), at_once=8
+    model: keras.Model,
+    image,
+    maps,
+    side: int = 24,
+    most: int = 40,
+    fill="black",
+    stride: int = 1,
+    same=(),
+    at_once=8,
 ) -> list[Flip]:
-    """Cover the brightest places of maps with squares, one after another, until the predicted class changes.
+    """Cover the brightest places of maps with squares, one after another, until the predicted class
+    changes.
 
     Args:
         model: Keras model, images to logits.
         image: one picture `(H, W, C)`.
-        maps: `(M, H, W)`; each says for itself where to cover, so twenty random maps are twenty controls.
+        maps: `(M, H, W)`; each says for itself where to cover, so twenty random maps are twenty
+            controls.
         side, stride: of the squares; see `brightest_rectangles`.
         most: squares to try at most.
         fill: what squares show; see `transforms.filling`.
         same: indices of classes that do not count as a change; the top class never does.
-        at_once: squares tried before it is asked whether a label has changed: more of them make larger batches.
+        at_once: squares tried before it is asked whether a label has changed: more of them make
+            larger batches.
 
     Returns:
         One `Flip` for each map.
@@ -187,39 +227,54 @@ def cover_until_flip(
         parts = {i: part for i, part in parts.items() if len(part[0])}
         if not parts:
             break
-        classes = logits_of(model, np.concatenate([pictures for pictures, _ in parts.values()])).argmax(axis=1)
+        classes = logits_of(
+            model, np.concatenate([pictures for pictures, _ in parts.values()])
+        ).argmax(axis=1)
         for i, (pictures, covered) in parts.items():
             mine, classes = classes[: len(pictures)], classes[len(pictures) :]
             fallen = ~np.isin(mine, same)
             if fallen.any():
                 last = int(np.argmax(fallen))
                 count = start + last + 1
-                found[i] = Flip(count, float(covered[last].mean()), int(mine[last]), orders[i][:count])
+                found[i] = Flip(
+                    count, float(covered[last].mean()), int(mine[last]), orders[i][:count]
+                )
     return [flip or _never(image, order, side, before) for flip, order in zip(found, orders)]
 
 
 def _never(image, corners, side, label) -> Flip:
-    covered = cover_in_turn(image, corners, side, which=slice(-1, None))[1].mean() if len(corners) else 0.0
+    covered = (
+        cover_in_turn(image, corners, side, which=slice(-1, None))[1].mean()
+        if len(corners)
+        else 0.0
+    )
     return Flip(None, float(covered), label, corners)
 
 
-def paste(background, cutout, mask, centre: tuple[float, float], scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def paste(
+    background, cutout, mask, centre: tuple[float, float], scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Put a cut-out object into a picture.
 
     Args:
         background: one picture `(H, W, C)`.
-        cutout, mask: the picture the object is cut from, `(H, W, C)`, and where it is, bool `(H, W)`.
+        cutout, mask: the picture the object is cut from, `(H, W, C)`, and where it is, bool `(H,
+            W)`.
         centre: (x, y) where the middle of the object goes, as fractions of the picture.
         scale: size relative to the size it had.
 
     Returns:
-        float32 `(H, W, C)`, and the object's mask there, bool `(H, W)`; it may hang over the border.
+        float32 `(H, W, C)`, and the object's mask there, bool `(H, W)`; it may hang over the
+        border.
 
     Raises:
         ValueError: a mask that covers nothing or everything.
     """
     if not mask.any() or mask.all():
-        raise ValueError(f"the mask covers {'everything' if mask.all() else 'nothing'}: there is no object to cut out")
+        raise ValueError(
+            f"the mask covers {'everything' if mask.all() else 'nothing'}: there is no object to"
+            " cut out"
+        )
     height, width = mask.shape
     rows, columns = np.nonzero(mask)
     middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
@@ -228,5 +283,8 @@ def paste(background, cutout, mask, centre: tuple[float, float], scale: float = 
     column = (np.arange(width) - centre[0] * width) / scale + middle[1]
     places = np.stack(np.meshgrid(row, column, indexing="ij"))
     cover = map_coordinates(mask.astype(np.float32), places, order=1, mode="constant")[..., None]
-    colour = np.stack([map_coordinates(c, places, order=1, mode="nearest") for c in np.moveaxis(cutout, -1, 0)], -1)
+    colour = np.stack(
+        [map_coordinates(c, places, order=1, mode="nearest") for c in np.moveaxis(cutout, -1, 0)],
+        -1,
+    )
     return (cover * colour + (1 - cover) * background).astype(np.float32), cover[..., 0] > 0.5

@@ -1,8 +1,9 @@
 """Faithfulness: does a map say which pixels the score hangs on? Measured by changing the picture.
 
-Every function takes maps of one technique `(N, h, w)` or of several `(M, N, h, w)`, raw, and enlarges them, bilinear,
-to the pictures. Pictures that several techniques need are run once. Scores are probabilities, as in the papers, or what
-the target returns; `probability=False` gives logits. Imputation instead of a fill is in `road`, sums in `infidelity`.
+Every function takes maps of one technique `(N, h, w)` or of several `(M, N, h, w)`, raw, and
+enlarges them, bilinear, to the pictures. Pictures that several techniques need are run once. Scores
+are probabilities, as in the papers, or what the target returns; `probability=False` gives logits.
+Imputation instead of a fill is in `road`, sums in `infidelity`.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,13 @@ class Curves(NamedTuple):
 
 
 def deletion(
-    model: keras.Model, images, maps, target=None, step: float = 0.05, fill="black", probability: bool = True
+    model: keras.Model,
+    images,
+    maps,
+    target=None,
+    step: float = 0.05,
+    fill="black",
+    probability: bool = True,
 ) -> Curves:
     """Scores while pixels are covered, those where the map is highest first. A low area is good.
 
@@ -44,8 +51,8 @@ def deletion(
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch in the model's pixel range.
         maps: `(N, h, w)` or `(M, N, h, w)`; ties are taken in reading order.
-        target: None (top class of the whole picture), a class index or name, N of them, or a callable
-            `outputs -> (N,)`, whose scores are taken as they are.
+        target: None (top class of the whole picture), a class index or name, N of them, or a
+            callable `outputs -> (N,)`, whose scores are taken as they are.
         step: pixels changed at a time if a whole number, their share of the picture if below 1.
         fill: what covered pixels show; see `transforms.filling`.
         probability: of the target's class, instead of its logit.
@@ -54,15 +61,23 @@ def deletion(
         `Curves`, scores `(N, S)` or `(M, N, S)`.
 
     Raises:
-        ValueError: bad images, target or fill; maps that are not finite or not one for each image; a bad step.
+        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
+            a bad step.
     """
     return _curves(model, images, maps, target, [(0, fill)], step, probability)[0]
 
 
 def insertion(
-    model: keras.Model, images, maps, target=None, step: float = 0.05, fill="blur", probability: bool = True
+    model: keras.Model,
+    images,
+    maps,
+    target=None,
+    step: float = 0.05,
+    fill="blur",
+    probability: bool = True,
 ) -> Curves:
-    """Scores while pixels of the picture are put on `fill`, those where the map is highest first. A high area is good.
+    """Scores while pixels of the picture are put on `fill`, those where the map is highest first. A
+    high area is good.
 
     Source, Args, Returns, Raises: as `deletion`.
     """
@@ -70,10 +85,21 @@ def insertion(
 
 
 def deletion_and_insertion(
-    model: keras.Model, images, maps, target=None, step=0.05, fills=("black", "blur"), probability=True, whole=None
+    model: keras.Model,
+    images,
+    maps,
+    target=None,
+    step=0.05,
+    fills=("black", "blur"),
+    probability=True,
+    whole=None,
 ) -> tuple[Curves, Curves]:
-    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`, `whole` as for `average_drop`."""
-    return _curves(model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability, whole)
+    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`, `whole` as for
+    `average_drop`.
+    """
+    return _curves(
+        model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability, whole
+    )
 
 
 class Drop(NamedTuple):
@@ -81,7 +107,8 @@ class Drop(NamedTuple):
 
     Attributes:
         drop: share of the score that is lost, 0..1; its mean is the average drop. Low is good.
-        increase: 1 where the score rose instead, else 0; its mean is the increase in confidence. High is good.
+        increase: 1 where the score rose instead, else 0; its mean is the increase in confidence.
+            High is good.
     """
 
     drop: np.ndarray
@@ -99,19 +126,30 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
     """
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     positive = np.maximum(maps, 0)
-    masks = tf.constant(positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30), batch.dtype)
+    masks = tf.constant(
+        positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30), batch.dtype
+    )
     owners, black = np.arange(len(maps)) % len(batch), tf.zeros_like(batch)
     whole = whole_scores(model, batch, indices, function) if whole is None else whole
     run = compiled(model, masked_scores, function=function, probability=True)
-    shown = in_batches(run, len(maps), lambda part: (
-        tf.gather(batch, owners[part]), tf.gather(indices, owners[part]), tf.gather(masks, part),
-        tf.gather(black, owners[part])))  # fmt: skip
+    shown = in_batches(
+        run,
+        len(maps),
+        lambda part: (
+            tf.gather(batch, owners[part]),
+            tf.gather(indices, owners[part]),
+            tf.gather(masks, part),
+            tf.gather(black, owners[part]),
+        ),
+    )
     lost = 1 - shown.reshape(-1, len(batch)) / np.maximum(whole, 1e-12)
     return Drop(np.maximum(lost, 0).reshape(lead), (lost < 0).astype(float).reshape(lead))
 
 
 def ranks(maps) -> np.ndarray:
-    """The place of each pixel in its map's order, int32 of the maps' shape `(N, H, W)`: 0 is the highest value."""
+    """The place of each pixel in its map's order, int32 of the maps' shape `(N, H, W)`: 0 is the
+    highest value.
+    """
     flat = np.asarray(maps).reshape(len(maps), -1)
     order = np.argsort(-flat, axis=1, kind="stable")
     found = np.empty(order.shape, np.int32)
@@ -120,41 +158,64 @@ def ranks(maps) -> np.ndarray:
 
 
 def picture_sized(maps, shape) -> np.ndarray:
-    """Maps `(N, H, W)` or `(M, N, H, W)` at the size of a batch of that shape, or one line about what is wrong."""
+    """Maps `(N, H, W)` or `(M, N, H, W)` at the size of a batch of that shape, or one line about
+    what is wrong.
+    """
     maps = np.asarray(maps, np.float32)
     if maps.ndim not in (3, 4) or maps.shape[-3] != shape[0]:
-        raise ValueError(f"maps has shape {maps.shape}: {shape[0]} images take ({shape[0]}, h, w), or M such")
+        raise ValueError(
+            f"maps has shape {maps.shape}: {shape[0]} images take ({shape[0]}, h, w), or M such"
+        )
     if not np.isfinite(maps).all():
-        raise ValueError(f"maps holds {np.count_nonzero(~np.isfinite(maps))} values that are NaN or infinite")
+        raise ValueError(
+            f"maps holds {np.count_nonzero(~np.isfinite(maps))} values that are NaN or infinite"
+        )
     return resize_map(maps, tuple(shape[1:3]))
 
 
 def checked(model, images, maps, target) -> tuple:
-    """The batch, its maps in one row `(M N, H, W)`, class indices and function of the target, shape of the answer."""
+    """The batch, its maps in one row `(M N, H, W)`, class indices and function of the target, shape
+    of the answer.
+    """
     batch = check_images(model, images)
     maps = picture_sized(maps, batch.shape)
-    return batch, maps.reshape(-1, *maps.shape[-2:]), *fixed_target(model, batch, target), maps.shape[:-2]
+    return (
+        batch,
+        maps.reshape(-1, *maps.shape[-2:]),
+        *fixed_target(model, batch, target),
+        maps.shape[:-2],
+    )
 
 
 def in_batches(run, count: int, arguments) -> np.ndarray:
-    """Scores `(count,)`, some dozens at a time; `arguments` makes the tensors of a part from its numbers."""
-    return np.concatenate([run(*arguments(part)).numpy() for part in in_parts(np.arange(count), PICTURES_AT_ONCE)])
+    """Scores `(count,)`, some dozens at a time; `arguments` makes the tensors of a part from its
+    numbers.
+    """
+    return np.concatenate(
+        [run(*arguments(part)).numpy() for part in in_parts(np.arange(count), PICTURES_AT_ONCE)]
+    )
 
 
 def whole_scores(model, images, indices, function, probability: bool = True) -> np.ndarray:
     """Scores `(F,)` of any number of pictures as they are."""
     run = compiled(model, picture_scores, function=function, probability=probability)
-    return in_batches(run, len(images), lambda part: (tf.gather(images, part), tf.gather(indices, part)))
+    return in_batches(
+        run, len(images), lambda part: (tf.gather(images, part), tf.gather(indices, part))
+    )
 
 
 def picture_scores(model, images, indices, function, probability):
     """Scores `(F,)`, in one pass; for `compiled`."""
     outputs = outputs_of(model, images)
-    return score(tf.nn.softmax(outputs) if probability and function is None else outputs, indices, function)
+    return score(
+        tf.nn.softmax(outputs) if probability and function is None else outputs, indices, function
+    )
 
 
 def masked_scores(model, images, indices, masks, covers, function, probability):
-    """Scores of pictures under masks `(F, H, W)`, 1 where a picture shows, 0 where its cover does; for `compiled`."""
+    """Scores of pictures under masks `(F, H, W)`, 1 where a picture shows, 0 where its cover does;
+    for `compiled`.
+    """
     return picture_scores(model, masked(images, masks, covers), indices, function, probability)
 
 
@@ -164,7 +225,9 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
     counts, count = _counts(maps[0].size, step), len(batch)
     covers = tf.concat([tf.constant(filling(batch.numpy(), fill)) for _, fill in kinds], axis=0)
     ends = covers if whole is not None else tf.concat([covers, batch], axis=0)
-    found = whole_scores(model, ends, tf.tile(indices, [len(ends) // count]), function, probability).reshape(-1, count)
+    found = whole_scores(
+        model, ends, tf.tile(indices, [len(ends) // count]), function, probability
+    ).reshape(-1, count)
     nothing, whole = found[: len(kinds)], found[-1] if whole is None else whole
     run = compiled(model, _partly_covered, function=function, probability=probability)
     ordered, inner = tf.constant(ranks(maps)), len(counts) - 2
@@ -175,10 +238,20 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
         kind, row = np.divmod(row, len(maps))
         late = tf.gather(tf.constant([late for late, _ in kinds], tf.int32), kind)
         owner = row % count
-        return (tf.gather(batch, owner), tf.gather(covers, kind * count + owner), tf.gather(indices, owner),
-                tf.gather(ordered, row), tf.gather(changed, at), late)  # fmt: skip
+        return (
+            tf.gather(batch, owner),
+            tf.gather(covers, kind * count + owner),
+            tf.gather(indices, owner),
+            tf.gather(ordered, row),
+            tf.gather(changed, at),
+            late,
+        )
 
-    found = in_batches(run, len(kinds) * len(maps) * inner, arguments) if inner else np.zeros(0, np.float32)
+    found = (
+        in_batches(run, len(kinds) * len(maps) * inner, arguments)
+        if inner
+        else np.zeros(0, np.float32)
+    )
     found = found.reshape(len(kinds), len(maps) // count, count, inner)
     result = []
     for (late, _), bare, middle in zip(kinds, nothing, found):
@@ -192,7 +265,9 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
 def _partly_covered(model, images, covers, indices, ordered, changed, late, function, probability):
     """The `changed` highest pixels of each picture covered; or, where `late`, all but those."""
     shown = (ordered >= changed[:, None, None]) != (late[:, None, None] > 0)
-    return masked_scores(model, images, indices, tf.cast(shown, images.dtype), covers, function, probability)
+    return masked_scores(
+        model, images, indices, tf.cast(shown, images.dtype), covers, function, probability
+    )
 
 
 def _counts(pixels: int, step) -> np.ndarray:

@@ -14,20 +14,32 @@ from xai_utils.pictures import filling
 
 
 def infidelity(
-    model: keras.Model, images, maps, target=None, samples=64, fill="black", scaled=False, seed=0, whole=None
+    model: keras.Model,
+    images,
+    maps,
+    target=None,
+    samples=64,
+    fill="black",
+    scaled=False,
+    seed=0,
+    whole=None,
 ) -> np.ndarray:
-    """Infidelity: `E[(sum_removed map - (f(x) - f(x with that removed)))^2]` over random squares, f a logit.
+    """Infidelity: `E[(sum_removed map - (f(x) - f(x with that removed)))^2]` over random squares, f
+    a logit.
 
-    The map is taken as contributions to the score: its sum over a square should be what covering the square costs. For
-    a gradient g that is `(x - fill) g`, added up over the channels, which makes it Yeh's `I^T g` with `I = x - fill` on
-    the square. Squares are the same for every picture and technique.
-    Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (NeurIPS 2019), definition 2.1.
+    The map is taken as contributions to the score: its sum over a square should be what covering
+    the square costs. For a gradient g that is `(x - fill) g`, added up over the channels, which
+    makes it Yeh's `I^T g` with `I = x - fill` on the square. Squares are the same for every picture
+    and technique.
+    Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (NeurIPS 2019),
+    definition 2.1.
 
     Args:
         model, images, maps, target, fill: as for `deletion`.
         samples: squares, with sides of an eighth to half of the picture.
         scaled: multiply each map by the number that suits it best, none below 0, and divide by
-            `E[(f(x) - f(x covered))^2]`: 0 is a perfect map in any unit, 1 one that says nothing, or the opposite.
+            `E[(f(x) - f(x covered))^2]`: 0 is a perfect map in any unit, 1 one that says nothing,
+            or the opposite.
         seed: of the squares.
         whole: logits of the whole pictures `(N,)`, if they are known.
 
@@ -40,17 +52,31 @@ def infidelity(
     if samples < 2:
         raise ValueError(f"infidelity needs at least 2 samples, not {samples}")
     batch, maps, indices, function, lead = checked(model, images, maps, target)
-    covers, squares = tf.constant(filling(batch.numpy(), fill)), random_squares(samples, batch.shape[1:3], seed)
+    covers, squares = (
+        tf.constant(filling(batch.numpy(), fill)),
+        random_squares(samples, batch.shape[1:3], seed),
+    )
     run, count = compiled(model, masked_scores, function=function, probability=False), len(batch)
     kept = tf.constant(~squares, batch.dtype)
 
     def parts(part):
         i = part // samples
-        return tf.gather(batch, i), tf.gather(indices, i), tf.gather(kept, part % samples), tf.gather(covers, i)
+        return (
+            tf.gather(batch, i),
+            tf.gather(indices, i),
+            tf.gather(kept, part % samples),
+            tf.gather(covers, i),
+        )
 
-    whole = whole_scores(model, batch, indices, function, probability=False) if whole is None else whole
-    cost = whole[:, None] - in_batches(run, count * samples, parts).reshape(count, samples).astype(np.float64)
-    said = maps.reshape(-1, count, squares[0].size).astype(np.float64) @ squares.reshape(samples, -1).T
+    whole = (
+        whole_scores(model, batch, indices, function, probability=False) if whole is None else whole
+    )
+    cost = whole[:, None] - in_batches(run, count * samples, parts).reshape(count, samples).astype(
+        np.float64
+    )
+    said = (
+        maps.reshape(-1, count, squares[0].size).astype(np.float64) @ squares.reshape(samples, -1).T
+    )
     if not scaled:
         return ((said - cost) ** 2).mean(axis=-1).reshape(lead)
     power, total = (said**2).sum(axis=-1), np.maximum((cost**2).sum(axis=-1), 1e-30)
@@ -59,7 +85,9 @@ def infidelity(
 
 
 def random_squares(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Squares of an eighth to half of the picture's shorter side at random places inside it, bool `(count, H, W)`."""
+    """Squares of an eighth to half of the picture's shorter side at random places inside it, bool
+    `(count, H, W)`.
+    """
     rng, shorter = np.random.default_rng(seed), min(size)
     sides = rng.integers(max(1, shorter // 8), max(1, shorter // 2) + 1, count)
     squares = np.zeros((count, *size), bool)
@@ -79,17 +107,21 @@ def max_sensitivity(
     seed: int = 0,
     maps=None,
 ) -> np.ndarray:
-    """Max-sensitivity: the largest change of a map under small noise, `max ||map(x + d) - map(x)|| / ||map(x)||`.
+    """Max-sensitivity: the largest change of a map under small noise, `max ||map(x + d) - map(x)||
+    / ||map(x)||`.
 
-    Source: Yeh et al. (2019), definition 3.1, relative to the map's norm so that techniques compare.
+    Source: Yeh et al. (2019), definition 3.1, relative to the map's norm so that techniques
+    compare.
 
     Args:
-        method: a technique, `(model, images, target) -> maps`; `functools.partial` gives it settings.
+        method: a technique, `(model, images, target) -> maps`; `functools.partial` gives it
+            settings.
         model, images, target: as for `deletion`; the noisy pictures are asked for the same class.
         radius: largest change of a pixel value, as a fraction of the range 0..255; uniform noise.
         samples: noisy copies of each picture; more can only raise the maximum.
         seed: of the noise.
-        maps: `(N, h, w)`, what the method gives for the pictures themselves, if that is there already.
+        maps: `(N, h, w)`, what the method gives for the pictures themselves, if that is there
+            already.
 
     Returns:
         float64 `(N,)`: 0 is a map that noise does not change; nan for a map of zeros.

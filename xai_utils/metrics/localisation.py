@@ -1,7 +1,8 @@
-"""How much of a map lies on an object, and whether its peak does, where the object's place is known.
+"""How much of a map lies on an object, and whether its peak does, where the object's place is
+known.
 
-Maps here have the size of their masks (`show.resize_map` enlarges them). Only what is above zero counts as mass:
-evidence against the target, or a zero, places nothing.
+Maps here have the size of their masks (`show.resize_map` enlarges them). Only what is above zero
+counts as mass: evidence against the target, or a zero, places nothing.
 """
 
 import numpy as np
@@ -29,7 +30,8 @@ def mass_share(values, mask) -> float:
 
 
 def enrichment(values, mask) -> float:
-    """Share of the positive mass on an object over the object's share of the area: 1 is no better than chance.
+    """Share of the positive mass on an object over the object's share of the area: 1 is no better
+    than chance.
 
     Args, Raises: as `mass_share`.
 
@@ -42,8 +44,9 @@ def enrichment(values, mask) -> float:
 def pointing(values, mask, tolerance: float = 0) -> bool:
     """The pointing game: whether a map's highest place lies on the object, or near enough.
 
-    Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section 4.1, where the
-    tolerance is 15 pixels. Of several highest places the first in reading order counts; a constant map points nowhere.
+    Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section
+    4.1, where the tolerance is 15 pixels. Of several highest places the first in reading order
+    counts; a constant map points nowhere.
 
     Args:
         values, mask: as for `mass_share`.
@@ -62,9 +65,11 @@ def pointing(values, mask, tolerance: float = 0) -> bool:
 
 
 def grid_share(values, rows: int, columns: int, cell: tuple[int, int]) -> float:
-    """Share of the positive mass that lies in one cell of a grid of pictures; the grid pointing game.
+    """Share of the positive mass that lies in one cell of a grid of pictures; the grid pointing
+    game.
 
-    Source: Boehle, Fritz & Schiele, "Convolutional dynamic alignment networks" (CVPR 2021), section 4.
+    Source: Boehle, Fritz & Schiele, "Convolutional dynamic alignment networks" (CVPR 2021), section
+    4.
 
     Args:
         values: one map `(H, W)` of the whole grid.
@@ -79,7 +84,9 @@ def grid_share(values, rows: int, columns: int, cell: tuple[int, int]) -> float:
     """
     height, width = np.shape(values)
     if rows < 1 or columns < 1 or height % rows or width % columns:
-        raise ValueError(f"a map of {height} x {width} cannot be cut into {rows} x {columns} equal cells")
+        raise ValueError(
+            f"a map of {height} x {width} cannot be cut into {rows} x {columns} equal cells"
+        )
     if cell[0] not in range(rows) or cell[1] not in range(columns):
         raise ValueError(f"cell {tuple(cell)} is not in a grid of {rows} x {columns}")
     mask = np.zeros((rows, columns), bool)
@@ -111,14 +118,17 @@ def _peak(values) -> np.ndarray:
 def _checked(values, mask) -> tuple[np.ndarray, np.ndarray]:
     values, mask = np.asarray(values, np.float64), np.asarray(mask, bool)
     if values.shape != mask.shape or values.ndim != 2:
-        raise ValueError(f"the map is {values.shape} and the mask {mask.shape}: both must be one (H, W)")
+        raise ValueError(
+            f"the map is {values.shape} and the mask {mask.shape}: both must be one (H, W)"
+        )
     if not mask.any():
         raise ValueError("the mask covers nothing, so no share of a map lies on it")
     return values, mask
 
 
 def coverage(box, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """How much of each cell of a map lies in a box: float64 `(h, w)` in 0..1, exact for cells that it cuts.
+    """How much of each cell of a map lies in a box: float64 `(h, w)` in 0..1, exact for cells that
+    it cuts.
 
     Args:
         box: in pixels of the picture.
@@ -126,7 +136,10 @@ def coverage(box, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
         shape: height and width of the map.
     """
     shares = []
-    for low, high, extent, cells in ((box[1], box[3], size[0], shape[0]), (box[0], box[2], size[1], shape[1])):
+    for low, high, extent, cells in (
+        (box[1], box[3], size[0], shape[0]),
+        (box[0], box[2], size[1], shape[1]),
+    ):
         edges = np.clip(np.linspace(0, extent, cells + 1), low, high)
         shares.append(np.diff(edges) * cells / extent)
     return np.outer(*shares)
@@ -140,7 +153,8 @@ def share_inside(values: np.ndarray, box, size: tuple[int, int]) -> tuple[float,
         box, size: see `coverage`.
 
     Returns:
-        Share of the map's mass and share of the area, each in 0..1. A map that is zero everywhere has 0 inside.
+        Share of the map's mass and share of the area, each in 0..1. A map that is zero everywhere
+        has 0 inside.
     """
     inside = coverage(box, size, values.shape)
     mass = np.abs(np.asarray(values, np.float64))
@@ -148,9 +162,11 @@ def share_inside(values: np.ndarray, box, size: tuple[int, int]) -> tuple[float,
 
 
 def peak_inside(values: np.ndarray, box, size: tuple[int, int]) -> bool:
-    """Whether the middle of the map's largest cell lies in the box: the pointing game. The arguments: `share_inside`.
+    """Whether the middle of the map's largest cell lies in the box: the pointing game. The
+    arguments: `share_inside`.
 
-    Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section 4.2.
+    Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section
+    4.2.
     """
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
     y, x = (row + 0.5) * size[0] / values.shape[0], (column + 0.5) * size[1] / values.shape[1]

@@ -1,9 +1,10 @@
 """ROAD: remove what a map calls relevant so that the hole does not show, and watch the probability.
 
-A black hole is a shape of its own, and networks react to shapes. Here a removed pixel becomes a weighted mean of its
-eight neighbours, known or removed, which is one sparse linear system a picture; a little noise keeps the holes from
-being told by their smoothness.
-Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (ICML 2022), section 4.
+A black hole is a shape of its own, and networks react to shapes. Here a removed pixel becomes a
+weighted mean of its eight neighbours, known or removed, which is one sparse linear system a
+picture; a little noise keeps the holes from being told by their smoothness.
+Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods" (ICML
+2022), section 4.
 """
 
 import functools
@@ -58,7 +59,8 @@ def road(
         maps: `(N, H, W)`, or of several techniques `(M, N, H, W)`; see `faithfulness.deletion`.
         target, probability: as for `faithfulness.deletion`.
         shares: of the pixels to remove, each above 0 and below 1.
-        noise: standard deviation of what is added to imputed pixels, as a fraction of the range 0..255.
+        noise: standard deviation of what is added to imputed pixels, as a fraction of the range
+            0..255.
         seed: of the noise, the same for every picture.
 
     Returns:
@@ -69,33 +71,47 @@ def road(
     """
     shares = np.asarray(shares, float)
     if not (shares.size and np.all((shares > 0) & (shares < 1))):
-        raise ValueError(f"road: shares must lie between 0 and 1, both excluded; got {shares.tolist()}")
+        raise ValueError(
+            f"road: shares must lie between 0 and 1, both excluded; got {shares.tolist()}"
+        )
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     ordered = ranks(maps)
     pixels, count = ordered[0].size, len(batch)
     pictures = batch.numpy()
     run = compiled(model, picture_scores, function=function, probability=probability)
-    jobs = [(m, round(share * pixels), least) for m in range(len(ordered)) for least in (0, 1) for share in shares]
+    jobs = [
+        (m, round(share * pixels), least)
+        for m in range(len(ordered))
+        for least in (0, 1)
+        for share in shares
+    ]
     found = []
 
     def imputed(job):
         m, n, least = job
-        return impute(pictures[m % count], ordered[m] >= pixels - n if least else ordered[m] < n, noise, seed)
+        return impute(
+            pictures[m % count], ordered[m] >= pixels - n if least else ordered[m] < n, noise, seed
+        )
 
     # Solving lets other threads run; as many as TensorFlow may use.
-    with ThreadPoolExecutor(int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(
+        int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()
+    ) as pool:
         for part in in_parts(jobs, PICTURES_AT_ONCE):
             changed = np.stack([*pool.map(imputed, part)])
-            found.append(run(tf.constant(changed), tf.gather(indices, [m % count for m, *_ in part])))
+            found.append(
+                run(tf.constant(changed), tf.gather(indices, [m % count for m, *_ in part]))
+            )
     scores = np.concatenate(found).reshape(*lead, 2, len(shares))
     return Road(shares, scores[..., 0, :], scores[..., 1, :])
 
 
 def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
-    """One picture with hidden pixels replaced by the weighted mean of their neighbours, all at once.
+    """One picture with hidden pixels replaced by the weighted mean of their neighbours, all at
+    once.
 
-    Weights are 1/6 for direct and 1/12 for diagonal neighbours; at the border those that exist are scaled to one. What
-    is linear around a hole stays linear across it.
+    Weights are 1/6 for direct and 1/12 for diagonal neighbours; at the border those that exist are
+    scaled to one. What is linear around a hole stays linear across it.
 
     Args:
         image: `(H, W, C)` in 0..255.
@@ -110,16 +126,25 @@ def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
     """
     image, hidden = np.asarray(image, np.float32), np.asarray(hidden, bool)
     if hidden.shape != image.shape[:2] or hidden.all():
-        raise ValueError(f"impute: a bool mask {image.shape[:2]} that leaves something is needed, not {hidden.shape}")
+        raise ValueError(
+            f"impute: a bool mask {image.shape[:2]} that leaves something is needed, not"
+            f" {hidden.shape}"
+        )
     if not hidden.any():
         return image.copy()
     here = np.flatnonzero(hidden)
     filled = np.where(hidden[..., None], 0, image)
     rows = _system(*hidden.shape)[here]
     known = -(rows @ filled.reshape(-1, image.shape[2]))
-    # Symmetric, so rows may be read as columns. In panels of one column SuperLU is a quarter faster on such a system.
-    solver = splu(rows[:, here].T, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, panel_size=1,
-                  options={"SymmetricMode": True})  # fmt: skip
+    # Symmetric, so rows may be read as columns. In panels of one column SuperLU is a quarter faster
+    # on such a system.
+    solver = splu(
+        rows[:, here].T,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0,
+        panel_size=1,
+        options={"SymmetricMode": True},
+    )
     filled[hidden] = solver.solve(known)
     if noise:
         grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
@@ -130,7 +155,9 @@ def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
 @functools.lru_cache(4)
 def _system(height: int, width: int) -> csr_array:
     """One row a pixel: the sum of its neighbours' weights on the diagonal, minus these weights."""
-    lines = [diags_array([1.0, 2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)) for n in (height, width)]
+    lines = [
+        diags_array([1.0, 2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n)) for n in (height, width)
+    ]
     weights = kron(*lines, format="csr") / 12  # 1/6 for direct, 1/12 for diagonal neighbours
     weights.setdiag(0)
     return csr_array(diags_array(weights.sum(axis=1)) - weights)

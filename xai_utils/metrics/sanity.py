@@ -1,4 +1,5 @@
-"""Sanity checks: does a map change when what the network has learnt is destroyed, and with what is it compared?
+"""Sanity checks: does a map change when what the network has learnt is destroyed, and with what is
+it compared?
 
 Source: Adebayo et al., "Sanity checks for saliency maps" (NeurIPS 2018).
 """
@@ -15,26 +16,32 @@ from xai_utils.engine import keras
 
 
 def cascade(model: keras.Model) -> list[str]:
-    """Paths of the layers that hold weights themselves, from the logits down to the pixels: the order of the cascade.
+    """Paths of the layers that hold weights themselves, from the logits down to the pixels: the
+    order of the cascade.
 
-    Layers of a functional model are in the order in which it was built, others in the order of their attributes.
+    Layers of a functional model are in the order in which it was built, others in the order of
+    their attributes.
     """
     found = dict(models.walk(model))
 
     def own(path):
         inside = [layer for other, layer in found.items() if other.startswith(f"{path}/")]
-        return {id(weight) for weight in found[path].weights} - {id(w) for layer in inside for w in layer.weights}
+        return {id(weight) for weight in found[path].weights} - {
+            id(w) for layer in inside for w in layer.weights
+        }
 
     return [path for path in found if own(path)][::-1]
 
 
 @contextlib.contextmanager
 def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Iterator[keras.Model]:
-    """Destroy what layers have learnt, and put their weights back at the end of the block, whatever happens.
+    """Destroy what layers have learnt, and put their weights back at the end of the block, whatever
+    happens.
 
-    Every weight tensor is shuffled: it keeps its values and loses their order, so that maps do not differ merely
-    because weights are larger or smaller than they were. (The paper draws new values as before the training.)
-    What a tensor gets depends on the seed and its place in the model, so a longer cascade contains a shorter one.
+    Every weight tensor is shuffled: it keeps its values and loses their order, so that maps do not
+    differ merely because weights are larger or smaller than they were. (The paper draws new values
+    as before the training.) What a tensor gets depends on the seed and its place in the model, so a
+    longer cascade contains a shorter one.
 
     Args:
         model: a Keras model; compiled techniques see the shuffled weights at once.
@@ -52,7 +59,8 @@ def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Itera
     for layer in (models.find_layer(model, name) for name in names):
         if not layer.weights:
             raise ValueError(
-                f"layer {layer.name!r} has no weights to randomise; these have: {', '.join(cascade(model))}"
+                f"layer {layer.name!r} has no weights to randomise; these have:"
+                f" {', '.join(cascade(model))}"
             )
         chosen |= {id(weight): weight for weight in layer.weights}
     before = [(weight, weight.numpy()) for weight in chosen.values()]
@@ -70,9 +78,10 @@ def similarity(one, other) -> dict[str, float]:
     """How alike two maps `(h, w)` are: by ranks, by ranks of their sizes, and by structure.
 
     Returns:
-        `rank`: Spearman's correlation; `rank of sizes`: of the absolute values; `SSIM`: structural similarity (Wang et
-        al. 2004) of the absolute values, each scaled to a maximum of 1, in a window of 7 pixels or what a small map has
-        room for. A map without any variation is like no other: 0.
+        `rank`: Spearman's correlation; `rank of sizes`: of the absolute values; `SSIM`: structural
+        similarity (Wang et
+        al. 2004) of the absolute values, each scaled to a maximum of 1, in a window of 7 pixels or
+        what a small map has room for. A map without any variation is like no other: 0.
 
     Raises:
         ValueError: maps of different shapes, or smaller than 3 x 3.
@@ -80,18 +89,24 @@ def similarity(one, other) -> dict[str, float]:
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     side = min(7, min(one.shape) - 1 + min(one.shape) % 2)
     if one.shape != other.shape or side < 3:
-        raise ValueError(f"similarity compares maps of one shape, 3 x 3 at least, not {one.shape} and {other.shape}")
+        raise ValueError(
+            f"similarity compares maps of one shape, 3 x 3 at least, not {one.shape} and"
+            f" {other.shape}"
+        )
     sizes = [np.abs(each) / max(np.abs(each).max(), 1e-30) for each in (one, other)]
     varied = min(map(np.ptp, sizes)) > 0
     return {
         "rank": float(np.nan_to_num(rank_correlation(one, other))),
         "rank of sizes": rank_correlation(*sizes) if varied else 0.0,
-        "SSIM": float(structural_similarity(*sizes, win_size=side, data_range=1.0)) if varied else 0.0,
+        "SSIM": (
+            float(structural_similarity(*sizes, win_size=side, data_range=1.0)) if varied else 0.0
+        ),
     }
 
 
 def rank_correlation(one, other, where=None) -> float:
-    """Spearman's rank correlation of two maps `(h, w)` of one shape; nan where one of them is constant.
+    """Spearman's rank correlation of two maps `(h, w)` of one shape; nan where one of them is
+    constant.
 
     Args:
         one, other: maps.
@@ -102,7 +117,9 @@ def rank_correlation(one, other, where=None) -> float:
     """
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape:
-        raise ValueError(f"rank_correlation compares maps of one shape, not {one.shape} and {other.shape}")
+        raise ValueError(
+            f"rank_correlation compares maps of one shape, not {one.shape} and {other.shape}"
+        )
     where = np.ones(one.shape, bool) if where is None else np.asarray(where, bool)
     if where.sum() < 2:
         raise ValueError("rank_correlation needs at least two places to compare")

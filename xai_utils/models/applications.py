@@ -11,7 +11,8 @@ MODELS_FOLDER = DATA_FOLDER / "models"
 
 _EFFICIENTNET = dict(enumerate((224, 240, 260, 300, 380, 456, 528, 600)))
 _EFFICIENTNET_V2 = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "s": 384, "m": 480, "l": 480}
-# name -> (constructor in keras.applications, input size in pixels, what the network does to its pixels)
+# name -> (constructor in keras.applications, input size in pixels, what the network does to its
+# pixels)
 APPLICATIONS = {
     **{f"vgg{n}": (f"VGG{n}", 224, "caffe") for n in (16, 19)},
     **{f"resnet{n}": (f"ResNet{n}", 224, "caffe") for n in (50, 101, 152)},
@@ -26,11 +27,19 @@ APPLICATIONS = {
     "mobilenet_v3_large": ("MobileNetV3Large", 224, "none"),
     "nasnet_mobile": ("NASNetMobile", 224, "tf"),
     "nasnet_large": ("NASNetLarge", 331, "tf"),
-    **{f"efficientnet_b{n}": (f"EfficientNetB{n}", size, "none") for n, size in _EFFICIENTNET.items()},
-    **{f"efficientnet_v2_{n}": (f"EfficientNetV2{n.upper()}", size, "none") for n, size in _EFFICIENTNET_V2.items()},
-    **{f"convnext_{n}": (f"ConvNeXt{'XLarge' if n == 'xlarge' else n.title()}", 224, "none")
-       for n in ("tiny", "small", "base", "large", "xlarge")},
-}  # fmt: skip
+    **{
+        f"efficientnet_b{n}": (f"EfficientNetB{n}", size, "none")
+        for n, size in _EFFICIENTNET.items()
+    },
+    **{
+        f"efficientnet_v2_{n}": (f"EfficientNetV2{n.upper()}", size, "none")
+        for n, size in _EFFICIENTNET_V2.items()
+    },
+    **{
+        f"convnext_{n}": (f"ConvNeXt{'XLarge' if n == 'xlarge' else n.title()}", 224, "none")
+        for n in ("tiny", "small", "base", "large", "xlarge")
+    },
+}
 PREPROCESSING = ("none", "unit", "tf", "torch", "caffe")
 
 
@@ -38,8 +47,8 @@ PREPROCESSING = ("none", "unit", "tf", "torch", "caffe")
 class Preprocess(keras.layers.Layer):
     """Pixels in 0..255 to what a network was trained on.
 
-    Modes: `none` keeps 0..255; `unit` 0..1; `tf` -1..1; `torch` 0..1 minus ImageNet's mean, divided by its deviation;
-    `caffe` BGR minus ImageNet's mean.
+    Modes: `none` keeps 0..255; `unit` 0..1; `tf` -1..1; `torch` 0..1 minus ImageNet's mean, divided
+    by its deviation; `caffe` BGR minus ImageNet's mean.
     """
 
     def __init__(self, mode: str, **kwargs):
@@ -53,7 +62,9 @@ class Preprocess(keras.layers.Layer):
             return x / 127.5 - 1
         if self.mode == "torch":
             mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-            return (x / 255 - mean.astype(x.dtype.as_numpy_dtype)) / deviation.astype(x.dtype.as_numpy_dtype)
+            return (x / 255 - mean.astype(x.dtype.as_numpy_dtype)) / deviation.astype(
+                x.dtype.as_numpy_dtype
+            )
         if self.mode == "caffe":
             return x[..., ::-1] - np.array([103.939, 116.779, 123.68], x.dtype.as_numpy_dtype)
         return x
@@ -63,11 +74,13 @@ class Preprocess(keras.layers.Layer):
 
 
 def load_application(name: str, weights=None) -> keras.Model:
-    """Build a network of `APPLICATIONS`, pixels in 0..255 to logits, as one flat graph with its ImageNet weights.
+    """Build a network of `APPLICATIONS`, pixels in 0..255 to logits, as one flat graph with its
+    ImageNet weights.
 
     Args:
-        weights: a weights file in Keras' old `.h5` layout or `.weights.h5`; None looks in `data/models/`, then in
-            Keras' cache, then downloads. Keras checks the hash of what it caches.
+        weights: a weights file in Keras' old `.h5` layout or `.weights.h5`; None looks in
+            `data/models/`, then in Keras' cache, then downloads. Keras checks the hash of what it
+            caches.
 
     Raises:
         FileNotFoundError: no such file, or nothing on this machine and no download.
@@ -87,16 +100,22 @@ def load_application(name: str, weights=None) -> keras.Model:
         url = re.search(r"https?://\S+/([^\s/:]+)", str(error))
         if local is None and url:
             raise FileNotFoundError(
-                f"{name}: its ImageNet weights are not on this machine and could not be downloaded; put {url[1]} into "
-                f"data/models/ (or Keras' own cache), or pass weights=PATH"
+                f"{name}: its ImageNet weights are not on this machine and could not be downloaded;"
+                f" put {url[1]} into data/models/ (or Keras' own cache), or pass weights=PATH"
             ) from None
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{local.name if local else name}: not a weights file for {name} ({reason})") from None
+        raise ValueError(
+            f"{local.name if local else name}: not a weights file for {name} ({reason})"
+        ) from None
 
 
 def local_weights(name: str) -> Path | None:
-    """The weights file of a `keras.applications` network in `data/models/`, under Keras' own file name, or None."""
+    """The weights file of a `keras.applications` network in `data/models/`, under Keras' own file
+    name, or None.
+    """
     found = [
-        p for p in sorted(MODELS_FOLDER.glob("*.h5")) if p.name.startswith((f"{name}_weights", f"{name}.weights"))
+        p
+        for p in sorted(MODELS_FOLDER.glob("*.h5"))
+        if p.name.startswith((f"{name}_weights", f"{name}.weights"))
     ]
     return next((p for p in found if "notop" not in p.name), None)

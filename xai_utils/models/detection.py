@@ -1,8 +1,8 @@
 """Object detectors, and targets that ask a technique about one box.
 
-A detector's Keras model takes pixels and returns a dict: `boxes`, encodings `(N, A, 4)` relative to A anchors, and
-`logits` `(N, A, C)`, column 0 the background; each class is a question of its own (sigmoid, not softmax). A box is
-`(x_min, y_min, x_max, y_max)`; see `boxes`.
+A detector's Keras model takes pixels and returns a dict: `boxes`, encodings `(N, A, 4)` relative to
+A anchors, and `logits` `(N, A, C)`, column 0 the background; each class is a question of its own
+(sigmoid, not softmax). A box is `(x_min, y_min, x_max, y_max)`; see `boxes`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ MOST = 100  # boxes kept for a class of one picture
 
 @dataclass(frozen=True)
 class Detection:
-    """One box that a detector found. D-RISE needs the first three fields only, of a detector of your own.
+    """One box that a detector found. D-RISE needs the first three fields only, of a detector of
+    your own.
 
     Attributes:
         box: `(x_min, y_min, x_max, y_max)` in pixels of the picture, cut off at its border.
@@ -55,10 +56,12 @@ class Detector:
 
     Attributes:
         name: what `load_model` was asked for.
-        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to a dict of `boxes` and `logits`.
+        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to a dict of `boxes`
+            and `logits`.
         labels: one name for each column of the logits, the background's first.
         anchors: float32 boxes `(A, 4)` in shares of the picture.
-        levels: `(layer, positions along a side, anchors at each)` of the feature maps boxes come from, in their order.
+        levels: `(layer, positions along a side, anchors at each)` of the feature maps boxes come
+            from, in their order.
     """
 
     name: str
@@ -73,19 +76,26 @@ class Detector:
         return self.model.input_shape[1]
 
     def prepare(self, *images) -> np.ndarray:
-        """Squeeze whole pictures (names, paths or arrays `(H, W, 3)`) to one float32 batch `(N, size, size, 3)`."""
-        loaded = [image if isinstance(image, np.ndarray) else pictures.load_image(image) for image in images]
+        """Squeeze whole pictures (names, paths or arrays `(H, W, 3)`) to one float32 batch `(N,
+        size, size, 3)`.
+        """
+        loaded = [
+            image if isinstance(image, np.ndarray) else pictures.load_image(image)
+            for image in images
+        ]
         return np.stack([squeeze(image, self.input_size) for image in loaded])
 
     def proposals(self, images) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Every anchor's answer, before any selection.
 
         Args:
-            images: batch `(N, H, W, 3)` in 0..255, of any size: others than the network's are squeezed as by `prepare`.
+            images: batch `(N, H, W, 3)` in 0..255, of any size: others than the network's are
+                squeezed as by `prepare`.
 
         Returns:
-            Boxes `(N, A, 4)` in pixels of these pictures, not cut off; probabilities `(N, A, C - 1)` of the classes
-            without the background; objectness `(N, A)`, one minus the probability of the background.
+            Boxes `(N, A, 4)` in pixels of these pictures, not cut off; probabilities `(N, A, C -
+            1)` of the classes without the background; objectness `(N, A)`, one minus the
+            probability of the background.
         """
         shape = np.shape(images)
         if len(shape) == 4 and shape[1:3] != (self.input_size, self.input_size):
@@ -96,12 +106,14 @@ class Detector:
     def detect(self, images, threshold: float = 0.5, overlap: float = 0.5) -> list[list[Detection]]:
         """The boxes of each picture, likeliest first, after non-maximum suppression class by class.
 
-        Source: Liu et al., "SSD" (ECCV 2016), section 2; the suppression is `tf.image.non_max_suppression`.
+        Source: Liu et al., "SSD" (ECCV 2016), section 2; the suppression is
+            `tf.image.non_max_suppression`.
 
         Args:
             images: batch `(N, H, W, 3)` in 0..255, of any size; see `proposals`.
             threshold: least probability of a class.
-            overlap: of two boxes of one class with a larger intersection over union the likelier stays.
+            overlap: of two boxes of one class with a larger intersection over union the likelier
+                stays.
 
         Returns:
             N lists, empty where nothing reaches the threshold; boxes in pixels of these pictures.
@@ -112,22 +124,35 @@ class Detector:
             kept = []
             for column in np.flatnonzero((scores >= threshold).any(axis=0)):
                 rows = np.flatnonzero(scores[:, column] >= threshold)
-                # The operation wants y before x, but the overlap is the same with the axes exchanged.
-                best = tf.image.non_max_suppression(boxes[image, rows], scores[rows, column], MOST, overlap)
-                kept += [self._detection(found, image, rows[i], column, np.shape(images)) for i in best.numpy()]
+                # The operation wants y before x, but the overlap is the same with the axes
+                # exchanged.
+                best = tf.image.non_max_suppression(
+                    boxes[image, rows], scores[rows, column], MOST, overlap
+                )
+                kept += [
+                    self._detection(found, image, rows[i], column, np.shape(images))
+                    for i in best.numpy()
+                ]
             results.append(sorted(kept, key=lambda detection: -detection.score))
         return results
 
     def find(self, image: np.ndarray, threshold: float = 0.5) -> list[Detection]:
-        """The boxes of one picture `(H, W, 3)`; ValueError with the best score if nothing reaches the threshold."""
+        """The boxes of one picture `(H, W, 3)`; ValueError with the best score if nothing reaches
+        the threshold.
+        """
         found = self.detect(image[None], threshold)[0]
         if not found:
             best = self.best(image)
-            raise ValueError(f"no detection scores {threshold:g} or more; the best is {best}: lower the threshold")
+            raise ValueError(
+                f"no detection scores {threshold:g} or more; the best is {best}: lower the"
+                " threshold"
+            )
         return found
 
     def best(self, image: np.ndarray, label: str | int | None = None) -> Detection:
-        """The likeliest box of a class (any class if None) in one picture `(H, W, 3)`, however unlikely it is."""
+        """The likeliest box of a class (any class if None) in one picture `(H, W, 3)`, however
+        unlikely it is.
+        """
         found = [part.numpy() for part in self.proposals(image[None])]
         scores = found[1][0].copy()
         if label is not None:
@@ -137,19 +162,33 @@ class Detector:
         return self._detection(found, 0, anchor, column, (1, *image.shape))
 
     def level(self, detection: Detection) -> tuple[str, int, int]:
-        """Where a box comes from: the layer that its predictor reads, and the row and column there."""
+        """Where a box comes from: the layer that its predictor reads, and the row and column
+        there.
+        """
         first = detection.anchor
         for layer, side, each in self.levels:
             if 0 <= first < side * side * each:
                 return layer, first // each // side, first // each % side
             first -= side * side * each
-        raise ValueError(f"anchor {detection.anchor} is on none of the {len(self.levels)} feature maps of {self.name}")
+        raise ValueError(
+            f"anchor {detection.anchor} is on none of the {len(self.levels)} feature maps of"
+            f" {self.name}"
+        )
 
     def _detection(self, found, image: int, anchor: int, column: int, shape) -> Detection:
         boxes, probabilities, objectness = (part[image, anchor] for part in found)
         box = np.clip(boxes, 0, [shape[2], shape[1]] * 2).tolist()
-        return Detection(tuple(box), self.labels[column + 1], float(probabilities[column]), int(column) + 1,
-                         int(anchor), tuple(shape[1:3]), float(objectness), probabilities, self.anchors)  # fmt: skip
+        return Detection(
+            tuple(box),
+            self.labels[column + 1],
+            float(probabilities[column]),
+            int(column) + 1,
+            int(anchor),
+            tuple(shape[1:3]),
+            float(objectness),
+            probabilities,
+            self.anchors,
+        )
 
 
 @dataclass(frozen=True)
@@ -177,34 +216,46 @@ class BoxTarget:
             column, sign = (self.class_index, 1) if self.quantity == "class" else (0, -1)
             scores = sign * tf.gather(logits[:, :, column], rows, batch_dims=1)
         else:
-            box = decode(tf.gather(outputs["boxes"], rows, batch_dims=1), tf.gather(self.anchors, rows))
+            box = decode(
+                tf.gather(outputs["boxes"], rows, batch_dims=1), tf.gather(self.anchors, rows)
+            )
             scores = measure(in_pixels(box, self.size), self.quantity)
         return tf.ensure_shape(scores, logits.shape[:1])
 
 
-def box_class(detection: Detection, class_index: int | None = None, follow: bool = False) -> BoxTarget:
-    """Target: the logit of the detection's class, or of another one (its column of the logits), for its box.
+def box_class(
+    detection: Detection, class_index: int | None = None, follow: bool = False
+) -> BoxTarget:
+    """Target: the logit of the detection's class, or of another one (its column of the logits), for
+    its box.
 
-    With `follow` the box is looked for anew in each picture: the one with the largest product of overlap with the
-    detection and probability of the class. Without it the same anchor answers, whatever it shows by then.
+    With `follow` the box is looked for anew in each picture: the one with the largest product of
+    overlap with the detection and probability of the class. Without it the same anchor answers,
+    whatever it shows by then.
     """
     return _target(detection, "class", follow, class_index)
 
 
 def box_objectness(detection: Detection, follow: bool = False) -> BoxTarget:
-    """Target: minus the background's logit, that there is an object at all; `follow` as for `box_class`."""
+    """Target: minus the background's logit, that there is an object at all; `follow` as for
+    `box_class`.
+    """
     return _target(detection, "objectness", follow)
 
 
 def box_edge(detection: Detection, edge: str, follow: bool = False) -> BoxTarget:
-    """Target: where an edge is, `x_min`, `y_min`, `x_max` or `y_max`, in pixels; `follow` as for `box_class`."""
+    """Target: where an edge is, `x_min`, `y_min`, `x_max` or `y_max`, in pixels; `follow` as for
+    `box_class`.
+    """
     if edge not in EDGES:
         raise ValueError(f"a box has the edges {', '.join(EDGES)}, not {edge!r}")
     return _target(detection, edge, follow)
 
 
 def box_size(detection: Detection, quantity: str = "area", follow: bool = False) -> BoxTarget:
-    """Target: the box's `width`, `height` (pixels) or `area` (square pixels); `follow` as for `box_class`."""
+    """Target: the box's `width`, `height` (pixels) or `area` (square pixels); `follow` as for
+    `box_class`.
+    """
     if quantity not in SIZES:
         raise ValueError(f"a box has the sizes {', '.join(SIZES)}, not {quantity!r}")
     return _target(detection, quantity, follow)
@@ -212,7 +263,9 @@ def box_size(detection: Detection, quantity: str = "area", follow: bool = False)
 
 def _target(detection, quantity, follow, class_index=None) -> BoxTarget:
     if detection.anchors is None or not 0 <= detection.anchor < len(detection.anchors):
-        raise ValueError(f"{detection} has no anchor: a target needs a detection of a Detector of this suite")
+        raise ValueError(
+            f"{detection} has no anchor: a target needs a detection of a Detector of this suite"
+        )
     column = detection.class_index if class_index is None else int(class_index)
     box = detection.box if follow else None
     return BoxTarget(quantity, detection.anchor, column, detection.size, box, detection.anchors)
@@ -227,14 +280,18 @@ def choose(detections: Sequence[Detection], index: int) -> Detection:
 
 
 def follow(detection: Detection, detections: Sequence[Detection]) -> tuple[Detection | None, float]:
-    """The detection that overlaps most with one of an earlier picture, and their intersection over union (None, 0)."""
+    """The detection that overlaps most with one of an earlier picture, and their intersection over
+    union (None, 0).
+    """
     shared = [float(overlaps(each.box, detection.box)) for each in detections]
     best = int(np.argmax(shared)) if shared else 0
     return (detections[best], shared[best]) if shared and shared[best] > 0 else (None, 0.0)
 
 
 def all_boxes(model, images, anchors, size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What `Detector.proposals` returns; images have the model's size, boxes are in pixels of pictures of `size`."""
+    """What `Detector.proposals` returns; images have the model's size, boxes are in pixels of
+    pictures of `size`.
+    """
     outputs = model(images, training=False)
     probabilities = tf.sigmoid(outputs["logits"])
     boxes = in_pixels(decode(outputs["boxes"], anchors), size)

@@ -1,7 +1,9 @@
-"""EfficientNet-Lite as a Keras functional model: ReLU6, no squeeze-and-excite, plain global average pooling.
+"""EfficientNet-Lite as a Keras functional model: ReLU6, no squeeze-and-excite, plain global average
+pooling.
 
-Source: Tan & Le, "EfficientNet" (ICML 2019) for the block table; the Lite variants fix the stem and the head and
-replace swish by ReLU6. The head is global average pooling and one Dense layer, so CAM is exact on these networks.
+Source: Tan & Le, "EfficientNet" (ICML 2019) for the block table; the Lite variants fix the stem and
+the head and replace swish by ReLU6. The head is global average pooling and one Dense layer, so CAM
+is exact on these networks.
 """
 
 import math
@@ -13,8 +15,15 @@ from xai_utils.models.labels import name_classes
 layers = keras.layers
 
 # kernel, repeats, output channels, expansion, stride of the first block in the group
-BLOCKS = [(3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2),
-          (5, 3, 112, 6, 1), (5, 4, 192, 6, 2), (3, 1, 320, 6, 1)]  # fmt: skip
+BLOCKS = [
+    (3, 1, 16, 1, 1),
+    (3, 2, 24, 6, 2),
+    (5, 2, 40, 6, 2),
+    (3, 3, 80, 6, 2),
+    (5, 3, 112, 6, 1),
+    (5, 4, 192, 6, 2),
+    (3, 1, 320, 6, 1),
+]
 EPSILON = 1e-3  # of the batch normalisation
 # width multiplier, depth multiplier, input size in pixels
 VARIANTS = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 260)}
@@ -26,11 +35,13 @@ def build(name: str, size: int | None = None, normalisation: bool = False) -> ke
     Args:
         name: a key of `VARIANTS`.
         size: side of the input in pixels; default the one the variant was trained on.
-        normalisation: with batch normalisation as it was trained; without, each convolution has a bias instead, which
-            is the same function once the normalisation is folded in: `models.load_model` does that.
+        normalisation: with batch normalisation as it was trained; without, each convolution has a
+            bias instead, which is the same function once the normalisation is folded in:
+            `models.load_model` does that.
 
     Returns:
-        A flat functional model: float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N, 1000)`.
+        A flat functional model: float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N,
+        1000)`.
     """
     width, depth, trained_on = VARIANTS[name]
     size = size or trained_on
@@ -44,7 +55,15 @@ def build(name: str, size: int | None = None, normalisation: bool = False) -> ke
         repeats = repeats if group in (0, last) else math.ceil(depth * repeats)
         for index in range(repeats):
             block = f"block{group + 1}{chr(ord('a') + index)}"
-            x = _block(x, block, kernel, _scaled(channels, width), expansion, stride if index == 0 else 1, conv)
+            x = _block(
+                x,
+                block,
+                kernel,
+                _scaled(channels, width),
+                expansion,
+                stride if index == 0 else 1,
+                conv,
+            )
     x = conv(x, layers.Conv2D(1280, 1, name="top_conv"))
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     logits = layers.Dense(1000, name="logits")(x)
@@ -58,7 +77,9 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def _conv(x, layer: layers.Layer, activation: bool = True, *, normalisation: bool):
-    """Convolution, batch normalisation or bias and, if asked for, ReLU6; the names follow the convolution's."""
+    """Convolution, batch normalisation or bias and, if asked for, ReLU6; the names follow the
+    convolution's.
+    """
     layer.use_bias, stem = not normalisation, layer.name.removesuffix("_conv")
     x = layer(x)
     if normalisation:
@@ -79,18 +100,23 @@ def _block(x, name: str, kernel: int, channels: int, expansion: int, stride: int
 
 
 def enlarged(classifier, factor: int = 2) -> keras.Model:
-    """The same network for pictures `factor` times as large: same weights, global average pooling over more places.
+    """The same network for pictures `factor` times as large: same weights, global average pooling
+    over more places.
 
     Args:
         classifier: of `models.load_model`, an EfficientNet-Lite.
         factor: how many times its own input size.
 
     Raises:
-        ValueError: a network for which that is not known to work: one that flattens its last map has a fixed size.
+        ValueError: a network for which that is not known to work: one that flattens its last map
+            has a fixed size.
     """
     if classifier.name not in VARIANTS:
         known = ", ".join(VARIANTS)
-        raise ValueError(f"{classifier.name} is not rebuilt for another size, only {known} are: shrink the pictures")
+        raise ValueError(
+            f"{classifier.name} is not rebuilt for another size, only {known} are: shrink the"
+            " pictures"
+        )
     model = build(classifier.name, factor * classifier.input_size)
     model.set_weights(classifier.model.get_weights())
     model.trainable = False

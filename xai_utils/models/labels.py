@@ -32,21 +32,28 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @functools.cache
 def coco_labels() -> tuple[str, ...]:
-    """COCO's 80 names in the columns of their ids, 1 to 90; `background` in column 0, `unused 12` where an id is."""
+    """COCO's 80 names in the columns of their ids, 1 to 90; `background` in column 0, `unused 12`
+    where an id is.
+    """
     names = json.loads((DATA_FOLDER / "coco_classes.json").read_text(encoding="utf-8"))
     return ("background", *(names.get(str(i), f"unused {i}") for i in range(1, 91)))
 
 
-def class_index(name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...] | None = None) -> int:
-    """The index of a class given by index, name or WordNet id; case, spaces and hyphens in names do not matter.
+def class_index(
+    name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...] | None = None
+) -> int:
+    """The index of a class given by index, name or WordNet id; case, spaces and hyphens in names do
+    not matter.
 
     Raises:
-        ValueError: an index out of range, an unknown name (the nearest are given), or one that two classes share (their
-            indices are given).
+        ValueError: an index out of range, an unknown name (the nearest are given), or one that two
+            classes share (their indices are given).
     """
     if not isinstance(name, str):
         if isinstance(name, bool) or name not in range(len(labels)):
-            raise ValueError(f"class {name!r} is out of range: there are classes 0 to {len(labels) - 1}")
+            raise ValueError(
+                f"class {name!r} is out of range: there are classes 0 to {len(labels) - 1}"
+            )
         return int(name)
     if wnids and name in wnids:
         return wnids.index(name)
@@ -56,14 +63,19 @@ def class_index(name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...]
         return found[0]
     if found:
         which = ", ".join(f"{i} ({wnids[i]})" if wnids else str(i) for i in found)
-        raise ValueError(f"{name!r} is the name of {len(found)} classes: give an index or WordNet id, one of {which}")
+        raise ValueError(
+            f"{name!r} is the name of {len(found)} classes: give an index or WordNet id, one of"
+            f" {which}"
+        )
     near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
     nearest = ", ".join(labels[plain.index(each)] for each in near) or "none"
     raise ValueError(f"no class is called {name!r}; nearest: {nearest}")
 
 
 def name_classes(model, names: tuple[str, ...]) -> None:
-    """Remember a model's class names for as long as the model lives, so that a target can be a name."""
+    """Remember a model's class names for as long as the model lives, so that a target can be a
+    name.
+    """
     _NAMES[model] = tuple(names)
 
 
@@ -74,7 +86,10 @@ def model_class(model, name: str | int) -> int:
         ValueError: as `class_index`, and a model whose classes have no names.
     """
     if model not in _NAMES:
-        raise ValueError(f"the classes of {model.name} have no names here, so {name!r} means none: give its index")
+        raise ValueError(
+            f"the classes of {model.name} have no names here, so {name!r} means none: give its"
+            " index"
+        )
     names = _NAMES[model]
     return class_index(name, names, imagenet_wnids() if names == imagenet_labels() else None)
 
@@ -103,11 +118,15 @@ def read_labels(path) -> tuple[str, ...]:
             names = [line.strip() for line in text.strip().splitlines()]
             if "" in names:
                 blank = names.index("") + 1
-                raise ValueError(f"{path.name}: line {blank} is blank, which would shift the classes below it")
+                raise ValueError(
+                    f"{path.name}: line {blank} is blank, which would shift the classes below it"
+                )
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} is not a label file: {error}") from None
     except KeyError as missing:
-        raise ValueError(f"{path.name}: class {missing} has no name; a JSON object must name 0, 1, 2, ...") from None
+        raise ValueError(
+            f"{path.name}: class {missing} has no name; a JSON object must name 0, 1, 2, ..."
+        ) from None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path.name} holds no list of class names")
     return tuple(names)

@@ -1,4 +1,6 @@
-"""Find a model's layers by name, on flat, nested, Sequential and subclassed Keras 3 models alike."""
+"""Find a model's layers by name, on flat, nested, Sequential and subclassed Keras 3 models
+alike.
+"""
 
 import contextlib
 import difflib
@@ -9,8 +11,19 @@ from collections.abc import Iterator
 from xai_utils.engine import cached, keras, tf
 
 # Layers that only pool, pad, drop or reshape: never what Grad-CAM should read by default.
-_NO_FEATURES = ("Pooling", "Padding", "Dropout", "Reshape", "Cropping", "UpSampling", "Permute", "Preprocess",
-                "Rescaling", "Normalization", "InputLayer")  # fmt: skip
+_NO_FEATURES = (
+    "Pooling",
+    "Padding",
+    "Dropout",
+    "Reshape",
+    "Cropping",
+    "UpSampling",
+    "Permute",
+    "Preprocess",
+    "Rescaling",
+    "Normalization",
+    "InputLayer",
+)
 
 
 def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -36,14 +49,18 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     """Return the layer of that name, or at that path (`outer/inner`).
 
     Raises:
-        ValueError: no such layer (the nearest names are given), or several of that name (their paths are given).
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given).
     """
     layers = dict(walk(model))
     if name in layers:
         return layers[name]
     found = {path: layer for path, layer in layers.items() if layer.name == name}
     if len(set(map(id, found.values()))) > 1:
-        raise ValueError(f"{len(found)} layers are called {name!r}: say which by its path, one of {', '.join(found)}")
+        raise ValueError(
+            f"{len(found)} layers are called {name!r}: say which by its path, one of"
+            f" {', '.join(found)}"
+        )
     if not found:
         near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.3)
         hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(list(layers)[-5:])}"
@@ -53,9 +70,11 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
 
 @contextlib.contextmanager
 def replaced_calls(wrappers: dict):
-    """Let `wrappers[layer](call)` stand in for each layer's `call`, then put every layer back, whatever happens.
+    """Let `wrappers[layer](call)` stand in for each layer's `call`, then put every layer back,
+    whatever happens.
 
-    The instance's own `__dict__` is used, past Keras' attribute tracking, so that nothing of it stays behind.
+    The instance's own `__dict__` is used, past Keras' attribute tracking, so that nothing of it
+    stays behind.
     """
     before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer in wrappers]
     try:
@@ -71,7 +90,8 @@ def replaced_calls(wrappers: dict):
 
 
 def up_to(model: keras.Model, layer: str) -> keras.Model:
-    """The part of a model that ends with a layer, so that nothing above it is built; it shares all layers.
+    """The part of a model that ends with a layer, so that nothing above it is built; it shares all
+    layers.
 
     Only a flat graph has such parts; another model is returned as it is.
 
@@ -92,22 +112,29 @@ def up_to(model: keras.Model, layer: str) -> keras.Model:
 def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
     """What every layer of a model returns.
 
-    Most networks are one flat graph that knows its shapes. Others (nested, subclassed, of any size, with a layer used
-    twice) are traced once, without computing anything.
+    Most networks are one flat graph that knows its shapes. Others (nested, subclassed, of any size,
+    with a layer used twice) are traced once, without computing anything.
 
     Args:
         model: a built Keras model.
         shape: shape of a batch, `(N, H, W, C)`; N does not matter.
 
     Returns:
-        `{path: shape}` for every layer that returns one tensor, in an order in which they run (a layer that runs twice
-        counts where it ran last), and the shapes of the model's outputs, in their structure. Batch sizes are None.
+        `{path: shape}` for every layer that returns one tensor, in an order in which they run (a
+        layer that runs twice counts where it ran last), and the shapes of the model's outputs, in
+        their structure. Batch sizes are None.
     """
-    return cached(model, ("shapes", *shape[1:]), lambda: _graph_shapes(model, shape) or _trace_shapes(model, shape))
+    return cached(
+        model,
+        ("shapes", *shape[1:]),
+        lambda: _graph_shapes(model, shape) or _trace_shapes(model, shape),
+    )
 
 
 def _graph_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object] | None:
-    """`output_shapes` of a flat Functional or Sequential model of one image size; None of any other."""
+    """`output_shapes` of a flat Functional or Sequential model of one image size; None of any
+    other.
+    """
     layers = [layer for layer in _children(model) if not isinstance(layer, keras.layers.InputLayer)]
     if getattr(model, "input_shape", None) != (None, *shape[1:]) or any(map(_children, layers)):
         return None
@@ -115,7 +142,11 @@ def _graph_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
         outputs, returned = {layer.name: layer.output for layer in layers}, model.output
     except (AttributeError, ValueError):  # not one output: used twice, or not part of a graph
         return None
-    shapes = {name: tuple(output.shape) for name, output in outputs.items() if isinstance(output, keras.KerasTensor)}
+    shapes = {
+        name: tuple(output.shape)
+        for name, output in outputs.items()
+        if isinstance(output, keras.KerasTensor)
+    }
     return shapes, keras.tree.map_structure(lambda output: tuple(output.shape), returned)
 
 
@@ -141,9 +172,11 @@ def _trace_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
 
 
 def default_layer(model: keras.Model, shape: tuple) -> str:
-    """The path of the last layer with spatial extent that computes features: not a pooling, padding or the like.
+    """The path of the last layer with spatial extent that computes features: not a pooling, padding
+    or the like.
 
-    For VGG19 that is `block5_conv4`, for a network that ends in global pooling the layer before the pooling.
+    For VGG19 that is `block5_conv4`, for a network that ends in global pooling the layer before the
+    pooling.
 
     Raises:
         ValueError: no layer of the model has spatial extent.
@@ -153,11 +186,14 @@ def default_layer(model: keras.Model, shape: tuple) -> str:
         skipped = any(word in type(layers[path]).__name__ for word in _NO_FEATURES)
         if is_spatial(extent) and not skipped and not _children(layers[path]):
             return path
-    raise ValueError(f"{model.name}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer=")
+    raise ValueError(
+        f"{model.name}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer="
+    )
 
 
 def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
-    """The layer a technique reads: `default_layer` if None, else that name, found and seen to have spatial extent.
+    """The layer a technique reads: `default_layer` if None, else that name, found and seen to have
+    spatial extent.
 
     Raises:
         ValueError: as `find_layer` and `default_layer`; a layer without spatial extent.
@@ -171,31 +207,43 @@ def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
     returned = layer_shape(model, shape, layer)
     if not is_spatial(returned):
         usable = default_layer(model, shape)
-        raise ValueError(f"layer {layer!r} returns {returned}, not maps (N, h, w, channels); {usable!r} would do")
+        raise ValueError(
+            f"layer {layer!r} returns {returned}, not maps (N, h, w, channels); {usable!r} would do"
+        )
     return layer
 
 
 def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
-    """The shape of what a layer returns, `(None, ...)`, for a batch of a shape; empty if that is not one tensor.
+    """The shape of what a layer returns, `(None, ...)`, for a batch of a shape; empty if that is
+    not one tensor.
 
     Raises:
         ValueError: as `find_layer`.
     """
     found = find_layer(model, layer)
     shapes = output_shapes(model, shape)[0]
-    return next((shapes[path] for path, each in walk(model) if each is found and path in shapes), ())
+    return next(
+        (shapes[path] for path, each in walk(model) if each is found and path in shapes), ()
+    )
 
 
 def stages(model: keras.Model, shape: tuple) -> list[str]:
-    """Where to cut a network, shallow to deep: the last layer of each block, and the last code before the logits.
+    """Where to cut a network, shallow to deep: the last layer of each block, and the last code
+    before the logits.
 
-    Blocks are told by the names of their layers (`block3b_add`, `conv4_block6_out`); a network whose names do not tell
-    is cut after the last layer of each resolution.
+    Blocks are told by the names of their layers (`block3b_add`, `conv4_block6_out`); a network
+    whose names do not tell is cut after the last layer of each resolution.
     """
-    shapes = {path: extent for path, extent in output_shapes(model, shape)[0].items() if len(extent) in (2, 4)}
+    shapes = {
+        path: extent
+        for path, extent in output_shapes(model, shape)[0].items()
+        if len(extent) in (2, 4)
+    }
     flat = [path for path, extent in shapes.items() if len(extent) == 2][:-1]
     spatial = {path: extent for path, extent in shapes.items() if is_spatial(extent)}
-    blocks = {match[0]: path for path in spatial if (match := re.search(r"(block|conv|stage)_?\d+", path))}
+    blocks = {
+        match[0]: path for path in spatial if (match := re.search(r"(block|conv|stage)_?\d+", path))
+    }
     if len(blocks) < 3:
         blocks = {extent[1:3]: path for path, extent in spatial.items()}
     return [*blocks.values(), *flat[-1:]]

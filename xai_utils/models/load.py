@@ -1,7 +1,8 @@
 """Image classifiers that take pixels and return logits, and the embedded object detector.
 
-Every network's own normalisation is part of its graph, so that attribution, perturbation, attack and inversion all work
-in one space: float32 RGB pixels in 0..255. Probabilities are `softmax(logits)`, taken where they are shown.
+Every network's own normalisation is part of its graph, so that attribution, perturbation, attack
+and inversion all work in one space: float32 RGB pixels in 0..255. Probabilities are
+`softmax(logits)`, taken where they are shown.
 """
 
 import difflib
@@ -29,7 +30,9 @@ EMBEDDED = {
 }
 DETECTOR = "ssd_mobilenet_v2"
 
-_IN_USE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # embedded networks handed out, and their names
+_IN_USE: weakref.WeakKeyDictionary = (
+    weakref.WeakKeyDictionary()
+)  # embedded networks handed out, and their names
 _RETURNED: list[tuple[str, keras.Model]] = []  # those that nobody needs any more
 
 
@@ -39,10 +42,12 @@ class Classifier:
 
     Attributes:
         name: what `load_model` was asked for.
-        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N, classes)`.
+        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N,
+            classes)`.
         input_size: side of the square input in pixels.
         labels: one name for each class, in the order of the logits.
-        conv_layer: the layer Grad-CAM reads by default: the last one with spatial extent that is not a pooling.
+        conv_layer: the layer Grad-CAM reads by default: the last one with spatial extent that is
+            not a pooling.
     """
 
     name: str
@@ -52,26 +57,40 @@ class Classifier:
     conv_layer: str
 
     def prepare(self, *images) -> np.ndarray:
-        """Crop and resize pictures (names, paths or arrays) to one float32 batch `(N, size, size, 3)` in 0..255."""
-        loaded = [image if isinstance(image, np.ndarray) else pictures.load_image(image) for image in images]
+        """Crop and resize pictures (names, paths or arrays) to one float32 batch `(N, size, size,
+        3)` in 0..255.
+        """
+        loaded = [
+            image if isinstance(image, np.ndarray) else pictures.load_image(image)
+            for image in images
+        ]
         return np.stack([pictures.prepare(image, self.input_size) for image in loaded])
 
     def prepare_mask(self, name: str) -> np.ndarray:
-        """The object mask of a drawn picture, cropped and resized as `prepare` does it: bool `(size, size)`."""
+        """The object mask of a drawn picture, cropped and resized as `prepare` does it: bool
+        `(size, size)`.
+        """
         return pictures.prepare(pictures.load_mask(name), self.input_size, nearest=True)
 
     def predict(self, images) -> np.ndarray:
-        """Probabilities, float32 `(N, classes)`, of a batch of prepared images `(N, size, size, 3)` in 0..255."""
+        """Probabilities, float32 `(N, classes)`, of a batch of prepared images `(N, size, size, 3)`
+        in 0..255.
+        """
         return tf.nn.softmax(forward(self.model, check_images(self.model, images))).numpy()
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each image, as `(label, probability)`, likeliest first."""
         probabilities = self.predict(images)
         order = np.argsort(-probabilities, axis=1)[:, :k]
-        return [[(self.labels[i], float(p[i])) for i in row] for row, p in zip(order, probabilities, strict=True)]
+        return [
+            [(self.labels[i], float(p[i])) for i in row]
+            for row, p in zip(order, probabilities, strict=True)
+        ]
 
     def class_index(self, name: str | int) -> int:
-        """The index of a class given by name, WordNet id (ImageNet networks) or index; ValueError if there is none."""
+        """The index of a class given by name, WordNet id (ImageNet networks) or index; ValueError
+        if there is none.
+        """
         return labels.model_class(self.model, name)
 
 
@@ -81,53 +100,73 @@ def load_model(
     """Load a classifier, pixels in, logits out; or the detector, pixels in, boxes and logits out.
 
     Args:
-        name_or_path: `efficientnet_lite0` or `efficientnet_lite2` (embedded, work offline), an ImageNet network of
-            `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), or a path to your own `.keras` or `.h5`;
-            `ssd_mobilenet_v2` for the object detector (embedded).
-        weights: for a network of `keras.applications`, a weights file to read. Without it they come from
-            `data/models/`, then from Keras' cache, then by download.
-        preprocessing: for your own model, what its input is: one of `PREPROCESSING` (see `Preprocess`).
-        label_file: for your own model, a text file with one class name a line, or a JSON list; `imagenet` for
-            ImageNet's 1000. Without it the classes are called `class 0`, `class 1`, ...
+        name_or_path: `efficientnet_lite0` or `efficientnet_lite2` (embedded, work offline), an
+            ImageNet network of `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), or
+            a path to your own `.keras` or `.h5`; `ssd_mobilenet_v2` for the object detector
+            (embedded).
+        weights: for a network of `keras.applications`, a weights file to read. Without it they come
+            from `data/models/`, then from Keras' cache, then by download.
+        preprocessing: for your own model, what its input is: one of `PREPROCESSING` (see
+            `Preprocess`).
+        label_file: for your own model, a text file with one class name a line, or a JSON list;
+            `imagenet` for ImageNet's 1000. Without it the classes are called `class 0`, `class 1`,
+            ...
 
     Returns:
         A `Classifier`, or a `detection.Detector`, whose model is frozen (`trainable = False`).
 
     Raises:
         ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
-        FileNotFoundError: the file is missing, or the weights are neither on this machine nor to be downloaded.
+        FileNotFoundError: the file is missing, or the weights are neither on this machine nor to be
+            downloaded.
     """
     name = os.fspath(name_or_path)
     own = Path(name).suffix in {".keras", ".h5"}
     if not own and (preprocessing or label_file):
-        raise ValueError(f"preprocessing= and label_file= describe your own model file; {name!r} brings its own")
+        raise ValueError(
+            f"preprocessing= and label_file= describe your own model file; {name!r} brings its own"
+        )
     if weights is not None and name not in APPLICATIONS:
-        raise ValueError(f"weights= goes with a network of keras.applications, such as 'vgg19', not with {name!r}")
+        raise ValueError(
+            "weights= goes with a network of keras.applications, such as 'vgg19', not with"
+            f" {name!r}"
+        )
     if own:
         model, names = _load_own(Path(name).expanduser(), preprocessing), _own_labels(label_file)
     elif name == DETECTOR:
         model, anchors = _load_embedded(name, ssd_mobilenet.build, ssd_mobilenet.EPSILON)
         return Detector(name, model, labels.coco_labels(), anchors, tuple(ssd_mobilenet.LEVELS))
     elif name in EMBEDDED:
-        model, _ = _load_embedded(name, partial(efficientnet_lite.build, name), efficientnet_lite.EPSILON)
+        model, _ = _load_embedded(
+            name, partial(efficientnet_lite.build, name), efficientnet_lite.EPSILON
+        )
         names = labels.imagenet_labels()
     elif name in APPLICATIONS:
         model, names = load_application(name, weights), labels.imagenet_labels()
     else:
         known = [*EMBEDDED, *APPLICATIONS]
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or list(EMBEDDED)
-        raise ValueError(f"no model is called {name!r}; nearest: {', '.join(near)}; your own must end in .keras or .h5")
+        raise ValueError(
+            f"no model is called {name!r}; nearest: {', '.join(near)}; your own must end in .keras"
+            " or .h5"
+        )
     classes = model.output_shape[-1]
     names = names or tuple(f"class {i}" for i in range(classes))
     if len(names) != classes:
-        raise ValueError(f"{label_file or name} has {len(names)} class names, but the model has {classes} classes")
+        raise ValueError(
+            f"{label_file or name} has {len(names)} class names, but the model has {classes}"
+            " classes"
+        )
     model.trainable = False
     labels.name_classes(model, names)
-    return Classifier(name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape))
+    return Classifier(
+        name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape)
+    )
 
 
 def return_networks() -> None:
-    """Let `load_model` hand out again, with fresh weights, the embedded networks that were loaded so far.
+    """Let `load_model` hand out again, with fresh weights, the embedded networks that were loaded
+    so far.
 
     For a kernel between two runs: what was compiled for a network serves the next run too.
     """
@@ -146,8 +185,12 @@ def _embedded(name: str, build: Callable) -> keras.Model:
     return model
 
 
-def _load_embedded(name: str, build: Callable, epsilon: float) -> tuple[keras.Model, np.ndarray | None]:
-    """The model, frozen, with its weights of `data/models/`, and the anchors if it is a detector."""
+def _load_embedded(
+    name: str, build: Callable, epsilon: float
+) -> tuple[keras.Model, np.ndarray | None]:
+    """The model, frozen, with its weights of `data/models/`, and the anchors if it is a
+    detector.
+    """
     path = applications.MODELS_FOLDER / f"{name}.npz"
     if not path.is_file():
         raise FileNotFoundError(
@@ -155,7 +198,8 @@ def _load_embedded(name: str, build: Callable, epsilon: float) -> tuple[keras.Mo
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != EMBEDDED[name]:
         raise ValueError(
-            f"data/models/{path.name} is damaged (its sha256 differs): `git checkout data/models` restores it"
+            f"data/models/{path.name} is damaged (its sha256 differs): `git checkout data/models`"
+            " restores it"
         )
     model = _embedded(name, build)
     with np.load(path, allow_pickle=False) as arrays:
@@ -168,44 +212,69 @@ def _load_embedded(name: str, build: Callable, epsilon: float) -> tuple[keras.Mo
 
 
 def _folded(arrays, layer, epsilon: float) -> list[np.ndarray]:
-    """A layer's weights; the batch normalisation that was trained after it becomes part of kernel and bias."""
+    """A layer's weights; the batch normalisation that was trained after it becomes part of kernel
+    and bias.
+    """
     normalisation = layer.name.removesuffix("_conv") + "_bn"
     if f"{normalisation}/gamma" not in arrays:
         return [arrays[f"{layer.name}/{weight.name}"] for weight in layer.weights]
     names = ("gamma", "beta", "moving_mean", "moving_variance")
-    gamma, beta, mean, variance = (arrays[f"{normalisation}/{each}"].astype(np.float64) for each in names)
+    gamma, beta, mean, variance = (
+        arrays[f"{normalisation}/{each}"].astype(np.float64) for each in names
+    )
     scale = gamma / np.sqrt(variance + epsilon)
-    by_channel = scale[:, None] if isinstance(layer, keras.layers.DepthwiseConv2D) else scale  # (h, w, C, 1)
+    by_channel = (
+        scale[:, None] if isinstance(layer, keras.layers.DepthwiseConv2D) else scale
+    )  # (h, w, C, 1)
     return [arrays[f"{layer.name}/kernel"] * by_channel, beta - mean * scale]
 
 
 def _own_labels(label_file) -> tuple[str, ...] | None:
     if label_file is None:
         return None
-    return labels.imagenet_labels() if str(label_file) == "imagenet" else labels.read_labels(label_file)
+    return (
+        labels.imagenet_labels()
+        if str(label_file) == "imagenet"
+        else labels.read_labels(label_file)
+    )
 
 
 def _load_own(path: Path, preprocessing: str | None) -> keras.Model:
-    """Load a user's model, put its preprocessing in front, and take a final softmax or sigmoid off."""
+    """Load a user's model, put its preprocessing in front, and take a final softmax or sigmoid
+    off.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
     if preprocessing not in PREPROCESSING:
         raise ValueError(
-            f"{path.name}: say what the model's input is, preprocessing= one of {', '.join(PREPROCESSING)}; "
-            f"got {preprocessing!r}"
+            f"{path.name}: say what the model's input is, preprocessing= one of"
+            f" {', '.join(PREPROCESSING)}; got {preprocessing!r}"
         )
     try:
         # safe_mode: a model file must not be able to run code of its own
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise ValueError(f"{path.name} cannot be loaded as a Keras model: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"{path.name} cannot be loaded as a Keras model: {str(error).splitlines()[0]}"
+        ) from None
     shape = model.input_shape
-    if not (isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3 and shape[1] and shape[1] == shape[2]):
-        raise ValueError(f"{path.name} takes input {shape}; an image classifier here takes (None, size, size, 3)")
+    if not (
+        isinstance(shape, tuple)
+        and len(shape) == 4
+        and shape[3] == 3
+        and shape[1]
+        and shape[1] == shape[2]
+    ):
+        raise ValueError(
+            f"{path.name} takes input {shape}; an image classifier here takes (None, size, size, 3)"
+        )
     pixels = keras.Input(shape[1:], name="pixels")
     logits = _without_softmax(model)(Preprocess(preprocessing, name="preprocess")(pixels))
     if len(logits.shape) != 2:
-        raise ValueError(f"{path.name} returns {tuple(logits.shape)}; an image classifier returns (None, classes)")
+        raise ValueError(
+            f"{path.name} returns {tuple(logits.shape)}; an image classifier returns (None,"
+            " classes)"
+        )
     return keras.Model(pixels, logits, name=re.sub(r"\W", "_", path.stem))
 
 

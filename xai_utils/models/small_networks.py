@@ -1,7 +1,8 @@
-"""Small networks trained on `bird_or_tree` scenes within seconds, kept on disk, and what they rely on.
+"""Small networks trained on `bird_or_tree` scenes within seconds, kept on disk, and what they rely
+on.
 
-A network is one Keras model with weights put in: all techniques keep what they compiled for it when the weights change
-(`model.set_weights`), so a dozen networks cost little more than one.
+A network is one Keras model with weights put in: all techniques keep what they compiled for it when
+the weights change (`model.set_weights`), so a dozen networks cost little more than one.
 """
 
 import contextlib
@@ -16,10 +17,11 @@ import numpy as np
 from filelock import FileLock
 from scipy.stats import rankdata
 
+from xai_utils import pictures
 from xai_utils.engine import DATA_FOLDER, keras, tf, written_whole
 from xai_utils.models.labels import name_classes
 from xai_utils.models.targets import logits_of
-from xai_utils.pictures import bird_or_tree, load_image
+from xai_utils.pictures import load_image
 
 layers = keras.layers
 
@@ -30,25 +32,31 @@ BATCH, RATE = 64, 3e-3  # pictures in a step; first learning rate
 def build(seed: int = 0) -> keras.Model:
     """A convolutional network for scenes, with fresh weights.
 
-    It ends in global average pooling and one Dense layer, so CAM is exact on `features`. The first layer's
-    channels are normalised, each over one picture, so that the ground's colour hardly matters; batch normalisation
-    would mix pictures, and miscalibrates when the data change.
+    It ends in global average pooling and one Dense layer, so CAM is exact on `features`. The first
+    layer's channels are normalised, each over one picture, so that the ground's colour hardly
+    matters; batch normalisation would mix pictures, and miscalibrates when the data change.
 
     Returns:
         A flat functional model: pixels `(N, 48, 48, 3)` in 0..255 to logits `(N, 2)`.
     """
-    inputs = keras.Input((bird_or_tree.SIZE, bird_or_tree.SIZE, 3), name="pixels")
+    inputs = keras.Input((pictures.bird_or_tree.SIZE, pictures.bird_or_tree.SIZE, 3), name="pixels")
     x = layers.Rescaling(1 / 64, offset=-2, name="rescale")(inputs)
-    for number, (kernel, stride, channels) in enumerate([(5, 2, 16), (3, 2, 32), (3, 1, 32), (3, 1, 48)], 1):
+    for number, (kernel, stride, channels) in enumerate(
+        [(5, 2, 16), (3, 2, 32), (3, 1, 32), (3, 1, 48)], 1
+    ):
         initial = keras.initializers.HeNormal(10 * seed + number)
-        x = layers.Conv2D(channels, kernel, stride, "same", kernel_initializer=initial, name=f"conv{number}")(x)
+        x = layers.Conv2D(
+            channels, kernel, stride, "same", kernel_initializer=initial, name=f"conv{number}"
+        )(x)
         if number == 1:
             x = layers.GroupNormalization(-1, name="norm")(x)
         x = layers.ReLU(name="features" if number == 4 else f"relu{number}")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    head = layers.Dense(2, kernel_initializer=keras.initializers.GlorotUniform(10 * seed), name="logits")
+    head = layers.Dense(
+        2, kernel_initializer=keras.initializers.GlorotUniform(10 * seed), name="logits"
+    )
     model = keras.Model(inputs, head(x), name="bird_or_tree")
-    name_classes(model, bird_or_tree.CLASSES)
+    name_classes(model, pictures.bird_or_tree.CLASSES)
     return model
 
 
@@ -61,11 +69,13 @@ def trained(
     progress: Callable | None = None,
     folder: Path | None = None,
 ) -> list[list[np.ndarray]]:
-    """Train a network, or fetch it from disk if it was trained before with the same parameters by the same code.
+    """Train a network, or fetch it from disk if it was trained before with the same parameters by
+    the same code.
 
     Args:
-        phases: one after another, `(P(tree | bird), P(tree | fish), steps)`: so a network can be repaired with other
-            data than it began with. Each phase has a learning rate that falls to nothing.
+        phases: one after another, `(P(tree | bird), P(tree | fish), steps)`: so a network can be
+            repaired with other data than it began with. Each phase has a learning rate that falls
+            to nothing.
         seed: of the first weights, of the scenes and of their order.
         count: scenes in each phase's training set.
         ground: as for `bird_or_tree.draw`.
@@ -74,7 +84,8 @@ def trained(
         folder: where networks are kept.
 
     Returns:
-        The weights after each phase, for `model.set_weights`. The two columns of the last layer are opposite numbers,
+        The weights after each phase, for `model.set_weights`. The two columns of the last layer are
+        opposite numbers,
         which no probability notices: each logit is half the log odds of its class.
 
     Raises:
@@ -82,12 +93,16 @@ def trained(
     """
     phases = [(float(p), float(q), int(steps)) for p, q, steps in phases]
     if not phases or min(steps for *_, steps in phases) < 1:
-        raise ValueError(f"phases are (P(tree | bird), P(tree | fish), steps >= 1), at least one; got {phases}")
+        raise ValueError(
+            f"phases are (P(tree | bird), P(tree | fish), steps >= 1), at least one; got {phases}"
+        )
     path = (folder or FOLDER) / f"{_key(phases, seed, count, ground, shuffled_labels)}.npz"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder nobody can write to: train, and keep nothing
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(path.with_suffix(".lock")))  # of two runs that need one network, one trains it
+            stack.enter_context(
+                FileLock(path.with_suffix(".lock"))
+            )  # of two runs that need one network, one trains it
         found = _read(path, len(phases))
         if found is None:
             found = _train(phases, seed, count, ground, shuffled_labels, progress)
@@ -97,17 +112,23 @@ def trained(
 
 
 def training_scenes(
-    tree_given_bird, tree_given_fish, seed=0, count=2000, ground="texture", shuffled_labels=False, phase=0
-) -> bird_or_tree.Scenes:
+    tree_given_bird,
+    tree_given_fish,
+    seed=0,
+    count=2000,
+    ground="texture",
+    shuffled_labels=False,
+    phase=0,
+) -> pictures.bird_or_tree.Scenes:
     """The scenes and labels that `trained` uses in a phase, numbered from 0."""
     number = 100 * seed + phase
-    scenes = bird_or_tree.sample(count, tree_given_bird, tree_given_fish, number, ground)
+    scenes = pictures.bird_or_tree.sample(count, tree_given_bird, tree_given_fish, number, ground)
     if not shuffled_labels:
         return scenes
     return scenes._replace(labels=np.random.default_rng([number, 3]).permutation(scenes.labels))
 
 
-def behaviour(model: keras.Model, scenes: bird_or_tree.Scenes) -> dict[str, float]:
+def behaviour(model: keras.Model, scenes: pictures.bird_or_tree.Scenes) -> dict[str, float]:
     """What a network relies on, measured on scenes in which trees and objects are independent.
 
     Args:
@@ -115,12 +136,18 @@ def behaviour(model: keras.Model, scenes: bird_or_tree.Scenes) -> dict[str, floa
         scenes: of `bird_or_tree.sample(count, 0.5, 0.5, ...)`.
 
     Returns:
-        `auc_object`: of the score for bird against bird or fish; `auc_tree`: of the same score against tree or none;
-        `auc_conflict`: against bird or fish, among birds without and fish with a tree. `bird_removed` and
-        `tree_removed`: how far the log odds of bird fall when the bird, or the tree, is taken out of pictures with
+        `auc_object`: of the score for bird against bird or fish; `auc_tree`: of the same score
+        against tree or none;
+        `auc_conflict`: against bird or fish, among birds without and fish with a tree.
+        `bird_removed` and
+        `tree_removed`: how far the log odds of bird fall when the bird, or the tree, is taken out
+        of pictures with
         both. `reliance`: of the sizes of the two, the tree's share.
     """
-    odds, *without = (log_odds(model, each) for each in (scenes.images, scenes.without_object, scenes.without_tree))
+    odds, *without = (
+        log_odds(model, each)
+        for each in (scenes.images, scenes.without_object, scenes.without_tree)
+    )
     bird = scenes.labels == 0
     conflict = bird != scenes.tree
     gone = [(odds - others)[bird & scenes.tree].mean() for others in without]
@@ -141,7 +168,8 @@ def log_odds(model: keras.Model, images) -> np.ndarray:
 
 
 def auc(scores, positive) -> float:
-    """Area under the ROC curve: how often a positive case scores higher than a negative one; a tie counts half.
+    """Area under the ROC curve: how often a positive case scores higher than a negative one; a tie
+    counts half.
 
     Raises:
         ValueError: no positive case, or none that is not.
@@ -156,7 +184,7 @@ def auc(scores, positive) -> float:
 
 def _key(*parameters) -> str:
     """Everything the weights depend on: the parameters, and the code that draws and trains."""
-    drawn_with = (bird_or_tree.__file__, inspect.getfile(load_image), __file__)
+    drawn_with = (pictures.bird_or_tree.__file__, inspect.getfile(load_image), __file__)
     code = b"".join(Path(file).read_bytes() for file in drawn_with)
     given = json.dumps([*parameters, BATCH, RATE, tf.__version__, keras.__version__]).encode()
     return hashlib.sha256(code + given).hexdigest()[:24]
@@ -172,7 +200,9 @@ def _read(path: Path, phases: int) -> list[list[np.ndarray]] | None:
 
 
 def _write(path: Path, weights: list[list[np.ndarray]]) -> None:
-    arrays = {f"{phase}_{i}": array for phase, each in enumerate(weights) for i, array in enumerate(each)}
+    arrays = {
+        f"{phase}_{i}": array for phase, each in enumerate(weights) for i, array in enumerate(each)
+    }
     with written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
@@ -211,6 +241,8 @@ def _step(model, optimizer):
 
 
 def _centred(model) -> list[np.ndarray]:
-    """The weights, with the mean over the classes taken from the last layer's: softmax does not notice."""
+    """The weights, with the mean over the classes taken from the last layer's: softmax does not
+    notice.
+    """
     *rest, kernel, bias = model.get_weights()
     return [*rest, kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()]

@@ -1,8 +1,10 @@
-"""SSDLite on MobileNetV2 as a Keras functional model: pixels in, raw box encodings and class logits out.
+"""SSDLite on MobileNetV2 as a Keras functional model: pixels in, raw box encodings and class logits
+out.
 
-Sources: Sandler et al., "MobileNetV2" (CVPR 2018), section 6.2 (SSDLite) and table 2; Liu et al., "SSD" (ECCV 2016) for
-the anchors. The published graph has the batch normalisation of ordinary convolutions folded into their kernels, that
-of depthwise ones not; so the weights are stored. Each activation is its own layer.
+Sources: Sandler et al., "MobileNetV2" (CVPR 2018), section 6.2 (SSDLite) and table 2; Liu et al.,
+"SSD" (ECCV 2016) for the anchors. The published graph has the batch normalisation of ordinary
+convolutions folded into their kernels, that of depthwise ones not; so the weights are stored. Each
+activation is its own layer.
 """
 
 from functools import partial
@@ -15,12 +17,35 @@ SIZE = 300  # side of the input in pixels
 EPSILON = 0.0  # of the batch normalisation: the stored variance holds it
 CLASSES = 91  # COCO's 90 ids and, in column 0, the background
 # output channels, expansion, stride of MobileNetV2's blocks
-BLOCKS = [(16, 1, 1), (24, 6, 2), (24, 6, 1), (32, 6, 2), *[(32, 6, 1)] * 2, (64, 6, 2), *[(64, 6, 1)] * 3,
-          *[(96, 6, 1)] * 3, (160, 6, 2), *[(160, 6, 1)] * 2, (320, 6, 1)]  # fmt: skip
-EXTRAS = [(256, 512), (128, 256), (128, 256), (64, 128)]  # channels of the two convolutions of each further level
-# The feature maps that boxes are read from: layer, positions along a side, anchors at each position.
-LEVELS = [("block13_expand_relu", 19, 3), ("top_relu", 10, 6), ("extra0_relu", 5, 6), ("extra1_relu", 3, 6),
-          ("extra2_relu", 2, 6), ("extra3_relu", 1, 6)]  # fmt: skip
+BLOCKS = [
+    (16, 1, 1),
+    (24, 6, 2),
+    (24, 6, 1),
+    (32, 6, 2),
+    *[(32, 6, 1)] * 2,
+    (64, 6, 2),
+    *[(64, 6, 1)] * 3,
+    *[(96, 6, 1)] * 3,
+    (160, 6, 2),
+    *[(160, 6, 1)] * 2,
+    (320, 6, 1),
+]
+EXTRAS = [
+    (256, 512),
+    (128, 256),
+    (128, 256),
+    (64, 128),
+]  # channels of the two convolutions of each further level
+# The feature maps that boxes are read from: layer, positions along a side, anchors at each
+# position.
+LEVELS = [
+    ("block13_expand_relu", 19, 3),
+    ("top_relu", 10, 6),
+    ("extra0_relu", 5, 6),
+    ("extra1_relu", 3, 6),
+    ("extra2_relu", 2, 6),
+    ("extra3_relu", 1, 6),
+]
 ANCHORS = sum(side * side * each for _, side, each in LEVELS)  # 1917
 
 
@@ -28,11 +53,14 @@ def build(normalisation: bool = False) -> keras.Model:
     """Build the network with fresh weights.
 
     Args:
-        normalisation: with the published graph's batch normalisation; see `efficientnet_lite.build`.
+        normalisation: with the published graph's batch normalisation; see
+            `efficientnet_lite.build`.
 
     Returns:
-        A flat functional model: float32 RGB pixels `(N, 300, 300, 3)` in 0..255 to a dict of `boxes`, encodings
-        `(N, 1917, 4)` relative to the anchors, and `logits` `(N, 1917, 91)`. Class column c is COCO's id c.
+        A flat functional model: float32 RGB pixels `(N, 300, 300, 3)` in 0..255 to a dict of
+        `boxes`, encodings
+        `(N, 1917, 4)` relative to the anchors, and `logits` `(N, 1917, 91)`. Class column c is
+        COCO's id c.
     """
     depthwise = partial(_depthwise, normalisation=normalisation)
     pixels = keras.Input((SIZE, SIZE, 3), name="pixels")
@@ -46,9 +74,13 @@ def build(normalisation: bool = False) -> keras.Model:
         x = depthwise(x, f"extra{index}", stride=2)
         x = _relu(x, layers.Conv2D(wide, 1, name=f"extra{index}_conv"))
     found = keras.Model(pixels, x)
-    sources = [(level, found.get_layer(name).output, each) for level, (name, _, each) in enumerate(LEVELS)]
+    sources = [
+        (level, found.get_layer(name).output, each) for level, (name, _, each) in enumerate(LEVELS)
+    ]
     boxes = [_head(source, f"box{level}", each, 4, depthwise) for level, source, each in sources]
-    logits = [_head(source, f"class{level}", each, CLASSES, depthwise) for level, source, each in sources]
+    logits = [
+        _head(source, f"class{level}", each, CLASSES, depthwise) for level, source, each in sources
+    ]
     outputs = {
         "boxes": layers.Concatenate(axis=1, name="boxes")(boxes),
         "logits": layers.Concatenate(axis=1, name="logits")(logits),
@@ -62,7 +94,9 @@ def _relu(x, layer: layers.Layer):
 
 
 def _depthwise(x, name: str, stride: int = 1, *, normalisation: bool):
-    conv = layers.DepthwiseConv2D(3, stride, "same", use_bias=not normalisation, name=f"{name}_depthwise_conv")
+    conv = layers.DepthwiseConv2D(
+        3, stride, "same", use_bias=not normalisation, name=f"{name}_depthwise_conv"
+    )
     if not normalisation:
         return _relu(x, conv)
     return _relu(conv(x), layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_depthwise_bn"))
@@ -80,6 +114,8 @@ def _block(x, name: str, channels: int, expansion: int, stride: int, depthwise):
 
 
 def _head(x, name: str, anchors: int, width: int, depthwise):
-    """`width` numbers for each of the anchors of each position: `(N, positions * anchors, width)`."""
+    """`width` numbers for each of the anchors of each position: `(N, positions * anchors,
+    width)`.
+    """
     x = layers.Conv2D(anchors * width, 1, name=f"{name}_conv")(depthwise(x, name))
     return layers.Reshape((-1, width), name=f"{name}_flat")(x)

@@ -12,19 +12,23 @@ PICTURES_AT_ONCE = 64  # in one pass of `logits_of`
 TOP = -1  # stands for the top class in a tensor of class indices
 
 
-def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tensor, Callable | None]:
+def check_target(
+    model: keras.Model, images: tf.Tensor, target
+) -> tuple[tf.Tensor, Callable | None]:
     """Turn a target into class indices and, if it is one, a callable.
 
     Args:
-        target: None (each image's top class); a class index or name; N of them; or a callable from the model's
-            outputs to scores `(N,)`, such as the difference of two classes. Names need a model of `load_model`.
+        target: None (each image's top class); a class index or name; N of them; or a callable from
+            the model's outputs to scores `(N,)`, such as the difference of two classes. Names need
+            a model of `load_model`.
 
     Returns:
         int32 indices `(N,)`, `TOP` where the top class is meant; and the callable or None.
 
     Raises:
-        ValueError: an index out of range, an unknown name, a wrong number of either, or a model that does not return
-            one `(N, classes)` tensor, without a callable to choose from what it returns.
+        ValueError: an index out of range, an unknown name, a wrong number of either, or a model
+            that does not return one `(N, classes)` tensor, without a callable to choose from what
+            it returns.
     """
     count = int(images.shape[0])
     top = np.full(count, TOP, np.int32)
@@ -33,22 +37,34 @@ def check_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tens
     _, outputs = layers.output_shapes(model, images.shape)
     if not (isinstance(outputs, tuple) and len(outputs) == 2 and outputs[0] is None):
         raise ValueError(
-            f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a callable on it"
+            f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a"
+            " callable on it"
         )
     if target is None:
         return tf.constant(top), None
     indices = np.asarray(target)
     if indices.dtype.kind == "U" and indices.shape in ((), (count,)):
-        indices = np.reshape([model_class(model, str(name)) for name in indices.flat], indices.shape)
+        indices = np.reshape(
+            [model_class(model, str(name)) for name in indices.flat], indices.shape
+        )
     if indices.dtype.kind not in "iu" or indices.shape not in ((), (count,)):
-        raise ValueError(f"target must be None, a class, {count} classes (one an image) or a callable, not {target!r}")
+        raise ValueError(
+            f"target must be None, a class, {count} classes (one an image) or a callable, not"
+            f" {target!r}"
+        )
     if np.any((indices < 0) | (indices >= outputs[1])):
-        raise ValueError(f"target {target!r} is out of range: {model.name} has classes 0 to {outputs[1] - 1}")
+        raise ValueError(
+            f"target {target!r} is out of range: {model.name} has classes 0 to {outputs[1] - 1}"
+        )
     return tf.constant(np.broadcast_to(indices, count), tf.int32), None
 
 
-def fixed_target(model: keras.Model, images: tf.Tensor, target) -> tuple[tf.Tensor, Callable | None]:
-    """As `check_target`, with the top class looked up on these images: changed copies are then asked for the same."""
+def fixed_target(
+    model: keras.Model, images: tf.Tensor, target
+) -> tuple[tf.Tensor, Callable | None]:
+    """As `check_target`, with the top class looked up on these images: changed copies are then
+    asked for the same.
+    """
     indices, function = check_target(model, images, target)
     if function is None and target is None:
         indices = target_classes(forward(model, images), indices)
@@ -67,21 +83,30 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
     if not tf.is_tensor(scores) or not scores.shape.is_compatible_with(indices.shape):
         got = getattr(scores, "shape", type(scores).__name__)
         raise ValueError(
-            f"the target callable must return one score for each image, shape ({indices.shape[0]},); got {got}"
+            "the target callable must return one score for each image, shape"
+            f" ({indices.shape[0]},); got {got}"
         )
     return scores
 
 
-def scores(model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
-    """Scores `(N,)` of images, in one pass; for `compiled`. The other arguments are those of `score`."""
+def scores(
+    model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None
+) -> tf.Tensor:
+    """Scores `(N,)` of images, in one pass; for `compiled`. The other arguments are those of
+    `score`.
+    """
     return score(outputs_of(model, images), indices, function)
 
 
 def outputs_of(model: keras.Model, images: tf.Tensor):
-    """What a model returns; in a function that is traced, without tracing the model again for every target."""
+    """What a model returns; in a function that is traced, without tracing the model again for every
+    target.
+    """
     outputs = forward(model, images)
     for output in tf.nest.flatten(outputs):
-        output.set_shape(images.shape[:1].concatenate(output.shape[1:]))  # a callable may rely on it
+        output.set_shape(
+            images.shape[:1].concatenate(output.shape[1:])
+        )  # a callable may rely on it
     return outputs
 
 

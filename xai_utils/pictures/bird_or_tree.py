@@ -1,8 +1,10 @@
-"""Scenes of which everything is known: a bird or a fish on textured ground, with or without a tree, and exact masks.
+"""Scenes of which everything is known: a bird or a fish on textured ground, with or without a tree,
+and exact masks.
 
-How often a tree stands beside a bird, and beside a fish, is up to the caller: the data's bias is a parameter, so it can
-be asked whether a network trained on them follows it, and whether an explanation says so. The object is in one half of
-the picture and the tree in the other; what lies under them is known too, so each can be taken away without a trace.
+How often a tree stands beside a bird, and beside a fish, is up to the caller: the data's bias is a
+parameter, so it can be asked whether a network trained on them follows it, and whether an
+explanation says so. The object is in one half of the picture and the tree in the other; what lies
+under them is known too, so each can be taken away without a trace.
 """
 
 from typing import NamedTuple
@@ -15,7 +17,13 @@ from xai_utils.pictures import load
 SIZE = 48  # side of a scene in pixels
 CLASSES = ("bird", "fish")
 GROUNDS = ("texture", "photos")
-PHOTOS = ("cat", "coffee", "astronaut", "rocket", "motorcycle")  # of scikit-image, under everything in `photos`
+PHOTOS = (
+    "cat",
+    "coffee",
+    "astronaut",
+    "rocket",
+    "motorcycle",
+)  # of scikit-image, under everything in `photos`
 
 
 class Scenes(NamedTuple):
@@ -25,8 +33,10 @@ class Scenes(NamedTuple):
         images: uint8 RGB `(N, 48, 48, 3)`.
         labels: int `(N,)`, 0 for a bird and 1 for a fish: indices of `CLASSES`.
         tree: bool `(N,)`, whether there is a tree.
-        object_mask, tree_mask: bool `(N, 48, 48)`, the pixels of the bird or fish, and of the tree; they never overlap.
-        without_object, without_tree: uint8, the same scenes with the ground where the one or the other was.
+        object_mask, tree_mask: bool `(N, 48, 48)`, the pixels of the bird or fish, and of the tree;
+            they never overlap.
+        without_object, without_tree: uint8, the same scenes with the ground where the one or the
+            other was.
     """
 
     images: np.ndarray
@@ -41,8 +51,9 @@ class Scenes(NamedTuple):
 def draw(labels, tree, seed: int = 0, ground: str = "texture") -> Scenes:
     """Draw one scene for each label.
 
-    Everything but what is asked for is random: ground, colours, places, sizes and directions. The random numbers do not
-    depend on labels and tree, so the same seed gives the same scenes with other objects in them.
+    Everything but what is asked for is random: ground, colours, places, sizes and directions. The
+    random numbers do not depend on labels and tree, so the same seed gives the same scenes with
+    other objects in them.
 
     Args:
         labels: `(N,)` of 0 (bird) and 1 (fish).
@@ -54,8 +65,16 @@ def draw(labels, tree, seed: int = 0, ground: str = "texture") -> Scenes:
         ValueError: labels and tree that do not fit, or an unknown ground.
     """
     labels, tree = np.asarray(labels, int), np.asarray(tree, bool)
-    if labels.ndim != 1 or labels.shape != tree.shape or not len(labels) or not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"labels must be N zeros and ones, and tree as many; got shapes {labels.shape}, {tree.shape}")
+    if (
+        labels.ndim != 1
+        or labels.shape != tree.shape
+        or not len(labels)
+        or not np.isin(labels, (0, 1)).all()
+    ):
+        raise ValueError(
+            f"labels must be N zeros and ones, and tree as many; got shapes {labels.shape},"
+            f" {tree.shape}"
+        )
     if ground not in GROUNDS:
         raise ValueError(f"ground is one of {', '.join(GROUNDS)}, not {ground!r}")
     rng = np.random.default_rng(seed)
@@ -64,14 +83,18 @@ def draw(labels, tree, seed: int = 0, ground: str = "texture") -> Scenes:
     animal, object_mask = _animals(labels == 0, right, below.mean(axis=(1, 2)), rng)
     plant, tree_mask = _trees(24 - right, rng)
     tree_mask &= tree[:, None, None]
-    below, animal, plant = (np.clip(each, 0, 255).astype(np.uint8) for each in (below, animal, plant))
+    below, animal, plant = (
+        np.clip(each, 0, 255).astype(np.uint8) for each in (below, animal, plant)
+    )
     without_tree = np.where(object_mask[..., None], animal, below)
     without_object = np.where(tree_mask[..., None], plant, below)
     images = np.where(tree_mask[..., None], plant, without_tree)
     return Scenes(images, labels, tree, object_mask, tree_mask, without_object, without_tree)
 
 
-def sample(count: int, tree_given_bird: float, tree_given_fish: float, seed: int = 0, ground="texture") -> Scenes:
+def sample(
+    count: int, tree_given_bird: float, tree_given_fish: float, seed: int = 0, ground="texture"
+) -> Scenes:
     """Draw a set of scenes, every second one a bird, with trees as often as asked.
 
     Args:
@@ -89,7 +112,9 @@ def sample(count: int, tree_given_bird: float, tree_given_fish: float, seed: int
         raise ValueError(f"a set of scenes has at least 2 of them, not {count}")
     labels = np.arange(count) % 2
     chance = np.random.default_rng([seed, 1]).random(count)
-    return draw(labels, chance < np.where(labels == 0, tree_given_bird, tree_given_fish), seed, ground)
+    return draw(
+        labels, chance < np.where(labels == 0, tree_given_bird, tree_given_fish), seed, ground
+    )
 
 
 def _grid():
@@ -105,7 +130,9 @@ def _draws(rng, count: int, low: float, high: float, width: int = 0):
 
 
 def _smooth(count: int, cells: int, rng) -> np.ndarray:
-    """Smooth noise around 0, `(N, 48, 48)`: random numbers on a coarse grid, enlarged bilinearly."""
+    """Smooth noise around 0, `(N, 48, 48)`: random numbers on a coarse grid, enlarged
+    bilinearly.
+    """
     place = np.linspace(0, cells - 1, SIZE)
     weight = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
     return weight @ rng.standard_normal((count, cells, cells), np.float32) @ weight.T
@@ -133,7 +160,8 @@ def _photos(count: int, rng) -> np.ndarray:
 
 
 def _animals(bird, right, behind, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Birds or fish in random colours that differ from what is behind: pixels `(N, 48, 48, 3)` and masks.
+    """Birds or fish in random colours that differ from what is behind: pixels `(N, 48, 48, 3)` and
+    masks.
 
     `right` is how far the half lies to the right, `(N, 1, 1)`.
     """
@@ -147,13 +175,17 @@ def _animals(bird, right, behind, rng) -> tuple[np.ndarray, np.ndarray]:
     colour = _draws(rng, count, 20, 235, 3)
     near = np.abs(colour - behind[:, None, None]).mean(axis=-1, keepdims=True) < 60
     colour = np.where(near, (colour + 128) % 256, colour)
-    shape, dark, eye = (np.where(bird[:, None, None], *pair) for pair in zip(_bird(u, v), _fish(u, v)))
+    shape, dark, eye = (
+        np.where(bird[:, None, None], *pair) for pair in zip(_bird(u, v), _fish(u, v))
+    )
     shade = np.where(dark, np.float32(0.45), np.float32(1)) * (1 - 0.15 * v)
     return np.where(eye[..., None], np.float32(15), colour * shade[..., None]), shape
 
 
 def _bird(u, v):
-    """Body, head, beak, tail and two legs; dark bars along the body; an eye. Bool `(N, 48, 48)` each."""
+    """Body, head, beak, tail and two legs; dark bars along the body; an eye. Bool `(N, 48, 48)`
+    each.
+    """
     body = u**2 + (v / 0.68) ** 2 < 1
     head = (u - 0.9) ** 2 + (v + 0.6) ** 2 < 0.24
     beak = (u > 1.2) & (u < 1.85) & (np.abs(v + 0.55) < 0.45 * (1.85 - u))
@@ -184,4 +216,7 @@ def _trees(right, rng) -> tuple[np.ndarray, np.ndarray]:
     trunk = (np.abs(x) < 1.8) & (y <= 0) & (y > -14)
     green = np.array([45, 120, 40], np.float32) + _draws(rng, count, -20, 20, 3)
     speckle = 18 * rng.standard_normal((count, SIZE, SIZE, 1), np.float32)
-    return np.where(crown[..., None], green + speckle, np.array([95, 65, 40], np.float32)), crown | trunk
+    return (
+        np.where(crown[..., None], green + speckle, np.array([95, 65, 40], np.float32)),
+        crown | trunk,
+    )

@@ -1,4 +1,6 @@
-"""Pictures of different classes tiled in one: whatever speaks for a class should come from its own cell."""
+"""Pictures of different classes tiled in one: whatever speaks for a class should come from its own
+cell.
+"""
 
 import numpy as np
 
@@ -11,7 +13,8 @@ def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
         columns: pictures in a row.
 
     Returns:
-        The grid `(1, rows H, columns W, C)` and where each picture is, bool `(N, rows H, columns W)`.
+        The grid `(1, rows H, columns W, C)` and where each picture is, bool `(N, rows H, columns
+        W)`.
 
     Raises:
         ValueError: a number of pictures that leaves a hole.
@@ -19,7 +22,9 @@ def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
     pictures = np.asarray(pictures)
     count, height, width, channels = pictures.shape
     if columns < 1 or not count or count % columns:
-        raise ValueError(f"a grid of {columns} columns needs a multiple of {columns} pictures, not {count}")
+        raise ValueError(
+            f"a grid of {columns} columns needs a multiple of {columns} pictures, not {count}"
+        )
     cells = pictures.reshape(count // columns, columns, height, width, channels)
     grid = cells.swapaxes(1, 2).reshape(1, count // columns * height, columns * width, channels)
     number = np.arange(count).reshape(-1, columns).repeat(height, axis=0).repeat(width, axis=1)
@@ -27,7 +32,9 @@ def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shrink(pictures, factor: int = 2) -> np.ndarray:
-    """Make pictures smaller by a whole factor, each pixel the mean of a square; what does not fill one is cut off."""
+    """Make pictures smaller by a whole factor, each pixel the mean of a square; what does not fill
+    one is cut off.
+    """
     pictures = np.asarray(pictures, np.float32)
     count, height, width, channels = pictures.shape
     rows, columns = height // factor, width // factor

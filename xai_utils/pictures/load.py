@@ -1,7 +1,8 @@
 """Pictures: named ones that every installation has, and the user's own.
 
-- `cat` (scikit-image's chelsea), `hound` (foolbox's bull mastiff), and the drawn `umbrella` and `mushroom`, whose
-  object masks are exact, are the suite's four subjects; `image_names()` lists all.
+- `cat` (scikit-image's chelsea), `hound` (foolbox's bull mastiff), and the drawn `umbrella` and
+  `mushroom`, whose object masks are exact, are the suite's four subjects; `image_names()` lists
+  all.
 - Your own: any path, or the name of a file in `data/images/`.
 """
 
@@ -31,17 +32,59 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a named picture comes from, and its ImageNet classes where they are known (any of them is right)."""
+    """Where a named picture comes from, and its ImageNet classes where they are known (any of them
+    is right).
+    """
 
     package: str
     file: str
     classes: tuple[int, ...] = ()
 
 
-_FOOLBOX = ["hound", "folding_chair", "beaker", "buckeye", "strawberry", "thatch", "jeep", "jeep_2", "yurt",
-            "bottlecap", "drum", "loafer", "prayer_rug", "cannon", "spoonbill", "geese", "dalmatian", "bald_eagle",
-            "leafhopper", "dung_beetle"]  # fmt: skip
-_FOOLBOX_CLASSES = [243, 559, 438, 990, 949, 853, 609, 609, 915, 455, 541, 630, 741, 471, 129, 99, 251, 22, 317, 305]
+_FOOLBOX = [
+    "hound",
+    "folding_chair",
+    "beaker",
+    "buckeye",
+    "strawberry",
+    "thatch",
+    "jeep",
+    "jeep_2",
+    "yurt",
+    "bottlecap",
+    "drum",
+    "loafer",
+    "prayer_rug",
+    "cannon",
+    "spoonbill",
+    "geese",
+    "dalmatian",
+    "bald_eagle",
+    "leafhopper",
+    "dung_beetle",
+]
+_FOOLBOX_CLASSES = [
+    243,
+    559,
+    438,
+    990,
+    949,
+    853,
+    609,
+    609,
+    915,
+    455,
+    541,
+    630,
+    741,
+    471,
+    129,
+    99,
+    251,
+    22,
+    317,
+    305,
+]
 
 PICTURES = {
     "cat": Picture("skimage", "chelsea.png", (281, 282, 285)),
@@ -72,14 +115,15 @@ def image_names() -> tuple[str, ...]:
 def load_image(name_or_path) -> np.ndarray:
     """Load a picture as uint8 RGB `(H, W, 3)`.
 
-    A known name comes first, then a path (from the working directory; `~` is the home folder), then a file in
-    `data/images/`. EXIF orientation is honoured; of several frames or pages the first is taken; colour profiles are
-    ignored. Grey becomes RGB; transparency is laid over white; CMYK is converted as Pillow does; 16-bit grey is scaled
-    by 1/257; 32-bit integers and floats (TIFF) are taken as 0..255 and clipped.
+    A known name comes first, then a path (from the working directory; `~` is the home folder), then
+    a file in `data/images/`. EXIF orientation is honoured; of several frames or pages the first is
+    taken; colour profiles are ignored. Grey becomes RGB; transparency is laid over white; CMYK is
+    converted as Pillow does; 16-bit grey is scaled by 1/257; 32-bit integers and floats (TIFF) are
+    taken as 0..255 and clipped.
 
     Raises:
-        PictureError: unknown name, missing, empty, truncated or unreadable file, no image, a directory, or more than
-            `MOST_PIXELS` pixels.
+        PictureError: unknown name, missing, empty, truncated or unreadable file, no image, a
+            directory, or more than `MOST_PIXELS` pixels.
     """
     if not isinstance(name_or_path, (str, Path)):
         raise PictureError(f"a picture is a name or a path, not {name_or_path!r}")
@@ -88,15 +132,21 @@ def load_image(name_or_path) -> np.ndarray:
         return _read(_find(str(name_or_path)), str(name_or_path))
     if picture.package == "drawn":
         return _drawn(picture.file).image.copy()
-    # The package is found, not imported: foolbox takes seconds, scikit-image's data functions may download.
+    # The package is found, not imported: foolbox takes seconds, scikit-image's data functions may
+    # download.
     package = importlib.util.find_spec(picture.package)
     if package is None:
-        raise PictureError(f"{str(name_or_path)!r} comes with the package {picture.package}, which is not installed")
+        raise PictureError(
+            f"{str(name_or_path)!r} comes with the package {picture.package}, which is not"
+            " installed"
+        )
     return _read(Path(package.origin).parent / "data" / picture.file, str(name_or_path))
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:
-    """As `load_image`, from the content of a file, such as an upload; `name` is what messages call it."""
+    """As `load_image`, from the content of a file, such as an upload; `name` is what messages call
+    it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture")
         path.write_bytes(content)
@@ -115,7 +165,8 @@ def load_mask(name: str) -> np.ndarray:
 
 
 def prepare(image: np.ndarray, size: int | tuple[int, int], nearest: bool = False) -> np.ndarray:
-    """Crop the central square, `size / (size + 32)` of the shorter side, and resize it to the network's input.
+    """Crop the central square, `size / (size + 32)` of the shorter side, and resize it to the
+    network's input.
 
     This is how the embedded networks were evaluated; another crop gives other labels.
 
@@ -154,13 +205,20 @@ def _find(name: str) -> Path:
         for candidate in (path, IMAGES_FOLDER / name):
             if candidate.exists():
                 return candidate
-    except (OSError, RuntimeError) as error:  # a closed folder, a name too long, ~ of an unknown user
-        raise PictureError(f"{name!r} cannot be looked up: {getattr(error, 'strerror', error)}") from None
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # a closed folder, a name too long, ~ of an unknown user
+        raise PictureError(
+            f"{name!r} cannot be looked up: {getattr(error, 'strerror', error)}"
+        ) from None
     if path.suffix or len(path.parts) > 1:
         raise PictureError(f"no picture at {name!r}, nor in data/images/")
     own = [p.name for p in IMAGES_FOLDER.glob("*.*") if p.name != "README.md"]
     near = difflib.get_close_matches(name, [*PICTURES, *own], n=3, cutoff=0.4) or list(PICTURES)[:4]
-    raise PictureError(f"no picture is called {name!r}; nearest: {', '.join(near)} (data.image_names() lists all)")
+    raise PictureError(
+        f"no picture is called {name!r}; nearest: {', '.join(near)} (data.image_names() lists all)"
+    )
 
 
 def _read(path: Path, name: str) -> np.ndarray:
@@ -171,15 +229,20 @@ def _read(path: Path, name: str) -> np.ndarray:
         if not path.stat().st_size:
             raise PictureError(f"{name!r} is empty (0 bytes)")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; size is checked here
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of large pictures and odd metadata; size is checked here
             # EPS is left out: Pillow would start Ghostscript on it.
             Image.init()
             with Image.open(path, formats=[kind for kind in Image.OPEN if kind != "EPS"]) as opened:
                 width, height = opened.size
                 if width * height > MOST_PIXELS:
                     most = f"at most {MOST_PIXELS // 10**6} million are read"
-                    raise PictureError(f"{name!r} has {width} x {height} pixels; {most}: scale it down")
-                # Turning forgets the format; Pillow gives the 16-bit grey of PGM and PNG as 32-bit integers at times.
+                    raise PictureError(
+                        f"{name!r} has {width} x {height} pixels; {most}: scale it down"
+                    )
+                # Turning forgets the format; Pillow gives the 16-bit grey of PGM and PNG as 32-bit
+                # integers at times.
                 sixteen_bit = opened.mode == "I" and opened.format in ("PPM", "PNG")
                 return _to_rgb(ImageOps.exif_transpose(opened), sixteen_bit)
     except PictureError:
@@ -187,10 +250,14 @@ def _read(path: Path, name: str) -> np.ndarray:
     except Image.UnidentifiedImageError:
         raise PictureError(f"{name!r} is not an image that Pillow can read") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"{name!r} is far too large when decoded (a decompression bomb?): scale it down") from None
+        raise PictureError(
+            f"{name!r} is far too large when decoded (a decompression bomb?): scale it down"
+        ) from None
     except PermissionError:
         raise PictureError(f"{name!r} cannot be read: permission denied") from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    except (
+        Exception
+    ) as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
 

@@ -1,8 +1,9 @@
-"""Two drawn scenes, an umbrella in the sky and a fly agaric in the grass, with exact object masks and free placement.
+"""Two drawn scenes, an umbrella in the sky and a fly agaric in the grass, with exact object masks
+and free placement.
 
-A photograph comes with a rough box at best; here it is known for every pixel whether it belongs to the object, so a
-map can be scored against the truth. The objects are formulas on a plane of object coordinates, so moving or scaling
-one redraws it sharply instead of resampling a picture.
+A photograph comes with a rough box at best; here it is known for every pixel whether it belongs to
+the object, so a map can be scored against the truth. The objects are formulas on a plane of object
+coordinates, so moving or scaling one redraws it sharply instead of resampling a picture.
 """
 
 from dataclasses import dataclass
@@ -27,15 +28,17 @@ class Scene:
 
 
 def draw_umbrella(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=None) -> Scene:
-    """Draw a red umbrella with a J-shaped handle; at scale 1 it is .72 of the picture wide and high.
+    """Draw a red umbrella with a J-shaped handle; at scale 1 it is .72 of the picture wide and
+    high.
 
     Args:
         size: side of the square picture in pixels, at least 16.
-        center: (x, y) of the middle of the object's bounding box, as fractions of the picture; it may lie near or
-            beyond the border, the object is then cut off.
+        center: (x, y) of the middle of the object's bounding box, as fractions of the picture; it
+            may lie near or beyond the border, the object is then cut off.
         scale: size of the object relative to the designed one, above 0.
         seed: of the sky's clouds. The umbrella itself has nothing random.
-        background: None for `background_of("umbrella", size, seed)`, or uint8 RGB `(size, size, 3)` to draw on.
+        background: None for `background_of("umbrella", size, seed)`, or uint8 RGB `(size, size, 3)`
+            to draw on.
 
     Returns:
         A `Scene`; outside its mask the image is exactly the background.
@@ -48,12 +51,15 @@ def draw_umbrella(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=Non
 
 
 def draw_mushroom(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=None) -> Scene:
-    """Draw a fly agaric: red cap with pale warts, gills, ring and stem; at scale 1 .72 of the picture wide and high.
+    """Draw a fly agaric: red cap with pale warts, gills, ring and stem; at scale 1 .72 of the
+    picture wide and high.
 
     As `draw_umbrella`, but `seed` is that of the ground, the grass and the warts on the cap.
     """
     background = _checked(size, center, scale, background, "mushroom", seed)
-    return _compose(background, *_mushroom(*_plane(size, center, scale), np.random.default_rng(seed)))
+    return _compose(
+        background, *_mushroom(*_plane(size, center, scale), np.random.default_rng(seed))
+    )
 
 
 def background_of(kind: str, size: int = 288, seed: int = 0) -> np.ndarray:
@@ -94,23 +100,29 @@ def _checked(size, center, scale, background, kind, seed):
     background = np.asarray(background)
     if background.shape != (size, size, 3) or background.dtype != np.uint8:
         raise ValueError(
-            f"background must be uint8 of shape {(size, size, 3)}, got {background.dtype} of shape {background.shape}"
+            f"background must be uint8 of shape {(size, size, 3)}, got {background.dtype} of shape"
+            f" {background.shape}"
         )
     return background
 
 
-# -- the drawing surface: functions on a grid of object coordinates -------------------------------------------------
+# -- the drawing surface: functions on a grid of object coordinates
+# -------------------------------------------------
 
 
 def _plane(size, center, scale):
-    """Object coordinates x (to the right) and y (down) of every sample, 0 at the center, 1 = the picture's side."""
+    """Object coordinates x (to the right) and y (down) of every sample, 0 at the center, 1 = the
+    picture's side.
+    """
     ticks = (np.arange(size * OVERSAMPLING) + 0.5) / (size * OVERSAMPLING)
     x, y = (ticks - center[0]) / scale, (ticks - center[1]) / scale
     return (axis.astype(np.float32) for axis in np.meshgrid(x, y))
 
 
 def _compose(background, colour, cover):
-    """Lay the object's samples over the background; `cover` tells which samples belong to the object."""
+    """Lay the object's samples over the background; `cover` tells which samples belong to the
+    object.
+    """
     size = len(background)
     blocks = (size, OVERSAMPLING, size, OVERSAMPLING)
     share = cover.reshape(blocks).mean((1, 3))[..., None]
@@ -134,15 +146,22 @@ class _Layers:
 
 def _noise(size, cells, rng):
     """Smooth noise in 0..1, `(size, size)`, with about `cells` bumps a side."""
-    return np.asarray(Image.fromarray(rng.random((cells, cells)).astype(np.float32)).resize((size, size), 3)).clip(0, 1)
+    return np.asarray(
+        Image.fromarray(rng.random((cells, cells)).astype(np.float32)).resize((size, size), 3)
+    ).clip(0, 1)
 
 
-# -- umbrella -------------------------------------------------------------------------------------------------------
+# -- umbrella
+# --------------------------------------------------------------------------------------------------
 
 
 def _umbrella(x, y):
     layers = _Layers(x.shape)
-    rim, height, reach = -0.06, 0.24, 0.36  # level of the canopy's lower edge, its height, its half width
+    rim, height, reach = (
+        -0.06,
+        0.24,
+        0.36,
+    )  # level of the canopy's lower edge, its height, its half width
     # Shaft and handle: a bar, then half a ring below it.
     bend_x, bend_y, bend, thick = -0.055, 0.286, 0.055, 0.019
     shaft = (abs(x) < 0.009) & (y > -0.3) & (y < 0.2)
@@ -155,8 +174,9 @@ def _umbrella(x, y):
     )
     across = np.where(y < bend_y, np.where(x < bend_x, x - 2 * bend_x, x), ring) / thick
     layers.paint(hook | grip | end, (135, 78, 36), 1.15 - 0.5 * (across + 0.35) ** 2)
-    # A rib at angle a around the shaft is half an ellipse of half width sin(a), so x over the dome's width at this
-    # height tells the angle, and the angle tells the panel and the place within it.
+    # A rib at angle a around the shaft is half an ellipse of half width sin(a), so x over the
+    # dome's width at this height tells the angle, and the angle tells the panel and the place
+    # within it.
     up = np.clip((rim - y) / height, 0, 1)
     around = np.clip(x / (reach * np.sqrt(1 - up**2) + 1e-6), -1, 1)
     panels = 6
@@ -182,13 +202,16 @@ def _sky(size, rng):
     return np.rint(sky + (255 - sky) * np.clip(cloud - 0.5, 0, 1) * 0.15).astype(np.uint8)
 
 
-# -- mushroom -------------------------------------------------------------------------------------------------------
+# -- mushroom
+# --------------------------------------------------------------------------------------------------
 
 
 def _mushroom(x, y, rng):
     layers = _Layers(x.shape)
     # Stem: widens into a bulb at the foot; lit from the left, striped along its length.
-    half = 0.052 + 0.018 * np.clip((y - 0.0) / 0.3, 0, 1) + 0.04 * np.exp(-(((y - 0.3) / 0.06) ** 2))
+    half = (
+        0.052 + 0.018 * np.clip((y - 0.0) / 0.3, 0, 1) + 0.04 * np.exp(-(((y - 0.3) / 0.06) ** 2))
+    )
     foot = np.sqrt(np.clip((0.36 - y) / 0.05, 0, 1))
     stem = (y > -0.06) & (y <= 0.36) & (abs(x) < half * foot)
     across = x / half
@@ -204,8 +227,12 @@ def _mushroom(x, y, rng):
     layers.paint(under, (235, 215, 175), 0.72 + 0.13 * np.sin(ray * 90))
     layers.paint(stem & under & (y < rim + sag), (225, 210, 180), 0.75 * light)
     # Ring: a skirt around the stem.
-    skirt = (y > 0.05) & (y < 0.105 + 0.006 * np.sin(x * 200)) & (abs(x) < 0.062 + 0.35 * (y - 0.05))
-    layers.paint(skirt, (248, 238, 210), 0.98 - 0.9 * abs(x + 0.03) / 0.1 * 0.3 + 0.05 * np.sin(x * 300))
+    skirt = (
+        (y > 0.05) & (y < 0.105 + 0.006 * np.sin(x * 200)) & (abs(x) < 0.062 + 0.35 * (y - 0.05))
+    )
+    layers.paint(
+        skirt, (248, 238, 210), 0.98 - 0.9 * abs(x + 0.03) / 0.1 * 0.3 + 0.05 * np.sin(x * 300)
+    )
     # Cap: a dome whose lower edge bulges towards the viewer, shaded by its surface normal.
     edge = rim + 0.03 * np.sqrt(np.clip(1 - (x / reach) ** 2, 0, 1))
     cap = (y <= edge) & ((x / reach) ** 2 + (np.minimum(y - rim, 0) / height) ** 2 <= 1)
@@ -213,7 +240,8 @@ def _mushroom(x, y, rng):
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0, 1))
     light = 0.45 + 0.62 * np.clip(-0.4 * nx - 0.6 * ny + 0.6 * nz, 0, 1)
     layers.paint(cap, (205, 30, 18), light)
-    # Pale warts: discs on the dome, foreshortened towards its edge; each is looked for only near its place.
+    # Pale warts: discs on the dome, foreshortened towards its edge; each is looked for only near
+    # its place.
     for row, count in ((0.2, 3), (0.48, 6), (0.72, 8), (0.92, 10)):
         for k in range(count):
             turn = np.pi * (k + rng.uniform(0.15, 0.85)) / count
@@ -222,27 +250,43 @@ def _mushroom(x, y, rng):
             radius = rng.uniform(0.05, 0.1)
             near = np.nonzero(cap & (abs(nx - wx) < 0.12) & (abs(ny - wy) < 0.12))
             dx, dy = nx[near] - wx, ny[near] - wy
-            blob = np.hypot(dx / (0.35 + 0.65 * facing), dy * 1.1) + 0.006 * np.sin(5 * np.arctan2(dy, dx) + row * 9)
+            blob = np.hypot(dx / (0.35 + 0.65 * facing), dy * 1.1) + 0.006 * np.sin(
+                5 * np.arctan2(dy, dx) + row * 9
+            )
             shade = (0.55 + 0.5 * light[near] - 2.0 * (blob - 0.02))[:, None]
             inside = blob < radius
             place = near[0][inside], near[1][inside]
-            layers.colour[place] = np.clip(np.array([250, 244, 225], np.float32) * shade[inside], 0, 255)
+            layers.colour[place] = np.clip(
+                np.array([250, 244, 225], np.float32) * shade[inside], 0, 255
+            )
     return layers.colour, layers.cover
 
 
 def _grass(size, rng):
-    """Mossy ground, darker and blurred towards the top, with blades of grass that get longer towards the viewer."""
+    """Mossy ground, darker and blurred towards the top, with blades of grass that get longer
+    towards the viewer.
+    """
     down = np.linspace(0, 1, size)[:, None, None]
     texture = 0.5 * _noise(size, 9, rng) + 0.3 * _noise(size, 30, rng) + 0.2 * _noise(size, 90, rng)
-    ground = (0.35 + 0.65 * down) * (np.array([62, 92, 34]) + 90 * (texture[..., None] - 0.4) * np.array([1, 1.1, 0.5]))
-    picture = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(size / 140))
-    large = picture.resize((2 * size, 2 * size))  # blades are drawn at twice the size, for smooth edges
+    ground = (0.35 + 0.65 * down) * (
+        np.array([62, 92, 34]) + 90 * (texture[..., None] - 0.4) * np.array([1, 1.1, 0.5])
+    )
+    picture = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(size / 140)
+    )
+    large = picture.resize(
+        (2 * size, 2 * size)
+    )  # blades are drawn at twice the size, for smooth edges
     draw = ImageDraw.Draw(large)
     for foot in np.sort(rng.uniform(0.35, 1.15, 700)):
         x, length = rng.uniform(-0.05, 1.05), (0.02 + 0.11 * (foot - 0.3)) * rng.uniform(0.6, 1.3)
         lean = rng.normal(0, 0.25)
-        green = (0.45 + 0.55 * foot) * np.array([rng.uniform(60, 120), rng.uniform(105, 160), rng.uniform(25, 60)])
+        green = (0.45 + 0.55 * foot) * np.array(
+            [rng.uniform(60, 120), rng.uniform(105, 160), rng.uniform(25, 60)]
+        )
         width = 0.0025 + 0.003 * (foot - 0.3)
         points = [(x - width, foot), (x + lean * length, foot - length), (x + width, foot)]
-        draw.polygon([(2 * size * a, 2 * size * b) for a, b in points], fill=tuple(int(g) for g in green))
+        draw.polygon(
+            [(2 * size * a, 2 * size * b) for a, b in points], fill=tuple(int(g) for g in green)
+        )
     return np.asarray(large.resize((size, size), Image.Resampling.BOX))

@@ -1,7 +1,9 @@
-"""Changes of pictures: pure functions of a batch, and the way back where a change only moves pixels.
+"""Changes of pictures: pure functions of a batch, and the way back where a change only moves
+pixels.
 
-Images are float32 `(N, H, W, C)` in 0..255 and stay in that range. What moves pixels (`flip_*`, `rotate`, `zoom`,
-`shift`) takes maps `(N, H, W)` of any values as well, and is undone by itself with another amount; see `undo`.
+Images are float32 `(N, H, W, C)` in 0..255 and stay in that range. What moves pixels (`flip_*`,
+`rotate`, `zoom`, `shift`) takes maps `(N, H, W)` of any values as well, and is undone by itself
+with another amount; see `undo`.
 """
 
 import io
@@ -27,20 +29,28 @@ def flip_vertical(images, amount=1) -> np.ndarray:
 
 
 def rotate(images, degrees: float, fill: float = 0.0) -> np.ndarray:
-    """Rotate about the middle, counter-clockwise, bilinear; what comes in from outside is `fill`."""
+    """Rotate about the middle, counter-clockwise, bilinear; what comes in from outside is
+    `fill`.
+    """
     angle = np.deg2rad(degrees)
-    return _warp(images, [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], (0, 0), fill)
+    return _warp(
+        images, [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], (0, 0), fill
+    )
 
 
 def zoom(images, factor: float, fill: float = 0.0) -> np.ndarray:
-    """Enlarge about the middle (factor above 1) or shrink, bilinear; what comes in from outside is `fill`."""
+    """Enlarge about the middle (factor above 1) or shrink, bilinear; what comes in from outside is
+    `fill`.
+    """
     if not factor > 0:
         raise ValueError(f"zoom: the factor must be above 0, not {factor}")
     return _warp(images, np.eye(2) / factor, (0, 0), fill)
 
 
 def shift(images, right: float, down: float = 0.0, fill: float = 0.0) -> np.ndarray:
-    """Move by so many pixels, bilinear where they are no whole numbers; what comes in from outside is `fill`."""
+    """Move by so many pixels, bilinear where they are no whole numbers; what comes in from outside
+    is `fill`.
+    """
     return _warp(images, np.eye(2), (right, down), fill)
 
 
@@ -50,7 +60,9 @@ def brightness(images, levels: float) -> np.ndarray:
 
 
 def contrast(images, factor: float) -> np.ndarray:
-    """Multiply the distance from each picture's mean grey level; 1 changes nothing, 0 leaves that grey."""
+    """Multiply the distance from each picture's mean grey level; 1 changes nothing, 0 leaves that
+    grey.
+    """
     images = np.asarray(images, np.float32)
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
     return _clip(mean + factor * (images - mean))
@@ -62,16 +74,22 @@ def blur(images, sigma: float) -> np.ndarray:
 
 
 def noise(images, sigma: float, seed: int = 0) -> np.ndarray:
-    """Add Gaussian noise with a standard deviation of so many grey levels, the same to each picture of the batch."""
+    """Add Gaussian noise with a standard deviation of so many grey levels, the same to each picture
+    of the batch.
+    """
     images = np.asarray(images, np.float32)
-    return _clip(images + sigma * np.random.default_rng(seed).standard_normal(images.shape[1:], np.float32))
+    return _clip(
+        images + sigma * np.random.default_rng(seed).standard_normal(images.shape[1:], np.float32)
+    )
 
 
 def jpeg(images, quality: int) -> np.ndarray:
     """Save as JPEG of that quality, 1 to 95, and read again."""
     if not 1 <= quality <= 95:
         raise ValueError(f"jpeg: quality goes from 1 to 95, not {quality}")
-    return np.stack([_through_jpeg(image, int(quality)) for image in _clip(np.asarray(images, np.float32))])
+    return np.stack(
+        [_through_jpeg(image, int(quality)) for image in _clip(np.asarray(images, np.float32))]
+    )
 
 
 class Transform(NamedTuple):
@@ -79,7 +97,8 @@ class Transform(NamedTuple):
 
     Attributes:
         apply: `(images, amount) -> images`.
-        inverse: the amount that undoes an amount, for changes that move pixels; None where pixels keep their places.
+        inverse: the amount that undoes an amount, for changes that move pixels; None where pixels
+            keep their places.
         still: the amount that changes nothing.
         unit: of the amount.
     """
@@ -123,18 +142,23 @@ def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
         maps: `(N, H, W)`, of the size of the pictures.
 
     Returns:
-        The maps `(N, H, W)`, and bool `(H, W)`: the pixels that stayed in view there and back; others mean nothing.
+        The maps `(N, H, W)`, and bool `(H, W)`: the pixels that stayed in view there and back;
+        others mean nothing.
     """
     inverse = TRANSFORMS[name].inverse
     maps = np.asarray(maps, np.float32)
     if inverse is None:
         return maps, np.ones(maps.shape[1:], bool)
-    seen = apply(name, apply(name, np.ones((1, *maps.shape[1:]), np.float32), amount), inverse(amount))
+    seen = apply(
+        name, apply(name, np.ones((1, *maps.shape[1:]), np.float32), amount), inverse(amount)
+    )
     return apply(name, maps, inverse(amount)), seen[0] > 0.999
 
 
 def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
-    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear: within their range, unlike bicubic."""
+    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear: within their range, unlike
+    bicubic.
+    """
     maps = np.asarray(maps, np.float32)
     if maps.shape[-2:] == tuple(size):
         return maps
@@ -143,24 +167,32 @@ def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
 
 
 def grey(images) -> np.ndarray:
-    """How bright the colours `(..., 3)` look, float32 `(...)` in their range. Source: ITU-R BT.601, luma."""
+    """How bright the colours `(..., 3)` look, float32 `(...)` in their range. Source: ITU-R BT.601,
+    luma.
+    """
     return np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def squeeze(image: np.ndarray, size: int) -> np.ndarray:
-    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`: bilinear, of a huge one first the mean of blocks.
+    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`: bilinear, of a huge one first the
+    mean of blocks.
 
     Raises:
         PictureError: not numbers of that shape.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind not in "fiu" or not image.size:
-        raise PictureError(f"prepare takes a picture (H, W, 3), not {image.dtype} of shape {image.shape}")
+        raise PictureError(
+            f"prepare takes a picture (H, W, 3), not {image.dtype} of shape {image.shape}"
+        )
     for axis in (0, 1):
-        # Bilinear skips pixels of what is more than twice as large; up to four times that does no harm, as in training.
+        # Bilinear skips pixels of what is more than twice as large; up to four times that does no
+        # harm, as in training.
         if (step := image.shape[axis] // (2 * size)) > 1:
             starts = np.arange(0, image.shape[axis], step)
-            counts = np.diff([*starts, image.shape[axis]]).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+            counts = np.diff([*starts, image.shape[axis]]).reshape(
+                (-1, 1, 1) if axis == 0 else (1, -1, 1)
+            )
             image = np.add.reduceat(image, starts, axis, dtype=np.float32) / counts
     return tf.image.resize(image, (size, size)).numpy()
 
@@ -183,8 +215,9 @@ def filling(images, fill, seed: int = 0) -> np.ndarray:
 
     Args:
         images: `(N, H, W, C)`.
-        fill: `black`, `mean` (each picture's mean colour), `blur` (the picture blurred beyond recognition), `random`
-            (uniform noise in the picture's range, from `seed`), a pixel value, a colour `(C,)`, or pictures: N or one.
+        fill: `black`, `mean` (each picture's mean colour), `blur` (the picture blurred beyond
+            recognition), `random` (uniform noise in the picture's range, from `seed`), a pixel
+            value, a colour `(C,)`, or pictures: N or one.
 
     Raises:
         ValueError: another word, or not finite numbers of such a shape.
@@ -192,21 +225,33 @@ def filling(images, fill, seed: int = 0) -> np.ndarray:
     images = np.asarray(images)
     if isinstance(fill, str):
         if fill not in _FILLINGS:
-            raise ValueError(f"no filling is called {fill!r}; it may be {', '.join(_FILLINGS)}, a value or an array")
+            raise ValueError(
+                f"no filling is called {fill!r}; it may be {', '.join(_FILLINGS)}, a value or an"
+                " array"
+            )
         return _FILLINGS[fill](images, seed)
     values = np.asarray(fill)
     good = values.dtype.kind in "fiub" and np.isfinite(values).all()
-    if not good or any(v not in (1, n) for v, n in zip(values.shape[::-1], images.shape[::-1])) or values.ndim > 4:
+    if (
+        not good
+        or any(v not in (1, n) for v, n in zip(values.shape[::-1], images.shape[::-1]))
+        or values.ndim > 4
+    ):
         raise ValueError(
-            f"fill must be finite: a number, a colour {images.shape[3:]} or pictures {images.shape}; got {values!r:.60}"
+            f"fill must be finite: a number, a colour {images.shape[3:]} or pictures"
+            f" {images.shape}; got {values!r:.60}"
         )
     return np.broadcast_to(values.astype(images.dtype), images.shape)
 
 
 def _blurred(images, seed):
     sigma = max(images.shape[1:3]) / 10
-    # A blur is linear: what it makes of the unit vectors is its matrix, and a product is ten times as fast.
-    down, across = (gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, 0, mode="nearest") for n in images.shape[1:3])
+    # A blur is linear: what it makes of the unit vectors is its matrix, and a product is ten times
+    # as fast.
+    down, across = (
+        gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, 0, mode="nearest")
+        for n in images.shape[1:3]
+    )
     return np.einsum("hi,wj,nijc->nhwc", down, across, images, optimize=True)
 
 
@@ -219,7 +264,9 @@ def _random(images, seed):
 
 _FILLINGS = {
     "black": lambda images, seed: np.zeros_like(images),
-    "mean": lambda images, seed: np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape),
+    "mean": lambda images, seed: np.broadcast_to(
+        images.mean(axis=(1, 2), keepdims=True), images.shape
+    ),
     "blur": _blurred,
     "random": _random,
 }
@@ -235,7 +282,11 @@ def _warp(images, matrix, moved, fill: float) -> np.ndarray:
     x, y = middle - matrix @ (middle + moved)
     rows = np.array([a, b, x, c, d, y, 0, 0], np.float32)
     warped = keras.ops.image.affine_transform(
-        pictures, np.tile(rows, (len(pictures), 1)), interpolation="bilinear", fill_mode="constant", fill_value=fill
+        pictures,
+        np.tile(rows, (len(pictures), 1)),
+        interpolation="bilinear",
+        fill_mode="constant",
+        fill_value=fill,
     )
     return np.asarray(warped).reshape(images.shape)
 

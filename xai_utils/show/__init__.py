@@ -5,7 +5,22 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "figures": ["CLIP", "COLOURS", "Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "overlay", "panel", "png", "subplots", "tiles", "top_text"],
+        "figures": [
+            "CLIP",
+            "COLOURS",
+            "Box",
+            "Tile",
+            "boxes",
+            "draw_boxes",
+            "figure",
+            "heat_map",
+            "overlay",
+            "panel",
+            "png",
+            "subplots",
+            "tiles",
+            "top_text",
+        ],
         "record": ["RECORD", "record", "show_value"],
         "widgets": ["picture", "progress", "stepper"],
     },

@@ -1,8 +1,9 @@
 """Figures: the only room that resizes, clips, normalises and colours maps.
 
-Drawing functions return a matplotlib `Figure` that belongs to nobody else (no pyplot state), `figure` displays one with
-its text alternative, `png` turns one into a frame for `stepper`. Colour maps are safe for colour-blind eyes: inferno
-for what is never negative, blue-white-red around zero for what is signed.
+Drawing functions return a matplotlib `Figure` that belongs to nobody else (no pyplot state),
+`figure` displays one with its text alternative, `png` turns one into a frame for `stepper`. Colour
+maps are safe for colour-blind eyes: inferno for what is never negative, blue-white-red around zero
+for what is signed.
 """
 
 import io
@@ -22,16 +23,42 @@ from PIL import Image
 from xai_utils.pictures import grey, resize_map
 from xai_utils.show.widgets import picture, progress, stepper
 
-__all__ = ["Box", "Tile", "boxes", "draw_boxes", "figure", "heat_map", "overlay", "panel", "png", "progress",
-           "resize_map", "stepper", "subplots", "tiles", "top_text"]  # fmt: skip
+__all__ = [
+    "Box",
+    "Tile",
+    "boxes",
+    "draw_boxes",
+    "figure",
+    "heat_map",
+    "overlay",
+    "panel",
+    "png",
+    "progress",
+    "resize_map",
+    "stepper",
+    "subplots",
+    "tiles",
+    "top_text",
+]
 
 DPI = 120  # drawn finely, shown at four fifths, so that it stays sharp when magnified or projected
-# Okabe and Ito's colours, told apart by colour-blind eyes too: for boxes, bright ones first; for lines, dark ones.
+# Okabe and Ito's colours, told apart by colour-blind eyes too: for boxes, bright ones first; for
+# lines, dark ones.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
-LINES = matplotlib.cycler(color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black"])
-STYLE = {"font.size": 11, "axes.titlesize": 12, "figure.constrained_layout.use": True, "axes.grid": False,
-         "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": LINES}  # fmt: skip
-CLIP = 99.5  # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
+LINES = matplotlib.cycler(
+    color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black"]
+)
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "figure.constrained_layout.use": True,
+    "axes.grid": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": LINES,
+}
+# percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
+CLIP = 99.5
 
 
 def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float = 2.8, **settings):
@@ -53,7 +80,9 @@ def png(fig: Figure) -> bytes:
         canvas.draw()  # once, where `savefig` draws a figure with a layout twice
     buffer = io.BytesIO()
     colours = np.asarray(canvas.buffer_rgba())[..., :3]  # on white nothing shines through
-    Image.fromarray(colours).save(buffer, "png", compress_level=4)  # 2 % larger than 6 in half the time
+    Image.fromarray(colours).save(
+        buffer, "png", compress_level=4
+    )  # 2 % larger than 6 in half the time
     return buffer.getvalue()
 
 
@@ -74,15 +103,25 @@ def figure(fig: Figure, alt: str) -> None:
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
 
-def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: float | None = None, clip: float = 100.0):
-    """Draw one map `(h, w)`, over a picture if there is one, with a colour bar that carries its unit.
+def heat_map(
+    ax: Axes,
+    values: np.ndarray,
+    image=None,
+    unit: str = "",
+    limit: float | None = None,
+    clip: float = 100.0,
+):
+    """Draw one map `(h, w)`, over a picture if there is one, with a colour bar that carries its
+    unit.
 
     Args:
         ax: where to draw.
         values: raw map; signed ones are coloured around zero.
-        image: picture `(H, W, 3)` in 0..255 to lay it over, shown in grey so that colour always means the map.
+        image: picture `(H, W, 3)` in 0..255 to lay it over, shown in grey so that colour always
+            means the map.
         unit: label of the colour bar.
-        limit: value of the last colour; default the map's largest magnitude, or its percentile `clip`.
+        limit: value of the last colour; default the map's largest magnitude, or its percentile
+            `clip`.
         clip: percentile of the magnitude above which values share the last colour.
     """
     values = np.asarray(values, np.float32)
@@ -91,18 +130,25 @@ def heat_map(ax: Axes, values: np.ndarray, image=None, unit: str = "", limit: fl
     if image is not None:
         ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255)
         values = resize_map(values, np.shape(image)[:2])
-    drawn = ax.imshow(values, cmap=colours, vmin=low, vmax=high, alpha=None if image is None else 0.6)
+    drawn = ax.imshow(
+        values, cmap=colours, vmin=low, vmax=high, alpha=None if image is None else 0.6
+    )
     extend = ("both" if low else "max") if over else "neither"
-    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend)
+    bar = ax.figure.colorbar(
+        drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend
+    )
     bar.formatter.set_powerlimits((-2, 3))
-    bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")  # over the numbers, clear of the tile's title
+    bar.ax.yaxis.get_offset_text().set_horizontalalignment(
+        "left"
+    )  # over the numbers, clear of the tile's title
     bar.solids.set_alpha(1)
     bar.ax.set_title("", y=1)  # see `tiles`
     return drawn
 
 
 def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.ndarray:
-    """As `heat_map` over a picture, without axes and without matplotlib's drawing: uint8 `(H, W, 3)`, in milliseconds.
+    """As `heat_map` over a picture, without axes and without matplotlib's drawing: uint8 `(H, W,
+    3)`, in milliseconds.
 
     Args:
         values: raw map `(h, w)`; signed ones are coloured around zero.
@@ -125,7 +171,9 @@ def _scale(values: np.ndarray, limit: float | None, clip: float) -> tuple[float,
 
 @dataclass(frozen=True)
 class Box:
-    """A box to draw: `(x_min, y_min, x_max, y_max)` in pixels of what it is drawn on, its text and its colour."""
+    """A box to draw: `(x_min, y_min, x_max, y_max)` in pixels of what it is drawn on, its text and
+    its colour.
+    """
 
     box: tuple[float, float, float, float]
     label: str = ""
@@ -133,27 +181,53 @@ class Box:
 
 
 def boxes(detections: Sequence) -> list[Box]:
-    """Detections as boxes to draw, each in a colour of its own that it keeps in every figure (seven, then again)."""
-    return [Box(each.box, str(each), COLOURS[i % len(COLOURS)]) for i, each in enumerate(detections)]
+    """Detections as boxes to draw, each in a colour of its own that it keeps in every figure
+    (seven, then again).
+    """
+    return [
+        Box(each.box, str(each), COLOURS[i % len(COLOURS)]) for i, each in enumerate(detections)
+    ]
 
 
 def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
-    """Draw boxes with their labels over a picture; a dark rim keeps them visible on every colour."""
+    """Draw boxes with their labels over a picture; a dark rim keeps them visible on every
+    colour.
+    """
     for number, each in enumerate(drawn):
         left, top, right, bottom = each.box
-        below = number % 2  # every second label at the lower edge, so that boxes that begin together show both
+        below = (
+            number % 2
+        )  # every second label at the lower edge, so that boxes that begin together show both
         rim = [withStroke(linewidth=4.5, foreground="black")]
-        ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=each.colour,
-                               linewidth=2.5, path_effects=rim))  # fmt: skip
+        ax.add_patch(
+            Rectangle(
+                (left - 0.5, top - 0.5),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=each.colour,
+                linewidth=2.5,
+                path_effects=rim,
+            )
+        )
         if each.label:
-            ax.annotate(each.label, (left, bottom if below else top), (3, 3 if below else -3), fontsize=10,
-                        textcoords="offset points", va="bottom" if below else "top", color="black",
-                        bbox={"facecolor": each.colour, "edgecolor": "black", "pad": 1.5})  # fmt: skip
+            ax.annotate(
+                each.label,
+                (left, bottom if below else top),
+                (3, 3 if below else -3),
+                fontsize=10,
+                textcoords="offset points",
+                va="bottom" if below else "top",
+                color="black",
+                bbox={"facecolor": each.colour, "edgecolor": "black", "pad": 1.5},
+            )
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One place in `tiles`: a picture, a map, or a map over a picture; boxes are in the picture's pixels."""
+    """One place in `tiles`: a picture, a map, or a map over a picture; boxes are in the picture's
+    pixels.
+    """
 
     image: np.ndarray | None = None  # (H, W, 3) in 0..255
     values: np.ndarray | None = None  # raw map (h, w)
@@ -164,7 +238,9 @@ class Tile:
     boxes: Sequence[Box] = ()
 
 
-def tiles(rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9) -> Figure:
+def tiles(
+    rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9
+) -> Figure:
     """A grid of tiles, every row as long as the longest; `width` is that of a column in inches."""
     fig, axes = _grid(rows, bool(row_titles), width)
     for row, row_axes in zip(rows, axes, strict=True):
@@ -175,18 +251,40 @@ def tiles(rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width:
             elif tile.image is not None:
                 ax.imshow(np.clip(tile.image, 0, 255).astype(np.uint8))
             draw_boxes(ax, tile.boxes)
-            ax.set_title(tile.title, y=1)  # left to itself, matplotlib measures all ticks before it places a title
+            ax.set_title(
+                tile.title, y=1
+            )  # left to itself, matplotlib measures all ticks before it places a title
     for title, row_axes in zip(row_titles, axes, strict=False):
-        row_axes[0].text(-0.06, 0.5, title, transform=row_axes[0].transAxes, rotation=90, va="center", ha="right",
-                         fontsize=12)  # fmt: skip
+        row_axes[0].text(
+            -0.06,
+            0.5,
+            title,
+            transform=row_axes[0].transAxes,
+            rotation=90,
+            va="center",
+            ha="right",
+            fontsize=12,
+        )
     return fig
 
 
-def _grid(rows: Sequence[Sequence[Tile]], titled: bool, width: float) -> tuple[Figure, list[list[Axes]]]:
-    """A figure and its axes, placed by arithmetic: matplotlib's solver takes longer than all the drawing."""
+def _grid(
+    rows: Sequence[Sequence[Tile]], titled: bool, width: float
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure and its axes, placed by arithmetic: matplotlib's solver takes longer than all the
+    drawing.
+    """
     columns = list(zip_longest(*rows, fillvalue=Tile()))
-    right = [0.06 if all(tile.values is None for tile in column) else
-             0.92 if any(tile.unit for tile in column) else 0.7 for column in columns]  # fmt: skip
+    right = [
+        (
+            0.06
+            if all(tile.values is None for tile in column)
+            else 0.92
+            if any(tile.unit for tile in column)
+            else 0.7
+        )
+        for column in columns
+    ]
     left = 0.36 if titled else 0.04
     side = (width * len(columns) - left - sum(right)) / len(columns)
     above = [0.1 + 0.2 * max(1 + tile.title.count("\n") for tile in row) for row in rows]
@@ -198,8 +296,12 @@ def _grid(rows: Sequence[Sequence[Tile]], titled: bool, width: float) -> tuple[F
         for row, gap, high in zip(rows, above, tall, strict=True):
             bottom -= gap + high
             lefts = left + np.cumsum([0.0, *(side + space for space in right)])
-            axes.append([fig.add_axes((lefts[i] / total, bottom / height, side / total, high / height))
-                         for i in range(len(row))])  # fmt: skip
+            axes.append(
+                [
+                    fig.add_axes((lefts[i] / total, bottom / height, side / total, high / height))
+                    for i in range(len(row))
+                ]
+            )
     return fig, axes
 
 
@@ -214,8 +316,11 @@ def top_text(top: Sequence[tuple[str, float]]) -> str:
     return f"{label.replace('_', ' ')}  {100 * probability:.0f} %"
 
 
-def panel(classifier, images, grad_cam: np.ndarray, saliency: np.ndarray, names: Sequence[str] = ()) -> Figure:
-    """The study's panel: picture with its predicted class, Grad-CAM over it, saliency map; one row an image.
+def panel(
+    classifier, images, grad_cam: np.ndarray, saliency: np.ndarray, names: Sequence[str] = ()
+) -> Figure:
+    """The study's panel: picture with its predicted class, Grad-CAM over it, saliency map; one row
+    an image.
 
     Args:
         classifier: a `models.Classifier`, for the predictions.
@@ -229,6 +334,8 @@ def panel(classifier, images, grad_cam: np.ndarray, saliency: np.ndarray, names:
             Tile(image, cam, "Grad-CAM", "logits per position"),
             Tile(None, gradient, "saliency", "logits per grey level", clip=CLIP),
         ]
-        for image, top, cam, gradient in zip(images, classifier.top(images, 1), grad_cam, saliency, strict=True)
+        for image, top, cam, gradient in zip(
+            images, classifier.top(images, 1), grad_cam, saliency, strict=True
+        )
     ]
     return tiles(rows, names, width=3.2)

@@ -7,10 +7,12 @@ LONGEST = 80  # characters of a recorded string
 
 
 def record(**numbers):
-    """Show `name = value` for each number and keep them for the report: `record(peak_inside=0.94, top="umbrella")`.
+    """Show `name = value` for each number and keep them for the report: `record(peak_inside=0.94,
+    top="umbrella")`.
 
-    Values: finite numbers (NumPy scalars and one-element tensors too), kept to 4 significant digits so that
-    reruns agree, or one-line strings. Raises ValueError naming the first value that is neither.
+    Values: finite numbers (NumPy scalars and one-element tensors too), kept to 4 significant digits
+    so that reruns agree, or one-line strings. Raises ValueError naming the first value that is
+    neither.
     """
     from IPython.display import display
 
@@ -26,16 +28,23 @@ def _clean(name, value):
         raise ValueError(f"record: {name!r} is not a name; use letters, digits and _")
     if hasattr(value, "numpy"):  # an eager tensor
         value = value.numpy()
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # a NumPy scalar or one-element array
+    if (
+        hasattr(value, "item") and getattr(value, "size", 1) == 1
+    ):  # a NumPy scalar or one-element array
         value = value.item()
     if isinstance(value, str):
         if not value or len(value) > LONGEST or not value.isprintable():
-            raise ValueError(f"record: {name} must be one line of 1 to {LONGEST} characters, got {value[:LONGEST]!r}")
+            raise ValueError(
+                f"record: {name} must be one line of 1 to {LONGEST} characters, got"
+                f" {value[:LONGEST]!r}"
+            )
         return value
     if isinstance(value, (bool, int)):
         return value
     if not isinstance(value, float) or not math.isfinite(value):
-        raise ValueError(f"record: {name} must be a finite number or a short string, got {value!r:.80}")
+        raise ValueError(
+            f"record: {name} must be a finite number or a short string, got {value!r:.80}"
+        )
     return float(f"{value:.4g}") + 0.0  # + 0.0 turns -0.0 into 0.0
 
 

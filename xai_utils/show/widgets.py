@@ -1,4 +1,6 @@
-"""Widgets for people: `stepper` walks through frames, live in Jupyter and as a plain slider in a report."""
+"""Widgets for people: `stepper` walks through frames, live in Jupyter and as a plain slider in a
+report.
+"""
 
 from base64 import b64encode
 from html import escape
@@ -9,13 +11,15 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     """Show pictures one at a time, chosen with a slider (mouse, touch or arrow keys).
 
-    frames: list of PNG bytes; labels: one short text a frame; alts: one description a frame (default: the labels);
-    title: what the slider steps through; value: index of the frame shown first; dropdown: in Jupyter choose from a
-    list of the labels instead, for frames without an order.
+    frames: list of PNG bytes; labels: one short text a frame; alts: one description a frame
+    (default: the labels); title: what the slider steps through; value: index of the frame shown
+    first; dropdown: in Jupyter choose from a list of the labels instead, for frames without an
+    order.
 
-    Displays one output: a live widget for Jupyter and, in the same bundle, HTML for the report. The HTML holds no
-    script: the report's own page script moves the slider, and without any script the first frame is still there.
-    Raises ValueError for no frames, unequal lengths, a frame that is not a PNG or an index out of range.
+    Displays one output: a live widget for Jupyter and, in the same bundle, HTML for the report. The
+    HTML holds no script: the report's own page script moves the slider, and without any script the
+    first frame is still there. Raises ValueError for no frames, unequal lengths, a frame that is
+    not a PNG or an index out of range.
     """
     from IPython.display import display
 
@@ -24,30 +28,46 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     if not frames:
         raise ValueError("stepper needs at least one frame")
     if not len(frames) == len(labels) == len(alts):
-        raise ValueError(f"stepper: {len(frames)} frames, {len(labels)} labels and {len(alts)} alts; give one of each")
+        raise ValueError(
+            f"stepper: {len(frames)} frames, {len(labels)} labels and {len(alts)} alts; give one of"
+            " each"
+        )
     for index, frame in enumerate(frames):
         if not isinstance(frame, bytes) or not frame.startswith(PNG):
             raise ValueError(f"stepper: frame {index} is not PNG bytes")
     if not 0 <= value < len(frames):
         raise ValueError(f"stepper: value {value} is not a frame index, 0 to {len(frames) - 1}")
 
-    live = (_choice if dropdown else _live)(frames, labels, alts, title, value) if len(frames) > 1 else {}
-    plain = {"text/plain": f"{title}: {', '.join(labels)}", "text/html": _html(frames, labels, alts, title, value)}
+    live = (
+        (_choice if dropdown else _live)(frames, labels, alts, title, value)
+        if len(frames) > 1
+        else {}
+    )
+    plain = {
+        "text/plain": f"{title}: {', '.join(labels)}",
+        "text/html": _html(frames, labels, alts, title, value),
+    }
     display(live | plain, raw=True)
 
 
 def picture(content, alt, attributes='style="max-width: 100%"'):
     """PNG bytes as an HTML picture with a text alternative.
 
-    JupyterLab shows a plain PNG without its alternative; ipywidgets' own Image has none, and breaks over a tooltip.
+    JupyterLab shows a plain PNG without its alternative; ipywidgets' own Image has none, and breaks
+    over a tooltip.
     """
-    return f'<img alt="{escape(alt)}" {attributes} src="data:image/png;base64,{b64encode(content).decode()}">'
+    return (
+        f'<img alt="{escape(alt)}" {attributes}'
+        f' src="data:image/png;base64,{b64encode(content).decode()}">'
+    )
 
 
 def progress(title="loss"):
-    """A bar for a long computation: a function to call as `(step, steps, losses)`, which draws step and mean loss.
+    """A bar for a long computation: a function to call as `(step, steps, losses)`, which draws step
+    and mean loss.
 
-    It shows itself at the first call and is drawn anew at most a hundred times; at the end a line of text is left.
+    It shows itself at the first call and is drawn anew at most a hundred times; at the end a line
+    of text is left.
     """
     from IPython.display import display
 
@@ -75,20 +95,33 @@ def _html(frames, labels, alts, title, value):
     ]
     control = ""
     if len(frames) > 1:
-        control = (f'<label>{escape(title)} <input type="range" min="0" max="{len(frames) - 1}" step="1" '
-                   f'value="{value}" autocomplete="off" aria-valuetext="{escape(labels[value])}"></label> ')
-    return (f'<figure class="stepper" role="group" aria-label="{escape(title)}">{"".join(images)}'
-            f"<figcaption>{control}<output>{escape(labels[value])}</output></figcaption></figure>")
+        control = (
+            f'<label>{escape(title)} <input type="range" min="0" max="{len(frames) - 1}" step="1" '
+            f'value="{value}" autocomplete="off" aria-valuetext="{escape(labels[value])}"></label> '
+        )
+    return (
+        f'<figure class="stepper" role="group" aria-label="{escape(title)}">{"".join(images)}'
+        f"<figcaption>{control}<output>{escape(labels[value])}</output></figcaption></figure>"
+    )
 
 
 def _live(frames, labels, alts, title, value):
-    """The mime bundle of the live widget: the frames stay in the kernel, one at a time goes to the browser."""
+    """The mime bundle of the live widget: the frames stay in the kernel, one at a time goes to the
+    browser.
+    """
     import ipywidgets
 
     last = len(frames) - 1
     image = _image(frames, alts, value)
-    slider = ipywidgets.IntSlider(value, 0, last, description=title, readout=False, continuous_update=True,
-                                  style={"description_width": "initial"})
+    slider = ipywidgets.IntSlider(
+        value,
+        0,
+        last,
+        description=title,
+        readout=False,
+        continuous_update=True,
+        style={"description_width": "initial"},
+    )
     play = ipywidgets.Play(value=value, min=0, max=last, interval=600, show_repeat=False)
     label = ipywidgets.Label(labels[value])
 
@@ -106,8 +139,9 @@ def _choice(frames, labels, alts, title, value):
 
     image = _image(frames, alts, value)
     options = [(label, index) for index, label in enumerate(labels)]
-    choice = ipywidgets.Dropdown(options=options, value=value, description=title,
-                                 style={"description_width": "initial"})
+    choice = ipywidgets.Dropdown(
+        options=options, value=value, description=title, style={"description_width": "initial"}
+    )
 
     def show(change):
         image.value = picture(frames[change.new], alts[change.new])

@@ -1,6 +1,8 @@
-"""What a picture made by optimisation is allowed to look like: parameterisations, regularisers, random movements.
+"""What a picture made by optimisation is allowed to look like: parameterisations, regularisers,
+random movements.
 
-All functions take and return batches, treat every picture of a batch by itself, and can be traced by `tf.function`.
+All functions take and return batches, treat every picture of a batch by itself, and can be traced
+by `tf.function`.
 """
 
 import math
@@ -10,12 +12,16 @@ import numpy as np
 from xai_utils.engine import tf
 
 MIDDLE = 127.5  # grey, and half the range of pixel values
-TYPICAL = 80.0  # length of a typical pixel's colour from grey, in grey levels; unit of the regularisers
-FLAT = 1e-8  # inside the root of total variation: keeps its gradient finite where the picture is flat
+TYPICAL = (
+    80.0  # length of a typical pixel's colour from grey, in grey levels; unit of the regularisers
+)
+FLAT = (
+    1e-8  # inside the root of total variation: keeps its gradient finite where the picture is flat
+)
 PARAMETERISATIONS = ("pixels", "fourier")
 
-# Grey, red against blue, green against magenta: nearly independent in photographs. Their spreads are measured on this
-# suite's photographs (a test measures them again), relative to grey.
+# Grey, red against blue, green against magenta: nearly independent in photographs. Their spreads
+# are measured on this suite's photographs (a test measures them again), relative to grey.
 COLOURS = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
 SPREADS = np.array([1.0, 0.28, 0.16])
 
@@ -24,61 +30,81 @@ def start(parameterisation: str, seeds, shape: tuple, noise: float, dtype) -> tf
     """Parameters of noise pictures, one for each seed.
 
     Args:
-        parameterisation: `pixels` (white noise) or `fourier` (coefficients; noise that is as smooth as photographs).
+        parameterisation: `pixels` (white noise) or `fourier` (coefficients; noise that is as smooth
+            as photographs).
         seeds: N whole numbers. A picture depends on its own seed alone.
         shape: `(H, W, C)` of a picture.
         noise: standard deviation of the pictures, in grey levels.
         dtype: of the parameters.
 
     Returns:
-        `(N, H, W, C)` for pixels, from -1 (black) to 1; `(N, C, H, W // 2 + 1, 2)` for Fourier coefficients, real
-        and imaginary, of which each has the same spread and is of one frequency of one decorrelated colour.
+        `(N, H, W, C)` for pixels, from -1 (black) to 1; `(N, C, H, W // 2 + 1, 2)` for Fourier
+        coefficients, real and imaginary, of which each has the same spread and is of one frequency
+        of one decorrelated colour.
     """
     height, width, channels = shape
     fourier = parameterisation == "fourier"
     size = (2, channels, height, width // 2 + 1) if fourier else shape
-    drawn = tf.stack([tf.random.stateless_normal(size, (int(seed), -1), dtype=dtype) for seed in seeds])
+    drawn = tf.stack(
+        [tf.random.stateless_normal(size, (int(seed), -1), dtype=dtype) for seed in seeds]
+    )
     drawn = tf.transpose(drawn, (0, 2, 3, 4, 1)) if fourier else drawn
     # A sigmoid turns a small number into a quarter of it, as a share of the range.
-    return project(parameterisation, drawn * tf.cast(noise / (MIDDLE / 2 if fourier else MIDDLE), dtype))
+    return project(
+        parameterisation, drawn * tf.cast(noise / (MIDDLE / 2 if fourier else MIDDLE), dtype)
+    )
 
 
 def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tensor:
     """Pictures `(N, H, W, C)` in 0..255 from parameters as `start` makes them.
 
     `fourier`: `255 sigmoid(colour matrix x inverse FFT(coefficients / frequency))`.
-    Source: Olah, Mordvintsev & Schubert, "Feature visualization" (Distill 2017), section "Preconditioning".
+    Source: Olah, Mordvintsev & Schubert, "Feature visualization" (Distill 2017), section
+    "Preconditioning".
     """
     if parameterisation == "pixels":
         return MIDDLE + MIDDLE * values
     height, width, channels = shape
     if channels == 3:  # colours are mixed before the transform, where it is one matrix product
         mixing = tf.constant(COLOURS.T * SPREADS * math.sqrt(3 / (SPREADS**2).sum()), values.dtype)
-        values = tf.reshape(mixing @ tf.reshape(values, (-1, 3, height * (width // 2 + 1) * 2)), tf.shape(values))
-    scale = np.repeat(_frequency_scale(height, width)[..., None], 2, axis=-1)  # faster than to broadcast
-    pictures = tf.transpose(_inverse_fft(height, width, values * tf.constant(scale, values.dtype)), (0, 2, 3, 1))
+        values = tf.reshape(
+            mixing @ tf.reshape(values, (-1, 3, height * (width // 2 + 1) * 2)), tf.shape(values)
+        )
+    scale = np.repeat(
+        _frequency_scale(height, width)[..., None], 2, axis=-1
+    )  # faster than to broadcast
+    pictures = tf.transpose(
+        _inverse_fft(height, width, values * tf.constant(scale, values.dtype)), (0, 2, 3, 1)
+    )
     return 2 * MIDDLE * tf.sigmoid(pictures)
 
 
 def project(parameterisation: str, values: tf.Tensor) -> tf.Tensor:
-    """The nearest parameters whose picture is within 0..255: pixels are clipped, the sigmoid needs nothing."""
+    """The nearest parameters whose picture is within 0..255: pixels are clipped, the sigmoid needs
+    nothing.
+    """
     return tf.clip_by_value(values, -1, 1) if parameterisation == "pixels" else values
 
 
 def _frequency_scale(height: int, width: int) -> np.ndarray:
-    """What a coefficient of each frequency is multiplied with, `(H, W // 2 + 1)`: 1 / frequency, as in photographs.
+    """What a coefficient of each frequency is multiplied with, `(H, W // 2 + 1)`: 1 / frequency, as
+    in photographs.
 
-    Scaled so that coefficients of unit variance (real and imaginary part) give pictures of unit variance.
+    Scaled so that coefficients of unit variance (real and imaginary part) give pictures of unit
+    variance.
     """
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     scale = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
-    # Variance = sum |coefficient|^2 / (HW)^2; a column that stands for its mirror image as well counts four times.
+    # Variance = sum |coefficient|^2 / (HW)^2; a column that stands for its mirror image as well
+    # counts four times.
     power = (scale**2 * _mirrored(width) ** 2).sum()
     return scale * height * width / math.sqrt(power)
 
 
 def _mirrored(width: int) -> np.ndarray:
-    """How many columns of the full transform each column of the half one stands for: 2, and 1 at its ends."""
+    """How many columns of the full transform each column of the half one stands for: 2, and 1 at
+    its ends.
+    """
     twice = np.full(width // 2 + 1, 2.0)
     twice[0] = 1
     if width % 2 == 0:
@@ -89,8 +115,8 @@ def _mirrored(width: int) -> np.ndarray:
 def _inverse_fft(height: int, width: int, values: tf.Tensor) -> tf.Tensor:
     """`irfft2d`, `(..., H, W)`, of real and imaginary parts `(..., H, W // 2 + 1, 2)`.
 
-    Pairs lie in memory as complex numbers do, so nothing is copied; the gradient is one `rfft2d`, a third of the time
-    TensorFlow's own takes.
+    Pairs lie in memory as complex numbers do, so nothing is copied; the gradient is one `rfft2d`, a
+    third of the time TensorFlow's own takes.
     """
     pair = tf.complex64 if values.dtype == tf.float32 else tf.complex128
 
@@ -98,7 +124,9 @@ def _inverse_fft(height: int, width: int, values: tf.Tensor) -> tf.Tensor:
     def inverse(values):
         def gradient(incoming):
             weights = np.repeat(_mirrored(width)[:, None] / (height * width), 2, axis=1)
-            return tf.constant(weights, incoming.dtype) * tf.bitcast(tf.signal.rfft2d(incoming), incoming.dtype)
+            return tf.constant(weights, incoming.dtype) * tf.bitcast(
+                tf.signal.rfft2d(incoming), incoming.dtype
+            )
 
         return tf.signal.irfft2d(tf.bitcast(values, pair), (height, width)), gradient
 
@@ -106,10 +134,11 @@ def _inverse_fft(height: int, width: int, values: tf.Tensor) -> tf.Tensor:
 
 
 def alpha_norm(images: tf.Tensor, alpha: float = 6.0) -> tf.Tensor:
-    """Mean over the pixels of `(|x - grey| / 80)^alpha`, with |.| the length of the colour vector; `(N,)`.
+    """Mean over the pixels of `(|x - grey| / 80)^alpha`, with |.| the length of the colour vector;
+    `(N,)`.
 
-    Source: Mahendran & Vedaldi, "Visualizing deep convolutional neural networks using natural pre-images" (IJCV 2016),
-    section 3.2.
+    Source: Mahendran & Vedaldi, "Visualizing deep convolutional neural networks using natural
+    pre-images" (IJCV 2016), section 3.2.
     """
     squared = tf.reduce_sum(((images - MIDDLE) / TYPICAL) ** 2, axis=-1)
     return tf.reduce_mean((squared + FLAT) ** (alpha / 2), axis=(1, 2))
@@ -118,8 +147,9 @@ def alpha_norm(images: tf.Tensor, alpha: float = 6.0) -> tf.Tensor:
 def total_variation(images: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
     """Mean over the pixels, sum over the colours, of `(dx^2 + dy^2 + epsilon)^(beta / 2)`; `(N,)`.
 
-    dx and dy are differences to the next pixel, in units of 80 / 6.5 grey levels; past the border they are 0. With
-    beta < 2 the root has no gradient where the picture is flat; epsilon gives it one.
+    dx and dy are differences to the next pixel, in units of 80 / 6.5 grey levels; past the border
+    they are 0. With beta < 2 the root has no gradient where the picture is flat; epsilon gives it
+    one.
     Source: as `alpha_norm`.
     """
     scaled = images * (6.5 / TYPICAL)
@@ -131,25 +161,33 @@ def total_variation(images: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
 
 
 def draw_moves(seeds: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Numbers `(N, 4)` in -1..1 for `move`; those of a picture depend on its seed and the step alone."""
-    drawn = [tf.random.stateless_uniform((4,), tf.stack([seed, step]), -1.0, 1.0) for seed in tf.unstack(seeds)]
+    """Numbers `(N, 4)` in -1..1 for `move`; those of a picture depend on its seed and the step
+    alone.
+    """
+    drawn = [
+        tf.random.stateless_uniform((4,), tf.stack([seed, step]), -1.0, 1.0)
+        for seed in tf.unstack(seeds)
+    ]
     return tf.stack(drawn)
 
 
 def shift(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Each picture moved by its own whole number of pixels, int32 `(N, 2)`; what leaves on one side comes back."""
+    """Each picture moved by its own whole number of pixels, int32 `(N, 2)`; what leaves on one side
+    comes back.
+    """
     pairs = zip(tf.unstack(images), tf.unstack(pixels), strict=True)
     return tf.stack([tf.roll(image, by, (0, 1)) for image, by in pairs])
 
 
 def move(images: tf.Tensor, drawn: tf.Tensor, jitter, scale, rotate) -> tf.Tensor:
-    """Each picture shifted, enlarged and turned about its middle by amounts of its own, bilinear, mirrored at the edge.
+    """Each picture shifted, enlarged and turned about its middle by amounts of its own, bilinear,
+    mirrored at the edge.
 
     Args:
         images: `(N, H, W, C)`.
         drawn: `(N, 4)` in -1..1: shift down and right, enlargement, turn.
-        jitter: largest shift in pixels; scale: largest enlargement or reduction, as a fraction; rotate: largest turn,
-            in degrees.
+        jitter: largest shift in pixels; scale: largest enlargement or reduction, as a fraction;
+            rotate: largest turn, in degrees.
     """
     height, width = images.shape[1:3]
     drawn = tf.cast(drawn, tf.float32)
@@ -161,6 +199,10 @@ def move(images: tf.Tensor, drawn: tf.Tensor, jitter, scale, rotate) -> tf.Tenso
     zero = tf.zeros_like(cos)
     matrix = [cos, -sin, left - cos * x + sin * y, sin, cos, up - sin * x - cos * y, zero, zero]
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=tf.stack(matrix, axis=1), output_shape=(height, width), fill_value=0.0,
-        interpolation="BILINEAR", fill_mode="REFLECT",
-    )  # fmt: skip
+        images=images,
+        transforms=tf.stack(matrix, axis=1),
+        output_shape=(height, width),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )

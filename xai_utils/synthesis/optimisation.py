@@ -1,8 +1,9 @@
 """Optimise pictures from noise: one compiled step for pre-images and for activation maximisation.
 
-A step goes from parameters to pictures, moves them at random, runs the network, and updates the parameters against the
-gradient. Pictures of a batch do not know of each other: each has its own loss, its own random numbers and an update
-that works element by element, so that a batch gives what its pictures give one by one.
+A step goes from parameters to pictures, moves them at random, runs the network, and updates the
+parameters against the gradient. Pictures of a batch do not know of each other: each has its own
+loss, its own random numbers and an update that works element by element, so that a batch gives what
+its pictures give one by one.
 """
 
 import warnings
@@ -15,7 +16,10 @@ from xai_utils.engine import compiled, keras, tf
 from xai_utils.synthesis import image_priors
 
 RATES = {"adam": 0.05, "sgd": 1.0}  # optimisers and their default learning rates
-MOMENTUM, SECOND = 0.9, 0.999  # decay of the running sums of the gradient and, for Adam, of its square
+MOMENTUM, SECOND = (
+    0.9,
+    0.999,
+)  # decay of the running sums of the gradient and, for Adam, of its square
 TINY = 1e-20  # keeps Adam from dividing by 0
 SETTLING = 0.5  # learning rate of the last steps, over that of the others
 
@@ -24,8 +28,10 @@ class Synthesis(NamedTuple):
     """What an optimisation made.
 
     Attributes:
-        images: `(N, H, W, C)` in 0..255, of the model's dtype: each picture at the step where its objective was least.
-        losses: `(steps + 1, N)`: loss of the moved picture, without regularisers, before the first step and after each.
+        images: `(N, H, W, C)` in 0..255, of the model's dtype: each picture at the step where its
+            objective was least.
+        losses: `(steps + 1, N)`: loss of the moved picture, without regularisers, before the first
+            step and after each.
         frames: `(F, N, H, W, C)`: the pictures on their way, the noise they started from first.
         frame_steps: `(F,)`: after how many steps each frame was taken.
         stopped: why it ended before its last step, or an empty string.
@@ -74,21 +80,26 @@ def optimise(
 ) -> Synthesis:
     """Minimise an objective over pictures, from noise.
 
-    Interrupting the kernel ends it as if the steps had been fewer. So does a loss that is not finite, with a warning.
+    Interrupting the kernel ends it as if the steps had been fewer. So does a loss that is not
+    finite, with a warning.
 
     Args:
-        objective: `(function, *settings)`, hashable; losses `(N,)` are `function(model, images, constants, *settings)`.
+        objective: `(function, *settings)`, hashable; losses `(N,)` are `function(model, images,
+            constants, *settings)`.
         constants: one for each picture, along the first axis.
         shape: `(H, W, C)` of a picture.
         steps: updates; the objective is looked at once more.
-        parameterisation: `pixels`, clipped to 0..255 at every step, or `fourier`, see `image_priors.to_images`.
+        parameterisation: `pixels`, clipped to 0..255 at every step, or `fourier`, see
+            `image_priors.to_images`.
         optimiser: `adam`, or `sgd` with momentum.
-        rate: learning rate. `adam`: step of a parameter, of which 1 is half the range of pixel values (`pixels`) or the
-            natural size of a coefficient (`fourier`); default .05. `sgd`: as if a picture were a vector of length 1, so
-            that it does not depend on the number of pixels; default 1.
-        alpha_weight, alpha: weight and power of `image_priors.alpha_norm`; tv_weight, beta: of `total_variation`.
-        jitter, scale, rotate: before each step a picture is moved by up to so many pixels, enlarged or reduced by up
-            to this fraction, turned by up to so many degrees.
+        rate: learning rate. `adam`: step of a parameter, of which 1 is half the range of pixel
+            values (`pixels`) or the natural size of a coefficient (`fourier`); default .05. `sgd`:
+            as if a picture were a vector of length 1, so that it does not depend on the number of
+            pixels; default 1.
+        alpha_weight, alpha: weight and power of `image_priors.alpha_norm`; tv_weight, beta: of
+            `total_variation`.
+        jitter, scale, rotate: before each step a picture is moved by up to so many pixels, enlarged
+            or reduced by up to this fraction, turned by up to so many degrees.
         settle: the last share of the steps has half the rate, fresh momentum and no movement.
         noise: standard deviation of the start, in grey levels.
         seed: of start and movements; restart r has seed + r.
@@ -100,19 +111,38 @@ def optimise(
         ValueError: a setting out of its range; an objective without gradient to the pixels.
     """
     _check_names(parameterisation, optimiser)
-    _check_numbers(steps=(steps, 1), restarts=(restarts, 1), every=(every, 0), jitter=(jitter, 0), noise=(noise, 0),
-                   alpha_weight=(alpha_weight, 0), alpha=(alpha, 0), tv_weight=(tv_weight, 0), beta=(beta, 0),
-                   scale=(scale, 0), rotate=(rotate, 0), settle=(settle, 0),
-                   rate=(rate or 0, 0))  # fmt: skip
+    _check_numbers(
+        steps=(steps, 1),
+        restarts=(restarts, 1),
+        every=(every, 0),
+        jitter=(jitter, 0),
+        noise=(noise, 0),
+        alpha_weight=(alpha_weight, 0),
+        alpha=(alpha, 0),
+        tv_weight=(tv_weight, 0),
+        beta=(beta, 0),
+        scale=(scale, 0),
+        rotate=(rotate, 0),
+        settle=(settle, 0),
+        rate=(rate or 0, 0),
+    )
     dtype, rate = model.compute_dtype, RATES[optimiser] if rate is None else rate
     seeds = np.tile(seed + np.arange(restarts), len(constants))
     constants = tf.repeat(constants, restarts, axis=0)
     run = compiled(
-        model, step, objective=objective, parameterisation=parameterisation, optimiser=optimiser,
-        shape=(len(seeds), *shape), moves="warp" if scale or rotate else "jitter" if jitter else "",
+        model,
+        step,
+        objective=objective,
+        parameterisation=parameterisation,
+        optimiser=optimiser,
+        shape=(len(seeds), *shape),
+        moves="warp" if scale or rotate else "jitter" if jitter else "",
         powers=(alpha if alpha_weight else None, beta if tv_weight else None),
-    )  # fmt: skip
-    weights, amounts = tf.constant((alpha_weight, tv_weight), dtype), tf.constant((jitter, scale, rotate), dtype)
+    )
+    weights, amounts = (
+        tf.constant((alpha_weight, tv_weight), dtype),
+        tf.constant((jitter, scale, rotate), dtype),
+    )
     state = _start(parameterisation, seeds, shape, noise, dtype)
     settling = steps - round(settle * steps)
     losses, frames, taken, stopped = [], [], [], ""
@@ -120,20 +150,33 @@ def optimise(
         for number in range(steps + 1):
             settled = number >= settling > 0
             if settled and number == settling:
-                state = state._replace(first=tf.zeros_like(state.first), second=tf.zeros_like(state.second))
+                state = state._replace(
+                    first=tf.zeros_like(state.first), second=tf.zeros_like(state.second)
+                )
             now = (number - settling, rate * SETTLING) if settled else (number, rate)
             after, loss, slope, images = run(
-                state, constants, tf.constant(seeds, tf.int32), tf.constant(number), tf.constant(now, dtype), weights,
+                state,
+                constants,
+                tf.constant(seeds, tf.int32),
+                tf.constant(number),
+                tf.constant(now, dtype),
+                weights,
                 tf.zeros_like(amounts) if settled else amounts,
-            )  # fmt: skip
+            )
             loss = loss.numpy()
             if not np.isfinite(loss).all():
-                stopped = f"the loss is not finite after step {number} of {steps}; the best pictures before it are kept"
+                stopped = (
+                    f"the loss is not finite after step {number} of {steps}; the best pictures"
+                    " before it are kept"
+                )
                 warnings.warn(stopped, stacklevel=3)
                 break
             if number == 0 and not np.all(slope):
                 flat = int(np.argmin(slope))
-                raise ValueError(f"the loss of picture {flat} has no gradient at the noise it starts from: dead units?")
+                raise ValueError(
+                    f"the loss of picture {flat} has no gradient at the noise it starts from: dead"
+                    " units?"
+                )
             state = after
             losses.append(loss)
             if number in (0, steps) or (every and number % every == 0):
@@ -142,26 +185,45 @@ def optimise(
             if progress:
                 progress(number, steps, loss)
     except KeyboardInterrupt:
-        stopped = f"interrupted after step {len(losses) - 1} of {steps}; the best pictures so far are kept"
-    return Synthesis(state.best.numpy(), np.array(losses), np.array(frames), np.array(taken), stopped)
+        stopped = (
+            f"interrupted after step {len(losses) - 1} of {steps}; the best pictures so far are"
+            " kept"
+        )
+    return Synthesis(
+        state.best.numpy(), np.array(losses), np.array(frames), np.array(taken), stopped
+    )
 
 
 def step(
-    model, state, constants, seeds, number, age_and_rate, weights, amounts,
-    *, objective, parameterisation, optimiser, shape, moves, powers,
-):  # fmt: skip
+    model,
+    state,
+    constants,
+    seeds,
+    number,
+    age_and_rate,
+    weights,
+    amounts,
+    *,
+    objective,
+    parameterisation,
+    optimiser,
+    shape,
+    moves,
+    powers,
+):
     """One step, for `compiled`.
 
     Args:
         state: a `State`; constants, objective, parameterisation, optimiser: as for `optimise`.
         shape: of the pictures, `(N, H, W, C)`: movement needs to know N when it is traced.
-        seeds: int32 `(N,)`; number: of the step; age_and_rate: steps since the momentum was fresh, and learning rate.
+        seeds: int32 `(N,)`; number: of the step; age_and_rate: steps since the momentum was fresh,
+            and learning rate.
         weights: of the two regularisers; powers: theirs, None where a regulariser is not used.
         amounts: jitter, scale, rotate; moves: which movement they need, `warp`, `jitter` or none.
 
     Returns:
-        The next `State`; losses `(N,)`; at the first step the largest gradient of each loss, later ones, `(N,)`; the
-        pictures `(N, H, W, C)`.
+        The next `State`; losses `(N,)`; at the first step the largest gradient of each loss, later
+        ones, `(N,)`; the pictures `(N, H, W, C)`.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state.values)
@@ -171,7 +233,9 @@ def step(
             drawn = image_priors.draw_moves(seeds, number)
             drawn = tf.cast(drawn, images.dtype)
             if moves == "jitter":
-                moved = image_priors.shift(images, tf.cast(tf.round(drawn[:, :2] * amounts[0]), tf.int32))
+                moved = image_priors.shift(
+                    images, tf.cast(tf.round(drawn[:, :2] * amounts[0]), tf.int32)
+                )
             else:
                 moved = image_priors.move(images, drawn, *tf.unstack(amounts))
         losses = objective[0](model, moved, constants, *objective[1:])
@@ -182,24 +246,42 @@ def step(
             total += weights[1] * image_priors.total_variation(images, powers[1])
     gradient, at_network = tape.gradient(total, (state.values, moved))
     if at_network is None:
-        raise ValueError(f"{model.name}: the loss does not depend on the pixels through anything with a gradient")
-    slope = tf.cond(number == 0, lambda: tf.reduce_max(tf.abs(at_network), (1, 2, 3)), lambda: tf.ones_like(total))
+        raise ValueError(
+            f"{model.name}: the loss does not depend on the pixels through anything with a gradient"
+        )
+    slope = tf.cond(
+        number == 0,
+        lambda: tf.reduce_max(tf.abs(at_network), (1, 2, 3)),
+        lambda: tf.ones_like(total),
+    )
     better = total < state.least
     best = tf.raw_ops.Select(condition=better, x=images, y=state.best)  # tf.where is slow at this
     least = tf.where(better, total, state.least)
-    values, first, second = UPDATES[optimiser](state, gradient, age_and_rate[0], age_and_rate[1], np.prod(shape[1:]))
-    return State(image_priors.project(parameterisation, values), first, second, best, least), losses, slope, images
+    values, first, second = UPDATES[optimiser](
+        state, gradient, age_and_rate[0], age_and_rate[1], np.prod(shape[1:])
+    )
+    return (
+        State(image_priors.project(parameterisation, values), first, second, best, least),
+        losses,
+        slope,
+        images,
+    )
 
 
 def _adam(state, gradient, age, rate, _size):
     # Running sums in place of means, put right in the rate: fewer passes over the parameters.
     first, second = MOMENTUM * state.first + gradient, SECOND * state.second + gradient**2
-    fair = tf.sqrt((1 - SECOND ** (age + 1)) / (1 - SECOND)) * (1 - MOMENTUM) / (1 - MOMENTUM ** (age + 1))
+    fair = (
+        tf.sqrt((1 - SECOND ** (age + 1)) / (1 - SECOND))
+        * (1 - MOMENTUM)
+        / (1 - MOMENTUM ** (age + 1))
+    )
     return state.values - (rate * fair) * (first * tf.math.rsqrt(second + TINY)), first, second
 
 
 def _sgd(state, gradient, _age, rate, size):
-    # For u = values / sqrt(size), of length about 1, the gradient is sqrt(size) larger, and so is the way back.
+    # For u = values / sqrt(size), of length about 1, the gradient is sqrt(size) larger, and so is
+    # the way back.
     first = MOMENTUM * state.first + gradient
     return state.values - rate * size * first, first, state.second
 
@@ -211,12 +293,16 @@ def _start(parameterisation, seeds, shape, noise, dtype) -> State:
     values = image_priors.start(parameterisation, seeds, shape, noise, dtype)
     zeros = tf.zeros_like(values)
     least = tf.fill([len(seeds)], tf.constant(np.inf, dtype))
-    return State(values, zeros, zeros, image_priors.to_images(parameterisation, values, shape), least)
+    return State(
+        values, zeros, zeros, image_priors.to_images(parameterisation, values, shape), least
+    )
 
 
 def _check_names(parameterisation, optimiser) -> None:
-    for name, value, known in (("parameterisation", parameterisation, image_priors.PARAMETERISATIONS),
-                               ("optimiser", optimiser, tuple(UPDATES))):  # fmt: skip
+    for name, value, known in (
+        ("parameterisation", parameterisation, image_priors.PARAMETERISATIONS),
+        ("optimiser", optimiser, tuple(UPDATES)),
+    ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 

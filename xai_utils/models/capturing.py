@@ -1,7 +1,9 @@
-"""Record what layers return while a model runs, and let a gradient tape watch it, leaving the model as it was.
+"""Record what layers return while a model runs, and let a gradient tape watch it, leaving the model
+as it was.
 
-No cloning, no surgery: for the time of one `with` block the chosen layers' `call` is replaced on the instance. Inside a
-`tf.function` that happens while it is traced, so that later runs cost nothing.
+No cloning, no surgery: for the time of one `with` block the chosen layers' `call` is replaced on
+the instance. Inside a `tf.function` that happens while it is traced, so that later runs cost
+nothing.
 """
 
 import contextlib
@@ -10,21 +12,31 @@ from collections.abc import Iterator, Sequence
 from xai_utils.engine import keras, tf
 from xai_utils.models import layers
 
-ACTIVATIONS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU, keras.layers.Softmax)
+ACTIVATIONS = (
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Softmax,
+)
 
 
 @contextlib.contextmanager
-def capture(model: keras.Model, names: Sequence[str], tape: tf.GradientTape | None = None) -> Iterator[dict]:
+def capture(
+    model: keras.Model, names: Sequence[str], tape: tf.GradientTape | None = None
+) -> Iterator[dict]:
     """Record the activations of named layers while the model runs inside the block.
 
     Args:
         model: a Keras model: flat, nested, Sequential or subclassed.
         names: names or paths (`outer/inner`) of its layers.
-        tape: watches each activation from the moment it exists. With `watch_accessed_variables=False` nothing before
-            the first captured layer is recorded, so a gradient costs only the part of the network above it.
+        tape: watches each activation from the moment it exists. With
+            `watch_accessed_variables=False` nothing before the first captured layer is recorded, so
+            a gradient costs only the part of the network above it.
 
     Yields:
-        A dict, filled as the model runs: name to the layer's output `(N, ...)`. A layer that runs twice counts once,
+        A dict, filled as the model runs: name to the layer's output `(N, ...)`. A layer that runs
+        twice counts once,
         with its last output.
 
     Raises:
@@ -57,7 +69,8 @@ def capture(model: keras.Model, names: Sequence[str], tape: tf.GradientTape | No
 
 @contextlib.contextmanager
 def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
-    """As `capture`, for one layer, but record what goes into its activation: a ReLU layer's or an `activation=`.
+    """As `capture`, for one layer, but record what goes into its activation: a ReLU layer's or an
+    `activation=`.
 
     Raises:
         ValueError: as `capture`; a layer without an activation.
@@ -76,10 +89,15 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
         with layers.replaced_calls({layer: noting}):
             yield found
     elif getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
-        raise ValueError(f"layer {name!r} has no activation, so its output is the code before it: leave it as it is")
+        raise ValueError(
+            f"layer {name!r} has no activation, so its output is the code before it: leave it as"
+            " it is"
+        )
     else:
         activation = vars(layer)["activation"]
-        vars(layer)["activation"] = noting(activation)  # past Keras' tracking, and back whatever happens
+        vars(layer)["activation"] = noting(
+            activation
+        )  # past Keras' tracking, and back whatever happens
         try:
             yield found
         finally:
@@ -89,16 +107,21 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
 
 
 def code_at(model: keras.Model, images, layer: str, before_activation: bool = False):
-    """What a layer returns for a batch, or what goes into its activation; nothing above it is computed.
+    """What a layer returns for a batch, or what goes into its activation; nothing above it is
+    computed.
 
     Raises:
         ValueError: as `capture` and `capture_before_activation`.
     """
     part = layers.up_to(model, layer)
-    with (capture_before_activation(part, layer) if before_activation else capture(part, [layer])) as found:
+    with (
+        capture_before_activation(part, layer) if before_activation else capture(part, [layer])
+    ) as found:
         part(images, training=False)
     return found[layer]
 
 
 def _did_not_run(model, name):
-    raise ValueError(f"layer {name!r} did not run: {model.name} does not use it between input and output")
+    raise ValueError(
+        f"layer {name!r} did not run: {model.name} does not use it between input and output"
+    )

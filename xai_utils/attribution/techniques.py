@@ -1,4 +1,6 @@
-"""Techniques as a command or a notebook names them: `grad_cam`, or with settings `rise:masks=500,grid=7`."""
+"""Techniques as a command or a notebook names them: `grad_cam`, or with settings
+`rise:masks=500,grid=7`.
+"""
 
 import contextlib
 import inspect
@@ -56,10 +58,12 @@ METHODS = TECHNIQUES | FLOORS
 
 
 def parse(techniques: str | Sequence[str]) -> dict[str, list]:
-    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind them.
+    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind
+    them.
 
     Raises:
-        ValueError: none, an unknown one, a setting it does not have or that is no number, or one given twice.
+        ValueError: none, an unknown one, a setting it does not have or that is no number, or one
+            given twice.
     """
     given = techniques.split() if isinstance(techniques, str) else [*techniques]
     given = [*TECHNIQUES] if given == ["all"] else given
@@ -74,7 +78,10 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
             raise ValueError(f"technique {text} is given twice")
         all_settings = list(inspect.signature(METHODS[name]).parameters.items())[3:]
         known = {each: about for each, about in all_settings if not each.startswith("return_")}
-        found[text] = [name, dict(_setting(each, known, name) for each in settings.split(",") if each)]
+        found[text] = [
+            name,
+            dict(_setting(each, known, name) for each in settings.split(",") if each),
+        ]
     return found
 
 
@@ -87,7 +94,9 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> tuple:
     name, _, given = text.partition("=")
     if name not in known:
-        raise ValueError(f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}"
+        )
     if not given:
         raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
     # An unannotated setting may take more than what its default is, but for whole numbers.
