@@ -189,7 +189,7 @@ bench: $(ENV)  ## measure speed
 lint: $(DEV)  ## ruff over code and notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/lint-imports --no-cache
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------
 
