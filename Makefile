@@ -2,10 +2,11 @@
 #
 # PYTHON=python3.12      interpreter the environment is built from (3.11 to 3.13)
 # PY=python              use an environment of your own as it is (conda, Binder) and build none
-# -j 4                   so many notebooks at a time; reports: two, if you do not say
-# LAUNCH="srun -c4"      prefix for each run, to send it to a cluster
+# JOBS=4                 so many notebooks at a time (2)
+# LAUNCH="srun -c4"      prefix for each notebook's runs, to send them to a cluster
 # MODEL=vgg19            another model, by name or file; its reports get a folder of their own
 # RUNS="21_* *--cat"     only these runs
+# OUT=/scratch/me        where reports go, if not to reports/
 # HOST=0.0.0.0 PORT=80   where `make app` listens; anyone who reaches it can run what the explorer runs
 # REPOSITORY=https://... the suite's public address, for student copies that run on Colab
 # PLATFORM=windows       make a bundle for other laptops: linux, linux-arm, mac, windows; PYTHON_VERSION=3.12
@@ -13,9 +14,6 @@
 PYTHON = python3
 VENV   = .venv
 PY     = $(VENV)/bin/python
-LAUNCH =
-MODEL  =
-RUNS   = *
 TEST_JOBS = 2
 HOST   = 127.0.0.1
 PORT   = 8866
@@ -66,74 +64,22 @@ app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
 	@$(PY) -m xai_suite.explorer.app --host $(HOST) --port $(PORT)
 
 # --- reports ----------------------------------------------------------------------------------------------------------
-# One YAML file in reports/runs is one report: run file -> executed notebook -> page -> index. Runs that are out of date
-# share kernels. A run that fails leaves no notebook, so it is tried again next time; the others go on (`-`), and the index
-# ends with an error.
+# What is out of date is decided by content; see `python -m xai_suite.reports --help`.
 
-# One report and an evaluation take a model's file as it was typed, spaces and all.
-NAMED  = $(if $(filter report evaluate,$(MAKECMDGOALS)),,$(basename $(notdir $(MODEL))))
-FOLDER = $(or $(NAMED),default)
-BUILD  = reports/build/$(FOLDER)
-SITE   = reports/site$(if $(NAMED),/$(NAMED))
+reports: $(ENV)  ## regenerate what is out of date (JOBS=, LAUNCH=, MODEL=, RUNS=, OUT=)
+	@$(PY) -m xai_suite.reports
 
-ALL      := $(sort $(basename $(notdir $(wildcard reports/runs/*.yaml))))
-SELECTED := $(sort $(basename $(notdir $(wildcard $(RUNS:%=reports/runs/%.yaml)))))
-PAGES     = $(SELECTED:%=$(SITE)/%.html)
-# A part of the runs leaves the other good reports in the index.
-finished  = $(foreach name,$(ALL),$(if $(and $(wildcard $(BUILD)/$(name).ipynb),$(wildcard $(SITE)/$(name).html)),$(name)))
+report: $(ENV)  ## one report: NOTEBOOK=21_grad_cam IMAGE=my.jpg [MODEL=] [PARAMS="steps=8"] [OUT=]
+	@$(PY) -m xai_suite.reports one
 
-reports: $(SITE)/index.html  ## regenerate what is out of date (-j N, LAUNCH=, MODEL=, RUNS=)
-	@$(if $(updated),echo "the reports are in $(SITE)/index.html",echo "nothing to do: \
-	$(words $(SELECTED)) reports are up to date ($(SITE)/index.html)")
-
-ifneq ($(filter reports reports/%,$(MAKECMDGOALS)),)
-  $(if $(or $(OWN),$(wildcard $(ENV))),,$(eval found := $(shell $(python_version)))$(check_python))
-  $(if $(SELECTED),,$(error no file in reports/runs matches RUNS='$(RUNS)'))
-  problem := $(shell $(or $(wildcard $(PY)),$(if $(OWN),$(PY),$(PYTHON))) -I -S xai_suite/reports/dependencies.py $(BUILD) \
-    $(and $(findstring B,$(filter-out -%,$(firstword $(MAKEFLAGS)))),--all) $(and $(LAUNCH),--alone) $(SELECTED) 2>&1)
-  $(if $(problem),$(error $(problem)))
-  include $(BUILD)/depends.mk
-endif
-
-# Two single-threaded kernels do more than one with two threads. A -j that is typed, or comes from around us, wins; to
-# old makes (3.81) it would not, so there is none for them, nor where another goal may have to come first.
-ifeq ($(MAKECMDGOALS)$(filter 3.%,$(MAKE_VERSION))$(findstring -j,$(shell echo "$$MAKEFLAGS")),reports)
-  MAKEFLAGS += -j2
-endif
-
-# Runs side by side share the processors; what a launcher starts has its own.
-JOBS  = $(if $(filter -j%,$(MAKEFLAGS)),$(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),99),1)
-SHARE = $(if $(LAUNCH),,--side-by-side $(words $(wordlist 1,$(JOBS),$(KERNELS))))
-
-.PHONY: $(KERNELS)
-$(KERNELS): | $(ENV)
-	-@$(LAUNCH) $(PY) -m xai_suite.reports.runner run $(BUILD) $(NAMES:%=reports/runs/%.yaml) --progress $(BUILD)/progress $(SHARE) \
-	$(if $(MODEL),--model '$(MODEL)')
-	-@$(PY) -m xai_suite.reports.site pages $(BUILD) $(SITE) $(NAMES)
-
-$(filter-out $(STALE:%=$(SITE)/%.html),$(PAGES)): $(SITE)/%.html: $(BUILD)/%.ipynb $(PUBLISH) | $(ENV)
-	-@$(PY) -m xai_suite.reports.site pages $(BUILD) $(SITE) $*
-
-# reports/runs itself: its time changes when a run file comes or goes.
-$(SITE)/index.html: $(KERNELS) $(PAGES) $(PUBLISH) reports/runs | $(ENV)
-	@$(eval updated := yes)$(PY) -m xai_suite.reports.site index $(BUILD) $(SITE) $(sort $(SELECTED) $(finished))
-
-# One report on any picture. Values go to the runner as they were typed, through the environment: no quoting to get wrong.
-report: $(ENV)  ## one report: NOTEBOOK=21_grad_cam IMAGE=my.jpg [MODEL=] [PARAMS="steps=8"]
-	@$(PY) -m xai_suite.reports.runner one-off
-ifneq ($(filter report,$(MAKECMDGOALS)),)
-  $(foreach name,NOTEBOOK IMAGE MODEL PARAMS,$(eval override $(name) := $$(value $(name))))
-  export NOTEBOOK IMAGE MODEL PARAMS
-endif
-
-# Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped. Values as above.
+# Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped.
 evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" [MODEL= SCHEDULER= OUT=]
 	@$(PY) -m xai_suite.evaluation.command
-ifneq ($(filter evaluate,$(MAKECMDGOALS)),)
-  asked_for := MANIFEST MODEL TECHNIQUES OUT METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
-  $(foreach name,$(asked_for),$(eval override $(name) := $$(value $(name))))
-  export $(asked_for)
-endif
+
+# Values go through the environment as they were typed, whatever is in them: there is no quoting to get wrong.
+TYPED = RUNS JOBS LAUNCH MODEL OUT NOTEBOOK IMAGE PARAMS MANIFEST TECHNIQUES METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
+$(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
+export $(TYPED)
 
 # --- workshop ---------------------------------------------------------------------------------------------------------
 # Both folders stand alone: notebooks, module, weights. The user's own pictures and models stay at home.

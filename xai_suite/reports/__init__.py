@@ -5,8 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "reading": ["parameters", "read_records"],
+        "reading": ["parameters", "read_records", "records_of"],
         "runs": ["RunError", "read_notebook"],
-        "execution": ["kernel_start_lock"],
+        "kernels": ["kernel_start_lock"],
     },
 )

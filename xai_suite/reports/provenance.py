@@ -1,12 +1,11 @@
-"""What an executed notebook says about where it came from; written whole, and without this
-machine's paths.
-"""
+"""What an executed notebook says about where it came from, without this machine's paths."""
 
 import contextlib
 import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -19,13 +18,10 @@ def commit() -> str | None:
     here = Path.cwd()
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        env = {
-            **os.environ,
-            "GIT_CEILING_DIRECTORIES": str(here.parent),
-        }  # not of a repository around us
-        return subprocess.run(
-            command, cwd=here, env=env, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        # not of a repository around us
+        env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(here.parent)}
+        run = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
     return None
 
 
@@ -43,27 +39,57 @@ def versions() -> dict[str, str | None]:
 
 
 def without_machine(text: str) -> str:
-    """Take this machine's paths out of a text (a notebook's JSON, an error): relative to the
-    project where possible.
+    """Take this machine's paths out of a text: relative to the project where possible.
+
+    A path begins where nothing of a path, a word or an address stands before it: in the middle of
+    `https://example.org/app/` or of base64 there is none of ours.
     """
     root, home = str(Path.cwd()), str(Path.home())
-    places = {f"{root}/": "", root: "."}
-    if root.startswith(f"{home}/"):  # IPython shortens it in tracebacks
-        places[f"~{root[len(home) :]}/"] = ""
-    for prefix in (sys.prefix, sys.base_prefix):
-        places[f"{prefix}/lib/"] = "lib/"
-        if prefix.startswith(f"{home}/"):
-            places[f"~{prefix[len(home) :]}/lib/"] = "lib/"
-    if len(home) > 1:
-        places[f"{home}/"] = "~/"
-    for place in sorted(places, key=len, reverse=True):
-        text = text.replace(place, places[place])
-    # From the start of a path on: begun anywhere, megabytes of embedded figures would take seconds.
-    return (
-        re.sub(r"(?<![\w./-])[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text)
-        if "/ipykernel_" in text
-        else text
-    )
+    places = {root: "", **{f"{prefix}/lib": "lib" for prefix in (sys.prefix, sys.base_prefix)}}
+    if len(home) > 1:  # IPython shortens paths below it in tracebacks
+        places |= {
+            f"~{place.removeprefix(home)}": shown
+            for place, shown in places.items()
+            if place.startswith(f"{home}/")
+        }
+        places[home] = "~"
+    longest_first = "|".join(map(re.escape, sorted(places, key=len, reverse=True)))
+
+    def shown(match):
+        place, slash = places[match[1]], match[2]
+        return place + slash if place else "" if slash else "."
+
+    text = re.sub(rf"(?<![\w./~:+-])({longest_first})(?![\w-]|\.\w)(/?)", shown, text)
+    return re.sub(r"(?<![\w./-])[\w./-]*/ipykernel_\d+/\d+\.py", "cell", text)
+
+
+def clean(cell) -> None:
+    """Take this machine out of a cell's source, streams and tracebacks; what it displays stays."""
+    cell.source = without_machine(cell.source)
+    for output in cell.get("outputs", []):
+        for name in {"stream": ["text"], "error": ["evalue"]}.get(output.output_type, []):
+            output[name] = without_machine(output[name])
+        if output.output_type == "error":
+            output.traceback = [*map(without_machine, output.traceback)]
+
+
+def record(run, name: str, started: datetime, seconds: float, error: str | None) -> dict:
+    """What is known of a run that has ended; `run` is None if it could not be made."""
+    model = run.parameters.get("model") if run else None
+    return {
+        "run": name,
+        "notebook": run.notebook.stem if run else name.split("--")[0],
+        "title": run.title if run else name.split("--")[0],
+        "parameters": run.parameters if run else {},
+        "changed": run.changed if run else {},
+        # a summary's: the default set of reports, no network
+        "model": None if model == "default" else model,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+        "commit": commit(),
+        "error": error,
+    }
 
 
 def write(notebook, path: Path, report: dict) -> None:
@@ -73,9 +99,10 @@ def write(notebook, path: Path, report: dict) -> None:
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
+        clean(cell)
     notebook.metadata["report"] = {**notebook.metadata.get("report", {}), **report}
     with written_whole(path) as temporary:
-        temporary.write_text(without_machine(nbformat.writes(notebook)), encoding="utf-8")
+        temporary.write_text(nbformat.writes(notebook), encoding="utf-8")
 
 
 def empty_notebook(title: str):

@@ -7,6 +7,7 @@ import ast
 import base64
 import io
 import json
+import os
 import re
 import tokenize
 from pathlib import Path
@@ -29,6 +30,11 @@ def read_notebook(path):
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a notebook: {type(error).__name__}: {error}") from None
     return notebook
+
+
+def about(notebook) -> dict:
+    """What a notebook's metadata say of its run."""
+    return notebook.get("metadata", {}).get("report", {})
 
 
 def _join(text):
@@ -62,6 +68,16 @@ def read_records(notebook):
             sorted(data.get(RECORD, {}).items(), key=lambda pair: lines.find(f"\n{pair[0]} = "))
         )
     return found
+
+
+def records_of(runs: str) -> dict[str, dict]:
+    """What the executed runs of this glob recorded, by name, for a summary:
+    `records_of("6[1-5]_*")`.
+
+    They are read where the summary itself is made, or else among the default reports.
+    """
+    build = Path(os.environ.get("XAI_BUILD") or "../reports/build/default")
+    return {path.stem: read_records(path) for path in sorted(build.glob(f"{runs}.ipynb"))}
 
 
 def thumbnail(notebook):

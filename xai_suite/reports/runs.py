@@ -1,18 +1,22 @@
-"""What one run is: a notebook, and a YAML file with some of its parameters. All checked before
-anything is started.
+"""What one run is: a notebook and a YAML file with some of its parameters, checked before it
+starts.
 """
 
 import ast
 import contextlib
 import difflib
+import hashlib
 import os
-from dataclasses import dataclass
+import re
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-NOTEBOOKS = Path("notebooks")  # commands run in the project's folder
+# Commands run in the project's folder.
+NOTEBOOKS, RUNS = Path("notebooks"), Path("reports/runs")
 
 KINDS = {
     bool: "true or false",
@@ -174,25 +178,83 @@ def make_run(name: str, given: dict[str, Any], where: str, notebook: str | None 
     )
 
 
+def of_file(name: str) -> Run:
+    """The run of a run file in `reports/runs`."""
+    path = RUNS / f"{name}.yaml"
+    return make_run(name, read_run_file(path), str(path))
+
+
 def with_model(run: Run, model: str | None) -> Run:
     """The run with another model, if its notebook has that parameter."""
     if not model or "model" not in run.defaults:
         return run
-    return Run(**{**vars(run), "given": {**run.given, "model": from_notebooks(model)}})
+    return replace(run, given={**run.given, "model": model})
 
 
 def from_notebooks(value: str) -> str:
-    """A file's path as seen from notebooks/, where kernels run; anything else is a name, and stays
-    as it is.
-
-    Relative paths start where the user typed the command (PWD), which `make -C` makes another place
-    than ours.
-    """
-    for base in (os.environ.get("PWD", "."), "."):
-        path = Path(base, value).expanduser()
-        if path.is_file():
-            return Path(os.path.relpath(path.resolve(), NOTEBOOKS.resolve())).as_posix()
+    """A file's path as seen from notebooks/, where kernels run; any other text is a name and stays."""
+    for base in (typed_in(), Path()):
+        path = (base / Path(value).expanduser()).resolve()
+        if value and path.is_file():
+            return Path(os.path.relpath(path, NOTEBOOKS.resolve())).as_posix()
     return value
+
+
+def typed_in() -> Path:
+    """Where the user typed the command, which `make -C` makes another place than ours."""
+    return Path(os.environ.get("PWD", "."))
+
+
+def in_a_name(words: str) -> str:
+    """These words as part of a file's name; if they are more than it can say, with their digest.
+
+    A path is told by its last part and the digest of the whole: two pictures called `001.png` are
+    two reports.
+    """
+    words = from_notebooks(words)
+    last = Path(words).stem if "/" in words else words
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", last).strip("-.")
+    if plain == words or (len(plain) <= 40 and re.fullmatch(r"\w+=[\w.]+", words, re.ASCII)):
+        return plain if len(plain) <= 40 else f"{plain[:31].strip('-.')}-{digest_of(words)}"
+    return f"{plain[:31].strip('-.')}-{digest_of(words)}".strip("-")
+
+
+def digest_of(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
+
+
+def folders(subject: str) -> tuple[Path, Path]:
+    """Where executed notebooks and where pages go, in `OUT` or `reports`; both are made.
+
+    Args:
+        subject: what they are about, `default`, a model or `one-off`; the default's pages lie at
+            the top of the site.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    place = Path(os.environ.get("OUT") or "reports")
+    place = place if place == Path("reports") else typed_in() / place.expanduser()
+    build, site = place / "build" / subject, place / "site"
+    site = site if subject == "default" else site / subject
+    try:
+        for folder in (build, site):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise RunError(f"{place} cannot be written ({why}): say OUT=, a folder that can") from None
+    return build, site
+
+
+def limit(name: str, default: float) -> float:
+    """Seconds that the user set in the environment, `CELL_LIMIT` or `START_LIMIT`."""
+    text = os.environ.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError:
+        raise RunError(f"{name} is a number of seconds, not {text!r}") from None
 
 
 def parse_setting(text: str, defaults: dict[str, Any]) -> tuple[str, Any]:

@@ -1,19 +1,15 @@
-"""Executed notebooks become a site: one page a run and a gallery of all of them.
+"""Executed notebooks become a site: one page a run, and an index of all of them.
 
-    python -m xai_suite.reports.site pages BUILD_DIR SITE_DIR NAME...
-    python -m xai_suite.reports.site index BUILD_DIR SITE_DIR NAME...
-
-`pages` renders each BUILD_DIR/NAME.ipynb, or what a failed run left in BUILD_DIR/failed/. `index`
-writes SITE_DIR/index.html for exactly those names, removes pages of other runs, and exits 1 if one
-of them failed.
+A page's card stands in BUILD_DIR/cards, so that the index can be written anew after every run
+without reading hundreds of megabytes. What a failed run left is in BUILD_DIR/failed.
 """
 
-import argparse
 import hashlib
 import io
+import json
+import os
 import re
 import sys
-import time
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +21,8 @@ from xai_suite.reports import reading
 from xai_utils.engine import written_whole
 from xai_utils.show import show_value
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "reports" / "template"
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "reports" / "template"
 PARTS = (
     "Start",
     "Gradients",
@@ -36,21 +33,26 @@ PARTS = (
     "Experiments",
     "Does it tell the truth?",
 )
-GENERATOR = '<meta name="generator" content="xai_suite.reports.site">'
+GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide
+TAIL = 1 << 16  # bytes at the end of a notebook: its metadata, among them when it was run
+MADE_WITH = ("site.py", "pages.py", "reading.py")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it lies in the build folder. `error` is "" for a good one; `notebook` is None if
-    nothing was left.
+    """One run as it lies in the build folder.
+
+    Attributes:
+        notebook: executed, whole or partial; None if nothing was left.
+        error: one line; empty for a good run.
+        log: of a failed run.
     """
 
     name: str
     notebook: dict | None
-    error: str
-    log: str
-    changed_at: float
+    error: str = ""
+    log: str = ""
 
     @property
     def info(self):
@@ -61,64 +63,71 @@ class Run:
         return self.info.get("title") or self.name.partition("--")[0].replace("_", " ")
 
     def facts(self):
-        """What both a page and a card say about the run, as (label, text) pairs; unknown ones are
-        left out.
-        """
+        """What page and card say about the run, as (label, text); unknown ones are left out."""
         info = self.info
-        versions = ", ".join(
-            f"{name} {version}" for name, version in (info.get("versions") or {}).items() if version
-        )
-        pairs = [
+        versions = info.get("versions") or {}
+        facts = [
             ("model", info.get("model")),
             ("took", duration(info.get("seconds"))),
             ("run on", date(info.get("started"))),
             ("commit", info.get("commit")),
-            ("with", versions),
+            ("with", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
         ]
-        return [(label, text) for label, text in pairs if text]
+        return [(label, text) for label, text in facts if text]
 
 
-def find(build, name):
-    """The `Run` called `name`: the good notebook, or the remains of a failure if those are newer or
-    all there is.
+def left_by(build, name) -> tuple[Path | None, Path | None]:
+    """The newest notebook of a run and, if that is of a failure, its log; None for what is not
+    there.
     """
     good = build / f"{name}.ipynb"
     partial, log = build / "failed" / f"{name}.ipynb", build / "failed" / f"{name}.log"
     failed = [path for path in (partial, log) if path.exists()]
     newest = max((path.stat().st_mtime for path in failed), default=0)
     if good.exists() and good.stat().st_mtime >= newest:
-        notebook = reading.read_notebook(good)
-        error = notebook.get("metadata", {}).get("report", {}).get("error")
-        return Run(name, notebook, one_line(error), "", good.stat().st_mtime)
-    text = log.read_text(encoding="utf-8", errors="replace").strip() if log in failed else ""
-    notebook, error = None, one_line(text.rpartition("\n")[2])
-    if partial in failed:
+        return good, None
+    return partial if partial in failed else None, log if failed else None
+
+
+def find(build, name) -> Run:
+    """The run of that name: its good notebook, or what a failure left if that is newer."""
+    path, log = left_by(build, name)
+    if path and not log:
+        notebook = reading.read_notebook(path)
+        return Run(name, notebook, one_line(reading.about(notebook).get("error")))
+    words = (
+        log.read_text(encoding="utf-8", errors="replace").strip() if log and log.exists() else ""
+    )
+    notebook, error = None, one_line(words.rpartition("\n")[2])
+    if path:
         try:  # a run may be killed while it writes this one
-            notebook = reading.read_notebook(partial)
-            error = one_line(notebook.get("metadata", {}).get("report", {}).get("error")) or error
+            notebook = reading.read_notebook(path)
+            error = one_line(reading.about(notebook).get("error")) or error
         except ValueError:
             pass
     return Run(
-        name,
-        notebook,
-        error or ("failed without a message" if failed else "has not been run"),
-        text,
-        newest,
+        name, notebook, error or ("failed without a message" if log else "has not been run"), words
     )
 
 
-def page(build, name, out):
-    """Write the page of run `name` to `out`, atomically: if rendering raises, the old page
-    stays.
+def lost(build, name, why) -> None:
+    """Say of a run, which left nothing itself, why that is so."""
+    with written_whole(build / "failed" / f"{name}.log") as temporary:
+        temporary.write_text(f"{why}\n", encoding="utf-8")
+    (build / "failed" / f"{name}.ipynb").unlink(missing_ok=True)
+
+
+def page(build, site, name) -> None:
+    """Write a run's page, whole or not at all: if rendering raises, the old one stays.
+
+    Raises:
+        ValueError: a damaged notebook.
+        FileNotFoundError: a run that has not been run.
     """
-    run = find(build, name)
-    if run.notebook is None and run.error == "has not been run":
+    run, of = find(build, name), fingerprint(build, name)
+    if run.notebook is None and not run.log:
         raise FileNotFoundError(f"no notebook {name} in {build}")
-    write_page(run, out)
-
-
-def write_page(run, out):
-    body, toc, rows, records = "", [], [], {}
+    card, body, toc, rows, records = card_of(run), "", [], [], {}
     if run.notebook is not None:
         from xai_suite.reports.pages import render
 
@@ -126,77 +135,130 @@ def write_page(run, out):
         body, state = render(run.notebook, run.title)
         toc = state.toc
         for warning in state.warnings:
-            print(f"warning: {run.name}: {warning}", file=sys.stderr)
-    write(
-        out,
-        template("page.html.j2").render(
-            run=run,
-            body=body,
-            toc=toc,
-            parameters=rows,
-            log="\n".join(run.log.splitlines()[-40:]),
-            numbers={name: show_value(value) for name, value in records.items()},
-        ),
+            print(f"warning: {name}: {warning}", file=sys.stderr)
+    html = template("page.html.j2").render(
+        run=run,
+        body=body,
+        toc=toc,
+        parameters=rows,
+        log="\n".join(run.log.splitlines()[-40:]),
+        numbers={name: show_value(value) for name, value in records.items()},
     )
+    write(site / f"{name}.html", html)
+    write(build / "cards" / f"{name}.json", json.dumps({"of": of, "card": card}))
 
 
-def index(build, site, names):
-    """Write the gallery; returns the failed runs as [(name, error)]."""
-    parts, failed, models, seconds = {}, [], [], 0.0
-    for name in sorted(set(names)):
-        try:
-            run = find(build, name)
-        except ValueError as error:  # a damaged notebook must not take the gallery down
-            run = Run(name, None, one_line(error), "", time.time())
-        target = site / f"{name}.html"
-        if run.error:
-            failed.append((name, run.error))
-            if run.changed_at and not (target.exists() and target.stat().st_mtime > run.changed_at):
-                write_page(run, target)
-        seconds += run.info.get("seconds") or 0
-        models += [run.info["model"]] if run.info.get("model") not in (None, *models) else []
-        parts.setdefault(part(name), []).append(card(run, target.exists()))
+def is_current(build, site, name) -> bool:
+    """Whether there is a page of a run, of its newest notebook and in today's dress."""
+    return (site / f"{name}.html").exists() and stored_card(build, name) is not None
+
+
+def stored_card(build, name) -> dict | None:
+    """A run's card, if it is of its newest notebook."""
+    try:
+        stored = json.loads((build / "cards" / f"{name}.json").read_text(encoding="utf-8"))
+        return stored["card"] if stored["of"] == fingerprint(build, name) else None
+    except (OSError, ValueError, LookupError):
+        return None
+
+
+def fingerprint(build, name) -> str:
+    """Of what a run's page shows, and of all that pages are made with."""
+    content = hashlib.sha256(dress().encode())
+    for path in filter(None, left_by(build, name)):
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                content.update(file.read())
+    return content.hexdigest()
+
+
+@cache
+def dress() -> str:
+    own = [Path(__file__).with_name(name) for name in MADE_WITH]
+    files = [*own, *sorted(file for file in TEMPLATE.rglob("*.*") if file.is_file())]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def index(build, site, names, running=(), waiting=()) -> list[tuple[str, str]]:
+    """Write the index of exactly these runs and remove the pages of others.
+
+    Args:
+        running, waiting: those whose reports are being made, and will be.
+
+    Returns:
+        The failed runs, as (name, error).
+    """
+    cards = [
+        card(build, site, name, name in running, name in waiting) for name in sorted(set(names))
+    ]
+    parts: dict[str, list[dict]] = {}
+    for one in cards:
+        parts.setdefault(part(one["name"]), []).append(one)
     html = template("gallery.html.j2").render(
         parts=parts,
-        count=sum(map(len, parts.values())),
-        failed=len(failed),
-        models=models,
-        total=duration(seconds),
+        count=len(cards),
+        failed=sum(bool(one["error"]) for one in cards),
+        models=list(dict.fromkeys(one["model"] for one in cards if one["model"])),
+        total=duration(sum(one["seconds"] for one in cards)),
         others=other_sites(site),
+        running=sorted(running),
+        left=len(waiting) + len(running),
+        now=f"{datetime.now():%H:%M}",
     )
     write(site / "index.html", html)
     for old in site.glob("*--*.html"):
         if old.stem not in names:
             old.unlink()
-    for old in site.glob(".*.tmp"):  # left by a killed process; a young one may be at work
-        if time.time() - old.stat().st_mtime > 3600:
-            old.unlink(missing_ok=True)
-    return failed
+    return [(one["name"], one["error"]) for one in cards if one["error"]]
 
 
-def card(run, has_page):
-    """What the gallery shows of one run."""
+def lists(site, names) -> bool:
+    """Whether there is an index, of these runs, that was written when all was done."""
+    try:
+        html = (site / "index.html").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    pages = {path.stem for path in site.glob("*--*.html")}
+    return pages == {*names} and "data-left" not in html
+
+
+def card(build, site, name, running=False, waiting=False) -> dict:
+    """What the index shows of a run, from its card if that is still true."""
+    found = stored_card(build, name)
+    if found is None:
+        try:
+            run = find(build, name)
+        except ValueError as error:  # a damaged notebook must not take the index down
+            run = Run(name, None, one_line(error))
+        found = card_of(run)
+    page = f"{name}.html"
+    found |= {"href": quote(page) if (site / page).exists() else "", "state": ""}
+    if running or waiting:
+        found |= {"state": "running" if running else "waiting", "error": ""}
+    return found
+
+
+def card_of(run) -> dict:
+    """As JSON values, what a card shows of a run."""
     notebook = run.notebook or {"cells": []}
-    changed = [
-        (row["name"], row["value"]) for row in reading.parameters(notebook) if row["changed"]
-    ]
-    numbers = [(name, show_value(value)) for name, value in reading.read_records(notebook).items()][
-        :4
-    ]
+    rows = [row for row in reading.parameters(notebook) if row["changed"]]
+    changed = [(row["name"], row["value"]) for row in rows]
     source, _, label = run.name.partition("--")
-    words = [
-        run.name,
-        run.title,
-        *(f"{name} {value}" for name, value in changed),
-        "failed" if run.error else "",
-    ]
+    settings = [f"{name} {value}" for name, value in changed]
+    words = [run.name, run.title, *settings, "failed" if run.error else ""]
+    records = reading.read_records(notebook)
     return {
-        "run": run,
+        "name": run.name,
+        "title": run.title,
+        "error": run.error,
+        "facts": run.facts(),
+        "model": run.info.get("model"),
+        "seconds": run.info.get("seconds") or 0,
         "label": label or source,
         "anchor": source,
         "changed": changed,
-        "numbers": numbers,
-        "href": quote(f"{run.name}.html") if has_page else "",
+        "numbers": [(name, show_value(value)) for name, value in records.items()][:4],
         "thumbnail": shrink(reading.thumbnail(notebook)),
         "words": " ".join(words).lower(),
     }
@@ -211,9 +273,8 @@ def shrink(png):
     try:
         image = Image.open(io.BytesIO(png))
         if image.has_transparency_data:
-            image = Image.alpha_composite(
-                Image.new("RGBA", image.size, "white"), image.convert("RGBA")
-            )
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
         image = image.convert("RGB")
     except (OSError, ValueError):
         return None
@@ -223,33 +284,26 @@ def shrink(png):
 
 
 def part(name):
-    """The part of the suite a run belongs to, from its notebook's number: 21_grad_cam--x → 'Class
-    activation'.
+    """The part of the suite a run belongs to, from its notebook's number: 21_grad_cam--x ->
+    'Class activation'.
     """
     digits = name[:2]
-    return (
-        PARTS[int(digits) // 10]
-        if digits.isdecimal() and int(digits) // 10 < len(PARTS)
-        else "More"
-    )
+    known = digits.isdecimal() and int(digits) // 10 < len(PARTS)
+    return PARTS[int(digits) // 10] if known else "More"
 
 
 def other_sites(site):
-    """Galleries of other models: [(name, href)], from folders inside `site` and the one around
-    it.
-    """
-    found = [
-        (path.parent.name, quote(f"{path.parent.name}/index.html"))
-        for path in sorted(site.glob("*/index.html"))
-    ]
+    """Indexes of other models: [(name, href)], in folders inside `site` and the one around it."""
+    inside = sorted(site.glob("*/index.html"))
+    others = [(path.parent.name, quote(f"{path.parent.name}/index.html")) for path in inside]
     above = site.resolve().parent / "index.html"
     if above.exists() and GENERATOR in above.read_text(encoding="utf-8", errors="replace")[:3000]:
-        found.append(("default model", "../index.html"))
-    return found
+        others.append(("default model", "../index.html"))
+    return others
 
 
 def duration(seconds):
-    """42.4 → '42 s', 185 → '3 min 05 s', 3723 → '1 h 02 min'."""
+    """42.4 -> '42 s', 185 -> '3 min 05 s', 3723 -> '1 h 02 min'."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -265,7 +319,7 @@ def duration(seconds):
 
 
 def date(started):
-    """ISO time → '2026-03-14 09:26'; anything else as it is."""
+    """ISO time -> '2026-03-14 09:26'; anything else as it is."""
     try:
         return f"{datetime.fromisoformat(started):%Y-%m-%d %H:%M}"
     except (TypeError, ValueError):
@@ -280,9 +334,7 @@ def one_line(text):
 
 @cache
 def template(name):
-    """A Jinja template with everything escaped, and the stylesheet and script that each page
-    carries inside.
-    """
+    """A Jinja template with everything escaped, and the style and script that each page carries."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -294,13 +346,11 @@ def template(name):
         lstrip_blocks=True,
     )
     script = (TEMPLATE / "page.js").read_text(encoding="utf-8")
-    digest = b64encode(
-        hashlib.sha256(script.encode()).digest()
-    ).decode()  # the only script the page may run
+    digest = hashlib.sha256(script.encode()).digest()  # of the only script the page may run
     env.globals.update(
         style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        script_hash=digest,
+        script_hash=b64encode(digest).decode(),
         generator=Markup(GENERATOR),
         raw=Markup,
     )
@@ -310,43 +360,3 @@ def template(name):
 def write(path, text):
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def pages(build, site, names):
-    """Write the page of each run; returns those that could not be written as [(name, error)]."""
-    failed = []
-    for name in names:
-        try:
-            page(build, name, site / f"{name}.html")
-        except Exception as error:  # the others go on
-            failed.append((name, one_line(error)))
-    return failed
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="xai_suite.reports.site", description="Turn executed notebooks into a site."
-    )
-    parser.add_argument(
-        "command", choices=("pages", "index"), help="the pages of the named runs, or their gallery"
-    )
-    for name, kind in (
-        ("build", {"type": Path}),
-        ("site", {"type": Path}),
-        ("names", {"nargs": "*"}),
-    ):
-        parser.add_argument(name, **kind)
-    options = parser.parse_args(arguments)
-    does, says = (pages, "error:") if options.command == "pages" else (index, "FAILED")
-    try:
-        failed = does(options.build, options.site, options.names)
-    except (OSError, ValueError) as error:
-        print(f"error: {options.command}: {one_line(error)}", file=sys.stderr)
-        return 1
-    for name, error in failed:
-        print(f"{says} {name}: {error}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,45 +16,40 @@ import nbformat
 import pytest
 from miniature import ROOT, Project, finish, make_project, processes, wait_for
 
-from xai_suite.reports.dependencies import kernels, rules_for_make
+from xai_suite.reports import runs, staleness
 
-GOOD = "from xai_utils import {module}\nprint(steps)"
+GOOD = "import xai_suite.reports.{module}\nprint(steps)"
 
 
 def add_two_notebooks(project) -> None:
-    """10_runs imports xai_utils.runs; 20_report imports xai_utils.report, and has a model."""
+    """10_runs loads a room of the suite, 20_record one of the library, and has a model and a picture."""
     project.notebook("10_runs", GOOD.format(module="runs"))
-    project.notebook(
-        "20_report",
-        GOOD.format(module="report"),
-        parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'",
-    )
+    code = "from xai_utils import show\nshow.record(steps=steps)\nprint(steps)"
+    project.notebook("20_record", code, parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'")
     project.run_file("10_runs--a")
     project.run_file("10_runs--b", "steps: 4")
-    project.run_file("20_report--a")
+    project.run_file("20_record--a")
 
 
 @pytest.fixture(scope="module")
 def once_built(tmp_path_factory):
-    """A project after its first `make -j2 reports`, and what that printed. Tests take a copy of it
-    (`built`).
-    """
+    """A project after its first `make reports`, and what that printed. Tests take a copy of it (`built`)."""
     project = make_project(tmp_path_factory.mktemp("once"))
     add_two_notebooks(project)
-    output = finish(project.make("-j2", "reports"))
+    output = finish(project.make("reports"))
     return project, output
 
 
 @pytest.fixture
 def built(once_built, tmp_path) -> Project:
-    shutil.copytree(once_built[0].folder, tmp_path / "project")  # with the files' times
+    shutil.copytree(once_built[0].folder, tmp_path / "project")
     return Project(tmp_path / "project")
 
 
-def planned(output: str) -> list[str]:
-    """The runs a dry run of make would execute."""
-    commands = re.findall(r"runner run [\w/]+((?: reports/runs/[\w-]+\.yaml)+)", output)
-    return sorted(re.findall(r"([\w-]+)\.yaml", " ".join(commands)))
+def planned(project, *options) -> dict[str, list[str]]:
+    """The runs that the next call would execute, and why."""
+    output = finish(project.start(sys.executable, "-m", "xai_suite.reports", "--dry-run", *options))
+    return dict(line.split(": ", 1) for line in output.splitlines())
 
 
 def executed(output: str) -> list[str]:
@@ -80,13 +75,6 @@ def test_help_lists_the_targets_and_needs_nothing(project):
     ):
         assert f"make {target} " in output
     assert not (project.folder / ".venv").exists() and not project.build.exists()
-
-
-def test_a_dry_run_builds_no_environment(project):
-    add_two_notebooks(project)
-    output = finish(project.start("make", "-n", "reports", f"PYTHON={sys.executable}"))
-    assert "-m venv" in output and planned(output) == ["10_runs--a", "10_runs--b", "20_report--a"]
-    assert not (project.folder / ".venv").exists() and not list(project.build.glob("*.ipynb"))
 
 
 @pytest.mark.parametrize(
@@ -138,92 +126,143 @@ mkdir -p .venv/bin && printf '{fake}' > .venv/bin/python && chmod +x .venv/bin/p
 
 def test_the_first_reports(once_built):
     project, output = once_built
-    assert executed(output) == ["10_runs--a", "10_runs--b", "20_report--a"]
+    assert executed(output) == ["10_runs--a", "10_runs--b", "20_record--a"]
     lines = [line for line in output.splitlines() if line.startswith("[")]
-    for count, line in enumerate(lines, 1):  # also with -j
-        assert re.fullmatch(
-            rf"\[{count}/3\] [\w-]+ +\d+ s   \({3 - count} left, \d+:\d\d elapsed\)", line
-        ), line
-    pages = ["10_runs--a.html", "10_runs--b.html", "20_report--a.html", "index.html"]
+    for count, line in enumerate(lines, 1):
+        said = rf"\[{count}/3\] [\w-]+ +\d+ s   \({3 - count} left, \d+:\d\d elapsed\)"
+        assert re.fullmatch(said, line), line
+    pages = ["10_runs--a.html", "10_runs--b.html", "20_record--a.html", "index.html"]
     assert sorted(os.listdir(project.site)) == pages
     index = (project.site / "index.html").read_text()
-    assert all(page in index for page in pages[:-1])
-    assert nbformat.read(project.build / "10_runs--b.ipynb", 4).cells[-1].outputs[0].text == "4\n"
+    assert all(page in index for page in pages[:-1]) and "data-left" not in index
+    last = nbformat.read(project.build / "10_runs--b.ipynb", 4).cells[-1]
+    assert last.outputs[0].text == "4\n"
     assert not miniature.kernels(project)
 
 
-def test_the_second_reports_do_nothing(built):
+def test_the_second_reports_do_nothing_in_a_second(built):
+    start = time.monotonic()
     output = finish(built.make("reports"))
     assert output == "nothing to do: 3 reports are up to date (reports/site/index.html)\n"
+    assert time.monotonic() - start < 10  # it takes a quarter of a second; this machine may be busy
+
+
+def test_what_a_report_was_made_from_stands_in_it(built):
+    report = nbformat.read(built.build / "20_record--a.ipynb", 4).metadata["report"]
+    parts = report["made_from"]
+    assert {"notebooks/20_record.ipynb", "requirements.lock", "parameters"} <= {*parts}
+    assert {"xai_utils/show/record.py", "xai_utils/show/__init__.py"} <= {*parts}
+    assert not [part for part in parts if part.startswith(("xai_suite/", "xai_utils/models"))]
+
+
+def test_touching_everything_runs_nothing(built):
+    for path in built.folder.rglob("*"):
+        os.utime(path)
+    assert planned(built) == {} and "nothing to do" in finish(built.make("reports"))
 
 
 @pytest.mark.parametrize(
-    ("touched", "again"),
+    ("changed", "again"),
     [
         ("reports/runs/10_runs--a.yaml", ["10_runs--a"]),
-        ("notebooks/20_report.ipynb", ["20_report--a"]),
-        ("xai_utils/runs.py", ["10_runs--a", "10_runs--b"]),
-        ("xai_utils/report.py", ["20_report--a"]),
-        ("xai_utils/__init__.py", ["10_runs--a", "10_runs--b", "20_report--a"]),
-        ("xai_utils/runner.py", []),
+        ("notebooks/20_record.ipynb", ["20_record--a"]),
+        ("xai_suite/reports/runs.py", ["10_runs--a", "10_runs--b"]),
+        ("xai_utils/show/record.py", ["20_record--a"]),
+        ("xai_utils/__init__.py", ["20_record--a"]),
+        ("xai_utils/attribution/gradients.py", []),
+        ("requirements.lock", ["10_runs--a", "10_runs--b", "20_record--a"]),
     ],
 )
-def test_touching_a_file_runs_again_what_depends_on_it(built, touched, again):
-    os.utime(built.folder / touched)
-    output = finish(built.make("reports", "-n"))
-    assert planned(output) == again
-    counted = (built.build / "progress").read_text().split()[0]
-    assert int(counted) == len(again)
+def test_a_change_runs_again_what_was_made_from_it(built, changed, again):
+    path = built.folder / changed
+    text = path.read_text()
+    path.write_text(f"steps: 7\n{text}" if path.suffix == ".yaml" else f"{text}\n")
+    reasons = planned(built)
+    assert sorted(reasons) == again
+    expected = "parameters" if path.suffix == ".yaml" else changed
+    assert all(expected in why for why in reasons.values())
+    path.write_text(text)
+    assert planned(built) == {}
 
 
-def test_touching_one_run_file_executes_that_run(built):
-    os.utime(built.folder / "reports/runs/10_runs--b.yaml")
+def test_comments_in_a_run_file_are_no_parameters(built):
+    built.run_file("10_runs--b", "# four of them\nsteps: 4\n")
+    assert planned(built) == {}
+
+
+@pytest.mark.parametrize("place", ["data/images", "notebooks", "elsewhere"])
+def test_a_replaced_picture_or_weights_file_runs_its_reports_again(built, place):
+    (built.folder / "elsewhere").mkdir()
+    (built.folder / "data" / "images").mkdir(parents=True)
+    (built.folder / "data" / "models").mkdir()
+    picture, weights = built.folder / place / "my cat.png", built.folder / "data/models/net_w.h5"
+    picture.write_text("a cat")
+    weights.write_text("numbers")
+    name = "../elsewhere/my cat.png" if place == "elsewhere" else "my cat.png"
+    built.run_file("20_record--mine", f"image: {name}\nmodel: net")
+    built.run_file("20_record--others", "image: dog\nmodel: nets")
+    finish(built.make("reports"))
+    assert planned(built) == {}
+    picture.write_text("another")
+    (reason,) = planned(built).items()
+    assert reason[0] == "20_record--mine" and reason[1].endswith("my cat.png")
+    picture.write_text("a cat")
+    weights.write_text("other numbers")
+    assert planned(built) == {"20_record--mine": "data/models/net_w.h5"}
+
+
+def test_what_changes_while_a_run_is_under_way_runs_it_again(built):
+    built.notebook("15_slow", f"{GOOD.format(module='runs')}\n{SLOW}")
+    built.run_file("15_slow--x")
+    process = built.make("reports", "RUNS=15_*")
+    wait_for((built.folder / "notebooks" / "started").exists)
+    path = built.folder / "xai_suite" / "reports" / "runs.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    (built.folder / "notebooks" / "go on").touch()
+    finish(process)
+    assert planned(built)["15_slow--x"] == "xai_suite/reports/runs.py"
+
+
+def test_a_changed_run_alone_is_executed_and_its_page_written(built):
+    built.run_file("10_runs--b", "steps: 5")
     output = finish(built.make("reports"))
     assert executed(output) == ["10_runs--b"] and "[1/1]" in output
     assert "nothing to do" in finish(built.make("reports"))
 
 
-def test_imports_of_imports_count(built):
-    with (built.folder / "xai_utils" / "report.py").open("a") as file:
-        file.write("\nfrom .dependencies import imported\n")
-    finish(built.make("reports", "-t"))  # all up to date
-    time.sleep(0.1)  # file times tick in milliseconds
-    os.utime(built.folder / "xai_utils" / "dependencies.py")
-    output = finish(built.make("reports", "-n"))
-    assert planned(output) == ["20_report--a"]
+@pytest.mark.parametrize("changed", ["xai_suite/reports/site.py", "reports/template/style.css"])
+def test_what_pages_are_made_with_renders_them_again_and_executes_nothing(built, changed):
+    path = built.folder / changed
+    path.write_text(path.read_text() + "\n")
+    before = (built.site / "20_record--a.html").stat().st_mtime_ns
+    assert executed(finish(built.make("reports"))) == []
+    assert (built.site / "20_record--a.html").stat().st_mtime_ns > before
+    assert "nothing to do" in finish(built.make("reports"))
 
 
-@pytest.mark.parametrize("touched", ["xai_utils/publish.py", "reports/template/style.css"])
-def test_touching_what_pages_are_made_with_renders_and_executes_nothing(built, touched):
-    os.utime(built.folder / touched)
-    output = finish(built.make("reports", "-n"))
-    assert "runner run" not in output
-    assert output.count("publish pages") == 3 and output.count("publish index") == 1
+def test_a_page_that_is_gone_comes_back(built):
+    (built.site / "10_runs--a.html").unlink()
+    assert executed(finish(built.make("reports"))) == []
+    assert (built.site / "10_runs--a.html").exists()
 
 
 def test_a_report_comes_and_goes_with_its_file(built):
     (built.folder / "reports/runs/10_runs--a.yaml").unlink()
     built.run_file("10_runs--c", "steps: 5")
     assert executed(finish(built.make("reports"))) == ["10_runs--c"]
-    assert sorted(os.listdir(built.site)) == [
-        "10_runs--b.html",
-        "10_runs--c.html",
-        "20_report--a.html",
-        "index.html",
-    ]
+    pages = ["10_runs--b.html", "10_runs--c.html", "20_record--a.html", "index.html"]
+    assert sorted(os.listdir(built.site)) == pages
     assert "nothing to do: 3" in finish(built.make("reports"))
 
 
 def test_a_part_of_the_runs(built):
-    for path in ("reports/runs/10_runs--a.yaml", "reports/runs/20_report--a.yaml"):
-        os.utime(built.folder / path)
+    built.run_file("10_runs--a", "steps: 8")
+    built.run_file("20_record--a", "steps: 8")
     assert executed(finish(built.make("reports", "RUNS=10_* *--b"))) == ["10_runs--a"]
-    assert (
-        "20_report--a.html" in (built.site / "index.html").read_text()
-    )  # the others stay in the gallery
-    assert "no file in reports/runs matches RUNS='11_*'" in finish(
-        built.make("reports", "RUNS=11_*"), None
-    )
+    index = (built.site / "index.html").read_text()
+    assert "20_record--a.html" in index  # the others stay in the gallery
+    output = finish(built.make("reports", "RUNS=11_*"), None)
+    assert "no file in reports/runs matches RUNS='11_*'" in output
 
 
 def test_a_run_file_with_an_impossible_name(built):
@@ -231,65 +270,82 @@ def test_a_run_file_with_an_impossible_name(built):
         path = built.folder / "reports" / "runs" / name
         path.touch()
         output = finish(built.make("reports"), None)
-        assert output.count("\n") == 1 and f"reports/runs/{name}: a run file is named" in output
+        assert f"reports/runs/{name}: a run file is named" in output and output.count("\n") == 2
         path.unlink()
 
 
-def test_runs_of_a_notebook_share_a_kernel(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    names = ["10_a--x", "10_a--y", "20_b--x", "21_c--x", "21_c--y", "21_c--z"]
-    assert kernels({*names}, False) == [names[:2], names[2:3], names[3:5], names[5:]]
-    assert kernels({*names[3:]}, False) == [
-        [name] for name in names[3:]
-    ]  # or a processor would idle
-    assert kernels({*names}, True) == [[name] for name in names]
+@pytest.mark.parametrize("jobs", ["0", "two", "-1"])
+def test_an_impossible_number_of_jobs_is_refused(built, jobs):
+    output = finish(built.make("reports", f"JOBS={jobs}"), None)
+    assert f"not {jobs!r}" in output and "Traceback" not in output
 
 
-def test_notebooks_of_few_runs_share_a_kernel_too_when_there_are_many(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    many = [f"10_a--{i:02}" for i in range(60)]
-    names = ["20_b--x", "21_c--x", "21_c--y", "22_d--x", "66_all--x"]
-    found = kernels({*many, *names}, False, {"66_all--x"})
-    assert found == [many[:17], many[17:34], many[34:51], many[51:] + names[:4], names[4:]]
-    single = {f"{i:02}_a--x" for i in range(40)}
-    assert [*map(len, kernels(single, False))] == [3, 3, 3, 3, 4, 6, 8, 10]  # the last start first
-    assert len(kernels(single, True)) == 40
+def test_a_notebook_has_one_kernel_and_no_other_has_it(built):
+    for name in ("11_a", "12_b"):
+        built.notebook(name, "import os; print(os.getpid())")
+        for run in "xyz":
+            built.run_file(f"{name}--{run}")
+    finish(built.make("reports", "RUNS=11_* 12_*", "JOBS=1"))
+
+    def kernels_of(name):
+        paths = built.build.glob(f"{name}--*.ipynb")
+        return {nbformat.read(path, 4).cells[-1].outputs[0].text for path in paths}
+
+    one, other = kernels_of("11_a"), kernels_of("12_b")
+    assert len(one) == len(other) == 1 and one != other
 
 
-def test_kernels_that_others_wait_for_come_first_then_the_last_and_in_the_middle_what_waits():
-    build = Path("build")
-    waits = ["build/61_b--x.ipynb", "build/61_b--y.ipynb"]
-    needed = {
-        "10_a--x": [],
-        "66_all--x": waits,
-        "61_b--x": ["notebooks/61_b.ipynb"],
-        "70_d--x": [],
-        "71_e--x": [],
-    }
-    lines = rules_for_make({*needed}, True, build, needed)
-    order = [f"kernel-{name}--x" for name in ("61_b", "71_e", "66_all", "70_d", "10_a")]
-    assert lines[1].split(" = ")[1].split() == order
-    assert "kernel-66_all--x: build/61_b--x.ipynb" in lines  # and not what is up to date
-    assert "build/61_b--x.ipynb $(SITE)/61_b--x.html: kernel-61_b--x ;" in lines
+def test_the_longest_notebooks_start_first_after_the_first_of_the_suite(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    for cached in (staleness.run_names, staleness.about, staleness.needed_by):
+        cached.cache_clear()
+    for name, minutes in (("00_start", 0.2), ("10_a", 0.5), ("20_b", 2), ("61_c", 0.1)):
+        project.notebook(name, report={"minutes": minutes})
+    project.notebook("66_all", report={"minutes": 9, "needs": "61_*"})
+    names = ["00_start--x", "10_a--x", "10_a--y", "20_b--x", "61_c--x", "66_all--x"]
+    for name in names:
+        project.run_file(name)
+    order = notebooks(names)
+    assert [*order] == ["00_start", "61_c", "66_all", "20_b", "10_a"]
+    assert order["10_a"] == ["10_a--x", "10_a--y"]
+    for cached in (staleness.run_names, staleness.about, staleness.needed_by):
+        cached.cache_clear()
 
 
-def test_a_run_that_needs_others_comes_after_them(built):
-    code = (
-        "from pathlib import"
-        " Path\nprint(len(list(Path('../reports/build/default').glob('10_*.ipynb'))))"
-    )
-    built.notebook("66_summary", code, report={"needs": "10_runs--*"})
+def test_a_run_that_needs_others_comes_after_them_and_reads_them(built):
+    code = "from xai_suite import reports\nprint(reports.records_of('20_*'))"
+    built.notebook("66_summary", code, report={"needs": "20_record--*"})
     built.run_file("66_summary--all")
-    for name in "ab":
-        os.utime(built.folder / f"reports/runs/10_runs--{name}.yaml")
-    output = finish(built.make("-j2", "reports", "RUNS=66_*"))
-    assert (
-        executed(output) == ["10_runs--a", "10_runs--b", "66_summary--all"]
-        and "[3/3] 66_summary--all" in output
-    )
-    assert (
-        nbformat.read(built.build / "66_summary--all.ipynb", 4).cells[-1].outputs[0].text == "2\n"
-    )
+    built.run_file("20_record--a", "steps: 8")
+    output = finish(built.make("reports", "RUNS=66_*"))
+    assert executed(output) == ["20_record--a", "66_summary--all"]
+    assert "[2/2] 66_summary--all" in output
+    last = nbformat.read(built.build / "66_summary--all.ipynb", 4).cells[-1]
+    assert last.outputs[0].text == "{'20_record--a': {'steps': 8}}\n"
+    assert planned(built) == {}
+    built.run_file("20_record--new")
+    assert sorted(planned(built)) == ["20_record--new", "66_summary--all"]
+
+
+def test_runs_that_need_each_other_do_not_wait_for_ever(built):
+    for name, needs in (("30_a", "31_*"), ("31_b", "30_*")):
+        built.notebook(name, report={"needs": needs})
+        built.run_file(f"{name}--x")
+    assert executed(finish(built.make("reports", "RUNS=30_*"))) == ["30_a--x", "31_b--x"]
+
+
+# --- while it works -------------------------------------------------------------------------------
+
+
+def test_the_index_is_true_while_runs_are_under_way(waiting):
+    project, make = waiting
+    index = (project.site / "index.html").read_text()
+    assert 'data-left="1"' in index and re.search(r"running: <span[^>]*>15_slow--x<", index)
+    assert "10_runs--a.html" in index and "has not been run" not in index
+    (project.folder / "notebooks" / "go on").touch()
+    finish(make)
+    index = (project.site / "index.html").read_text()
+    assert "data-left" not in index and "15_slow--x.html" in index
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -299,9 +355,9 @@ def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(built):
     built.notebook("15_bad", "raise ValueError('no <b>luck</b>')")
     built.run_file("15_bad--x")
     built.run_file("16_none--x")
-    os.utime(built.folder / "reports/runs/20_report--a.yaml")
+    built.run_file("20_record--a", "steps: 8")
     output = finish(built.make("reports"), 2)
-    assert executed(output) == ["15_bad--x", "16_none--x", "20_report--a"]
+    assert executed(output) == ["15_bad--x", "16_none--x", "20_record--a"]
     assert "FAILED 15_bad--x: cell 2: ValueError: no <b>luck</b> (partial" in output
     assert (
         "FAILED 16_none--x: reports/runs/16_none--x.yaml: there is no notebook '16_none'" in output
@@ -332,17 +388,17 @@ def test_another_model_has_a_folder_of_its_own(built):
         (built.folder / "weights").mkdir(exist_ok=True)
         (built.folder / "weights" / "own.keras").touch()
         output = finish(built.make("reports", f"MODEL={model}", "RUNS=20_*"))
-        assert executed(output) == ["20_report--a"]
-        notebook = nbformat.read(built.folder / "reports/build" / folder / "20_report--a.ipynb", 4)
+        assert executed(output) == ["20_record--a"]
+        notebook = nbformat.read(built.folder / "reports/build" / folder / "20_record--a.ipynb", 4)
         assert notebook.metadata["report"]["model"] == value
-        assert sorted(os.listdir(built.site / folder)) == ["20_report--a.html", "index.html"]
+        assert sorted(os.listdir(built.site / folder)) == ["20_record--a.html", "index.html"]
     assert {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")} == before
     assert (built.site / "10_runs--a.html").exists()
 
 
 def test_a_launcher_is_put_before_each_run(built):
     launcher = built.folder / "launcher"
-    launcher.write_text('#!/bin/sh\necho "$@" >> launched\nshift\nexec "$@"\n')
+    launcher.write_text('#!/bin/sh\necho "$@" >> launched\necho hello\nshift\nexec "$@"\n')
     launcher.chmod(0o755)
     os.utime(built.folder / "reports/runs/10_runs--b.yaml")
     finish(built.make("reports", "LAUNCH=./launcher -c4"))
@@ -390,7 +446,7 @@ def test_one_report_on_a_picture_of_any_name(built):
         "-C",
         "../project",
         "report",
-        "NOTEBOOK=20_report",
+        "NOTEBOOK=20_record",
         f"IMAGE={NASTY}",
     ]
     shell = f"cd {shlex.quote(str(elsewhere))} && exec {shlex.join([*command, 'PARAMS=steps=8'])}"
@@ -412,13 +468,13 @@ def test_one_report_on_a_picture_of_any_name(built):
     ("arguments", "message"),
     [
         ([], "say which notebook: make report NOTEBOOK="),
-        (["NOTEBOOK=20_reprot"], "there is no notebook '20_reprot'; did you mean 20_report?"),
+        (["NOTEBOOK=20_reprot"], "there is no notebook '20_reprot'; did you mean 20_record?"),
         (
-            ["NOTEBOOK=20_report", "PARAMS=stps=8"],
-            "'stps' is not a parameter of 20_report; did you mean steps?",
+            ["NOTEBOOK=20_record", "PARAMS=stps=8"],
+            "'stps' is not a parameter of 20_record; did you mean steps?",
         ),
-        (["NOTEBOOK=20_report", "PARAMS=steps"], "PARAMS: 'steps' is not like steps=8"),
-        (["NOTEBOOK=20_report", "PARAMS=steps='8"], "PARAMS: No closing quotation"),
+        (["NOTEBOOK=20_record", "PARAMS=steps"], "PARAMS: 'steps' is not like steps=8"),
+        (["NOTEBOOK=20_record", "PARAMS=steps='8"], "PARAMS: No closing quotation"),
         (["NOTEBOOK=10_runs", "IMAGE=cat"], "'image' is not a parameter of 10_runs; it has steps"),
     ],
 )

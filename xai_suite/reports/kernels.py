@@ -1,7 +1,6 @@
-"""Runs notebooks through papermill, a runner's all in one kernel, emptied in between; kernels start
-one at a time.
-"""
+"""Runs notebooks through papermill, a runner's all in one kernel; kernels start one at a time."""
 
+import ast
 import contextlib
 import ctypes
 import logging
@@ -22,9 +21,10 @@ from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 
-from xai_suite.reports.runs import Run
+from xai_suite.reports.runs import Run, limit
 
-CELL_LIMIT = 600  # seconds; a notebook may set its own: metadata "report": {"cell_limit": 1200}
+# Seconds; a notebook may set its own: metadata "report": {"cell_limit": 1200}.
+CELL_LIMIT, START_LIMIT = 600, 60
 
 
 @contextlib.contextmanager
@@ -35,10 +35,22 @@ def kernel_start_lock():
     same time can be given the same one. A kernel that has answered holds its ports. (One lock a
     machine: home folders may be shared.)
     """
-    folder = Path(jupyter_runtime_dir())
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"kernel-start-{socket.gethostname()}.lock"):
+    with FileLock(runtime_folder() / f"kernel-start-{socket.gethostname()}.lock"):
         yield
+
+
+def runtime_folder() -> Path:
+    """Where kernels keep their connection files; in a home that cannot be written, a temporary one."""
+    folder = Path(jupyter_runtime_dir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        folder = Path(tempfile.gettempdir(), f"xai-kernels-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.environ["JUPYTER_RUNTIME_DIR"] = str(folder)
+        return folder
 
 
 def die_with_parent():
@@ -63,16 +75,19 @@ def die_with_parent():
 # Names and numbers of cells begin anew; what modules hold (imports, compiled functions) stays.
 EMPTY = """
 import sys
-if "xai_utils.models" in sys.modules:
-    sys.modules["xai_utils.models"].return_networks()
+if "xai_utils.models.load" in sys.modules:
+    sys.modules["xai_utils.models.load"].return_networks()
 get_ipython().reset(new_session=True)
 """
+LOADED = """[module.__file__ for name, module in [*__import__("sys").modules.items()]
+    if name.startswith("xai_") and getattr(module, "__file__", None)]"""
 
 
 class Client(PapermillNotebookClient):
     idle = None  # the client whose kernel, emptied, waits for the next run
     # a nameless file with what kernels write past Jupyter, such as the last words of a crash
     said = None
+    loaded: list[str] = []  # files of the project's modules, after a good run
 
     @contextlib.contextmanager
     def setup_kernel(self, **kwargs):
@@ -85,8 +100,10 @@ class Client(PapermillNotebookClient):
                     self.start_new_kernel(preexec_fn=die_with_parent(), **kwargs)
                     self.start_new_kernel_client()
             yield
-            self.wait_for_reply(self.kc.execute(EMPTY, silent=True))
-            Client.idle = self
+            asked = {"loaded": LOADED}
+            reply = self.wait_for_reply(self.kc.execute(EMPTY, silent=True, user_expressions=asked))
+            answer = reply["content"]["user_expressions"]["loaded"]["data"]["text/plain"]
+            Client.loaded, Client.idle = ast.literal_eval(answer), self
         except BaseException:  # Ctrl-C while it started: nbclient would leave it running
             if self.km and self.km.has_kernel:
                 self._cleanup_kernel()
@@ -121,14 +138,14 @@ class OneAtATime(Engine):
             store_widget_state=False,
             log=logging.getLogger("papermill"),
         )
-        said = Client.said = Client.said or tempfile.TemporaryFile()  # noqa: SIM115, it is open as long as the kernel
+        # open as long as the kernel is
+        said = Client.said = Client.said or tempfile.TemporaryFile()  # noqa: SIM115
         before = os.fstat(said.fileno()).st_size
         try:
             client.execute(stdout=said, stderr=said)
         finally:
-            log_file.write(
-                os.pread(said.fileno(), 1 << 20, before)
-            )  # leaves the kernel's place in the file alone
+            # reads past the kernel's place in the file, which stays where it is
+            log_file.write(os.pread(said.fileno(), 1 << 20, before))
 
 
 papermill_engines.register("one-at-a-time", OneAtATime)
@@ -169,51 +186,50 @@ def what_happened(problem: Exception, cells, limit: float, start_limit: float) -
     return f"{cell}: {type(problem).__name__}: {one_line(str(problem))}"
 
 
-def execute(run: Run, log: Path, cell_limit: float | None, start_limit: float):
-    """Execute a run. Returns the notebook, whole or partial, and one line about what failed, or
-    None.
-    """
-    limit = cell_limit or run.settings.get("cell_limit", CELL_LIMIT)
+def execute(run: Run, log: Path):
+    """Execute a run. Returns the notebook, whole or partial, and what failed in one line, or None."""
+    cell_limit = limit("CELL_LIMIT", run.settings.get("cell_limit", CELL_LIMIT))
+    start_limit = limit("START_LIMIT", START_LIMIT)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
-        "1"  # the kernel python3 is this environment's, not one in the user's home
-    )
+    # The kernel python3 is this environment's, not one in the user's home.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ.pop("MPLBACKEND", None)  # figures belong in the notebook
-    logging.basicConfig(
-        filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    layout = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(filename=log, level=logging.INFO, format=layout, force=True)
     logging.captureWarnings(True)
     with log.open("ab") as log_file:
-        for attempt in (1, 2):
-            OneAtATime.notebook = None
-            try:
-                papermill.execute_notebook(
-                    str(run.notebook),
-                    None,  # written once, by the runner, when all is done
-                    parameters=run.given,
-                    engine_name="one-at-a-time",
-                    kernel_name="python3",
-                    progress_bar=False,
-                    cwd=str(run.notebook.parent),
-                    start_timeout=start_limit,
-                    execution_timeout=limit,
-                    log_file=log_file,
-                )
-                return OneAtATime.notebook, None
-            except Exception as problem:
-                stop_kernel()  # nobody knows in what state the notebook left it
-                log_file.write(traceback.format_exc().encode())
-                notebook = OneAtATime.notebook
-                if notebook is None:
-                    raise
-                notebook = remove_error_markers(
-                    notebook
-                )  # papermill's own; the page has better ones
-                if (
-                    attempt == 1
-                    and isinstance(problem, RuntimeError)
-                    and not any(map(started, notebook.cells))
-                ):
-                    logging.warning("the kernel died before any cell had run: trying once more")
-                    continue
-                return notebook, what_happened(problem, notebook.cells, limit, start_limit)
+        try:
+            notebook, problem = once(run, log_file, cell_limit, start_limit)
+            if isinstance(problem, RuntimeError) and not any(map(started, notebook.cells)):
+                logging.warning("the kernel died before any cell had run: trying once more")
+                notebook, problem = once(run, log_file, cell_limit, start_limit)
+        finally:
+            logging.basicConfig(force=True)  # the log is closed and moved
+    if problem is None:
+        return notebook, None
+    return notebook, what_happened(problem, notebook.cells, cell_limit, start_limit)
+
+
+def once(run: Run, log_file, cell_limit: float, start_limit: float):
+    """The notebook as far as it went, and what ended it, or None."""
+    OneAtATime.notebook = None
+    try:
+        papermill.execute_notebook(
+            str(run.notebook),
+            None,  # written once, by the runner, when all is done
+            parameters=run.given,
+            engine_name="one-at-a-time",
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(run.notebook.parent),
+            start_timeout=start_limit,
+            execution_timeout=cell_limit,
+            log_file=log_file,
+        )
+        return OneAtATime.notebook, None
+    except Exception as problem:
+        stop_kernel()  # nobody knows in what state the notebook left it
+        log_file.write(traceback.format_exc().encode())
+        if OneAtATime.notebook is None:
+            raise
+        return remove_error_markers(OneAtATime.notebook), problem  # the page has better markers

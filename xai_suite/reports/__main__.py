@@ -1,0 +1,273 @@
+"""`make reports`: runs what is out of date, a notebook's runs in one kernel, and keeps the site
+true.
+
+    python -m xai_suite.reports [--all] [--dry-run]     (RUNS, MODEL, JOBS, LAUNCH, OUT)
+    python -m xai_suite.reports one                     (NOTEBOOK, IMAGE, MODEL, PARAMS, OUT)
+
+Values come from the environment, as they were typed: no quoting to get wrong. Each page is written
+as soon as its run is done, and the index says what is running and what is left. A run that fails is
+a red card and no good notebook, so the next call tries it again; so does it what a killed one left.
+"""
+
+import argparse
+import os
+import queue
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tqdm import tqdm
+
+from xai_suite.reports import runner, runs, site, staleness
+from xai_suite.reports.runs import RunError
+
+
+def main() -> int:
+    command = argparse.ArgumentParser(prog="python -m xai_suite.reports", description=__doc__)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.add_argument("what", nargs="?", choices=["all", "one"], default="all")
+    command.add_argument("--all", action="store_true", help="run what is up to date as well")
+    command.add_argument("--dry-run", action="store_true", help="say what would run, and why")
+    asked = command.parse_args()
+    runner.stop_when_told()
+    try:
+        return one_report() if asked.what == "one" else Reports(asked.all).make(asked.dry_run)
+    except (RunError, OSError) as error:
+        print(f"make report{'' if asked.what == 'one' else 's'}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        runner.stop_kernel()
+
+
+class Reports:
+    """The runs of one `make reports`.
+
+    Attributes:
+        stale: the runs to execute, and why.
+        waiting: of these, all that have not ended.
+        running: runs by notebook, of the runners at work.
+        failed: what went wrong besides the runs themselves, as (name, error).
+    """
+
+    def __init__(self, everything: bool):
+        self.selected = selected(os.environ.get("RUNS") or "*")
+        model = os.environ.get("MODEL") or ""
+        self.model = runs.from_notebooks(model) or None
+        self.launch = split("LAUNCH")
+        self.jobs = jobs()
+        self.build, self.site = runs.folders(runs.in_a_name(model) or "default")
+        self.stale = staleness.out_of_date(self.selected, self.build)
+        if everything:
+            self.stale = {name: ["asked for"] for name in self.selected} | self.stale
+        self.waiting, self.running, self.failed = dict.fromkeys(sorted(self.stale)), {}, []
+        self.events: queue.Queue = queue.Queue()
+        self.started = time.time()
+
+    def make(self, dry_run: bool) -> int:
+        fresh = [name for name in self.selected if name not in self.stale]
+        pages = [name for name in fresh if not site.is_current(self.build, self.site, name)]
+        if dry_run:
+            for name, why in self.stale.items():
+                print(f"{name}: {', '.join(why[:3])}{', ...' if len(why) > 3 else ''}")
+            return 0
+        if not self.stale and not pages and site.lists(self.site, self.shown()):
+            count = len(self.selected)
+            print(f"nothing to do: {count} reports are up to date ({self.site}/index.html)")
+            return 0
+        try:
+            self.work(pages)
+        finally:
+            self.running = {}
+            failed = [*self.index(), *self.failed]
+        for name, error in failed:
+            print(f"FAILED {name}: {error}", file=sys.stderr)
+        print(f"the reports are in {self.site}/index.html", flush=True)
+        return 1 if failed else 0
+
+    def work(self, pages: list[str]) -> None:
+        """Execute what is out of date; write pages that wait while kernels are at work."""
+        todo, workers = notebooks(self.stale), {}
+        for folder in (self.build, self.site):
+            runner.remove_left_over(folder)
+        self.bar = tqdm(total=len(self.stale), unit="run", disable=None, leave=False)
+        self.index()
+        try:
+            while todo or workers or pages:
+                ready = [one for one in todo if not waits(one, {*todo, *workers} - {one})]
+                if not workers and not ready:  # they wait for each other: any order is as good
+                    ready = [*todo]
+                for notebook in ready[: self.jobs - len(workers)]:
+                    workers[notebook] = self.start(notebook, todo.pop(notebook), len(todo))
+                try:
+                    notebook, line = self.events.get(block=not pages)
+                except queue.Empty:
+                    self.page(pages.pop(0))
+                    continue
+                if line is not None:
+                    self.line(notebook, line)
+                else:
+                    workers.pop(notebook).wait()
+                    self.abandoned(notebook)
+        finally:
+            for worker in workers.values():
+                worker.terminate()
+            for worker in workers.values():
+                worker.wait()
+            self.bar.close()
+
+    def start(self, notebook: str, names: list[str], others: int) -> subprocess.Popen:
+        """Send a notebook's runs through a runner of their own."""
+        own = [sys.executable, "-m", "xai_suite.reports.runner", self.build, *names]
+        own += ["--model", self.model] if self.model else []
+        env = {**os.environ, "XAI_BUILD": str(self.build.resolve()), "PYTHONUNBUFFERED": "1"}
+        side_by_side = 1 if self.launch else min(self.jobs, others + 1 + len(self.running))
+        if side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
+            threads = max(1, os.cpu_count() // side_by_side)
+            env.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
+        said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+        worker = subprocess.Popen([*self.launch, *map(str, own)], env=env, text=True, **said)
+        self.running[notebook] = names
+        threading.Thread(target=self.listen, args=(notebook, worker), daemon=True).start()
+        return worker
+
+    def listen(self, notebook: str, worker: subprocess.Popen) -> None:
+        for line in worker.stdout:
+            self.events.put((notebook, line.rstrip("\n")))
+        self.events.put((notebook, None))
+
+    def line(self, notebook: str, line: str) -> None:
+        """What a runner says: that a run has ended, or words of a launcher, which are passed on."""
+        ended = re.match(r"(FAILED )?([\w.-]+--[\w.-]+)(?:: (.*)|  +\d+ s)$", line)
+        if not ended or ended[2] not in self.waiting or ended[2] not in self.running[notebook]:
+            return self.bar.write(line, file=sys.stdout)
+        del self.waiting[ended[2]]
+        done, total = len(self.stale) - len(self.waiting), len(self.stale)
+        elapsed = int(time.time() - self.started)
+        left = f"   ({total - done} left, {elapsed // 60}:{elapsed % 60:02} elapsed)"
+        text = f"[{done:{len(str(total))}}/{total}] {line}{'' if ended[1] else left}"
+        self.bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
+        self.bar.update()
+        self.page(ended[2])
+
+    def abandoned(self, notebook: str) -> None:
+        """A runner has ended: its runs that never did are lost."""
+        for name in [name for name in self.running[notebook] if name in self.waiting]:
+            why = "its runner died (killed, out of memory, or never started)"
+            site.lost(self.build, name, why)
+            self.line(notebook, f"FAILED {name}: {why}")
+        del self.running[notebook]
+        self.index()
+
+    def page(self, name: str) -> None:
+        try:
+            site.page(self.build, self.site, name)
+        except Exception as error:  # the others go on
+            self.failed.append((name, f"its page: {site.one_line(error)}"))
+        self.index()
+
+    def index(self) -> list[tuple[str, str]]:
+        left = [[one for one in names if one in self.waiting] for names in self.running.values()]
+        now = {names[0] for names in left if names}
+        return site.index(self.build, self.site, self.shown(), now, {*self.waiting} - now)
+
+    def shown(self) -> list[str]:
+        """What the index shows: the selected runs, and others that were made before."""
+        made = {path.stem for path in self.build.glob("*--*.ipynb")}
+        others = made & {*staleness.run_names()}
+        return sorted({*self.selected, *self.stale, *others})
+
+
+def one_report() -> int:
+    """`make report`: any notebook on any picture, to site/one-off/ in `OUT` or reports/."""
+    ask = {key: os.environ.get(key, "") for key in ("NOTEBOOK", "IMAGE", "MODEL", "PARAMS")}
+    notebook = Path(ask["NOTEBOOK"]).name.removesuffix(".ipynb")
+    if not notebook:
+        raise RunError("say which notebook: make report NOTEBOOK=21_grad_cam IMAGE=my.jpg")
+    path = runs.find_notebook(notebook, "NOTEBOOK")
+    defaults = runs.default_parameters(runs.read_notebook(path), path)
+    given = dict(runs.parse_setting(text, defaults) for text in split("PARAMS"))
+    if image := runs.from_notebooks(ask["IMAGE"]):
+        several = "images" in defaults and "image" not in defaults
+        given |= {"images": [image]} if several else {"image": image}
+    if model := runs.from_notebooks(ask["MODEL"]):
+        given["model"] = model
+    words = [*map(runs.in_a_name, filter(None, (ask["IMAGE"], ask["MODEL"], ask["PARAMS"])))]
+    name = f"{notebook}--{'--'.join(words) or 'default'}"
+    run = runs.make_run(name, given, notebook, notebook)
+    build, pages = runs.folders("one-off")
+    staleness.modules()  # as they are now, before the kernel loads any
+    error = runner.execute(lambda: run, name, build)
+    site.page(build, pages, name)
+    made = {file.stem for file in build.glob("**/*--*.ipynb")}
+    site.index(build, pages, sorted(made))
+    print(f"the report is in {pages / name}.html", flush=True)
+    return 1 if error else 0
+
+
+def split(variable: str) -> list[str]:
+    """The words of a variable of the environment, as a shell takes them."""
+    text = os.environ.get(variable, "")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise RunError(f"{variable}: {error} in {text}") from None
+
+
+def selected(globs: str) -> list[str]:
+    """Names of the run files that match one of these patterns.
+
+    Raises:
+        RunError: none does, or a file's name cannot be a run's.
+    """
+    for file in runs.RUNS.iterdir():
+        good = re.fullmatch(r"[\w.-]+\.yaml", file.name, re.ASCII)
+        if file.suffix in (".yml", ".yaml") and not good:
+            letters = "letters, digits, '_', '-' and '.' only"
+            raise RunError(f"{file}: a run file is named <notebook>--<run>.yaml, with {letters}")
+    names = staleness.run_names()
+    found = [name for name in names if any(fnmatch(name, glob) for glob in globs.split())]
+    if not found:
+        raise RunError(f"no file in reports/runs matches RUNS='{globs}'")
+    return found
+
+
+def jobs() -> int:
+    text = os.environ.get("JOBS") or "2"
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise RunError(f"JOBS is how many notebooks run at a time, such as 2; not {text!r}")
+    return int(text)
+
+
+def notebooks(names) -> dict[str, list[str]]:
+    """Runs by notebook: first what comes first in the suite, so that there is soon something to
+    see, then what takes longest, so that no processor idles at the end.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        found.setdefault(name.partition("--")[0], []).append(name)
+    first, *rest = found
+    cost = {
+        notebook: len(found[notebook]) * staleness.about(notebook).get("minutes", 0.5)
+        for notebook in rest
+    }
+    needed = {notebook for notebook in rest for other in found if waits(other, {notebook})}
+    order = sorted(rest, key=lambda notebook: (notebook not in needed, -cost[notebook]))
+    return {notebook: found[notebook] for notebook in (first, *order)}
+
+
+def waits(notebook: str, others) -> bool:
+    """Whether a notebook's runs need those of one of these others."""
+    return any(name.partition("--")[0] in others for name in staleness.needed_by(notebook))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        os._exit(130)  # no wall of text about what was going on
