@@ -1,4 +1,4 @@
-"""A project in miniature: this checkout's Makefile and xai_utils around notebooks that take a
+"""A project in miniature: this checkout's Makefile and packages around notebooks that take a
 second.
 """
 
@@ -23,6 +23,7 @@ class Project:
         self.env = {
             **os.environ,
             "PYTHONPATH": str(folder),
+            "PWD": str(folder),
             "JUPYTER_RUNTIME_DIR": str(folder.parent / "runtime"),
         }
         for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "NOTEBOOK", "IMAGE", "MODEL", "PARAMS"):
@@ -68,28 +69,19 @@ class Project:
     def make(self, *arguments, **kwargs) -> subprocess.Popen:
         return self.start("make", f"PY={sys.executable}", *arguments, **kwargs)
 
-    def run(self, names: str, *options, **kwargs) -> subprocess.Popen:
+    def run(self, names: str, **kwargs) -> subprocess.Popen:
         """Runs, named in one text, through one runner."""
-        command = [
-            sys.executable,
-            "-m",
-            "xai_suite.reports.runner",
-            *options,
-            "run",
-            "reports/build/default",
-        ]
-        return self.start(
-            *command, *(f"reports/runs/{name}.yaml" for name in names.split()), **kwargs
-        )
+        command = [sys.executable, "-m", "xai_suite.reports.runner", "reports/build/default"]
+        return self.start(*command, *names.split(), **kwargs)
 
 
 def make_project(place: Path) -> Project:
     folder = place / "project"
     for name in ("notebooks", "reports/runs"):
         (folder / name).mkdir(parents=True)
-    shutil.copytree(
-        ROOT / "xai_utils", folder / "xai_utils", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for package in ("xai_utils", "xai_suite"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
     shutil.copytree(ROOT / "reports" / "template", folder / "reports" / "template")
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder)

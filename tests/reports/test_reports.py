@@ -16,13 +16,16 @@ import nbformat
 import pytest
 from miniature import ROOT, Project, finish, make_project, processes, wait_for
 
-from xai_suite.reports import runs, staleness
+from xai_suite.reports import staleness
+from xai_suite.reports.__main__ import notebooks
 
 GOOD = "import xai_suite.reports.{module}\nprint(steps)"
 
 
 def add_two_notebooks(project) -> None:
-    """10_runs loads a room of the suite, 20_record one of the library, and has a model and a picture."""
+    """10_runs loads a room of the suite, 20_record one of the library, and has a model and a
+    picture.
+    """
     project.notebook("10_runs", GOOD.format(module="runs"))
     code = "from xai_utils import show\nshow.record(steps=steps)\nprint(steps)"
     project.notebook("20_record", code, parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'")
@@ -33,7 +36,9 @@ def add_two_notebooks(project) -> None:
 
 @pytest.fixture(scope="module")
 def once_built(tmp_path_factory):
-    """A project after its first `make reports`, and what that printed. Tests take a copy of it (`built`)."""
+    """A project after its first `make reports`, and what that printed. Tests take a copy of it
+    (`built`).
+    """
     project = make_project(tmp_path_factory.mktemp("once"))
     add_two_notebooks(project)
     output = finish(project.make("reports"))
@@ -379,34 +384,55 @@ def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(built):
 # --- other models, other pictures, other machines -------------------------------------------------
 
 
-def test_another_model_has_a_folder_of_its_own(built):
-    before = {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")}
-    for model, folder, value in (
+@pytest.mark.parametrize(
+    ("model", "folder", "value"),
+    [
         ("vgg19", "vgg19", "vgg19"),
-        ("weights/own.keras", "own", "../weights/own.keras"),
-    ):
-        (built.folder / "weights").mkdir(exist_ok=True)
-        (built.folder / "weights" / "own.keras").touch()
-        output = finish(built.make("reports", f"MODEL={model}", "RUNS=20_*"))
-        assert executed(output) == ["20_record--a"]
-        notebook = nbformat.read(built.folder / "reports/build" / folder / "20_record--a.ipynb", 4)
-        assert notebook.metadata["report"]["model"] == value
-        assert sorted(os.listdir(built.site / folder)) == ["20_record--a.html", "index.html"]
+        ("weights/own.keras", r"own-[0-9a-f]{8}", "../weights/own.keras"),
+        ("it's $(touch x).keras", r"it-s-touch-x-[0-9a-f]{8}", "../it's $(touch x).keras"),
+    ],
+)
+def test_another_model_has_a_folder_of_its_own(built, model, folder, value):
+    before = {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")}
+    if "." in model:
+        (built.folder / "weights").mkdir()
+        (built.folder / model).touch()
+    output = finish(built.make("reports", f"MODEL={model}", "RUNS=20_*"))
+    assert executed(output) == ["20_record--a"]
+    [made] = [path for path in built.build.parent.iterdir() if path != built.build]
+    assert re.fullmatch(folder, made.name)
+    notebook = nbformat.read(made / "20_record--a.ipynb", 4)
+    assert notebook.metadata["report"]["model"] == value
+    assert sorted(os.listdir(built.site / made.name)) == ["20_record--a.html", "index.html"]
     assert {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")} == before
-    assert (built.site / "10_runs--a.html").exists()
+    assert (built.site / "10_runs--a.html").exists() and not (built.folder / "x").exists()
 
 
-def test_a_launcher_is_put_before_each_run(built):
+def test_two_models_of_one_name_have_two_folders(built):
+    for place in ("one", "other"):
+        (built.folder / place).mkdir()
+        (built.folder / place / "net.keras").touch()
+        finish(built.make("reports", f"MODEL={place}/net.keras", "RUNS=20_*"))
+    assert len([*built.build.parent.glob("net-*")]) == 2
+
+
+def test_a_launcher_is_put_before_each_notebooks_runs(built):
     launcher = built.folder / "launcher"
     launcher.write_text('#!/bin/sh\necho "$@" >> launched\necho hello\nshift\nexec "$@"\n')
     launcher.chmod(0o755)
-    os.utime(built.folder / "reports/runs/10_runs--b.yaml")
-    finish(built.make("reports", "LAUNCH=./launcher -c4"))
+    built.run_file("10_runs--b", "steps: 7")
+    output = finish(built.make("reports", "LAUNCH=./launcher -c4"))
+    assert "\nhello\n" in f"\n{output}"  # what it says itself is passed on
     [line] = (built.folder / "launched").read_text().splitlines()
-    assert (
-        line.startswith("-c4 ")
-        and "xai_utils.runner run reports/build/default reports/runs/10_runs--b.yaml" in line
-    )
+    assert line.startswith("-c4 ")
+    assert "xai_suite.reports.runner reports/build/default 10_runs--b" in line
+
+
+@pytest.mark.parametrize("launch", ["no_such_launcher -c4", "'unfinished"])
+def test_a_launcher_that_cannot_be_started_is_told_in_a_line(built, launch):
+    built.run_file("10_runs--b", "steps: 7")
+    output = finish(built.make("reports", f"LAUNCH={launch}"), None)
+    assert "Traceback" not in output and launch.split()[0].strip("'") in output
 
 
 NASTY = "my $HOME 'cat' \"1\" $(touch x) <script>alert(1)<.png"
@@ -417,22 +443,20 @@ def test_runs_side_by_side_share_the_processors(project):
     project.notebook(
         "10_a", "import os; print('threads:', os.environ.get('TF_NUM_INTRAOP_THREADS'))"
     )
-    for name in ("10_a--one", "10_a--two"):
-        project.run_file(name)
-    half = max(1, os.cpu_count() // 2)  # two at a time is what make does of itself
+    project.run_file("10_a--one")
+    project.notebook("11_b")
+    project.run_file("11_b--one")
+    half = max(1, os.cpu_count() // 2)  # two at a time is what it does of itself
     for options, threads in (
-        (["-j2"], half),
         ([], half),
-        (["-j"], half),
-        (["-j1"], None),
-        (["-j2", "LAUNCH=env"], None),
-        (["help"], None),
-        (["MAKEFLAGS=-j1"], None),
+        (["JOBS=2"], half),
+        (["JOBS=1"], None),
+        (["LAUNCH=env"], None),
         (["RUNS=10_a--one"], None),  # nothing beside it
     ):
-        outside = {"MAKEFLAGS": "-j1"} if "MAKEFLAGS=-j1" in options else {}
-        options = [option for option in options if "MAKEFLAGS" not in option]
-        finish(project.make("reports", "-B", *options, env=project.env | outside))
+        project.run_file("10_a--one", f"steps: {len(options) + 5}")
+        shutil.rmtree(project.build, ignore_errors=True)
+        finish(project.make("reports", *options))
         assert f"threads: {threads}\\n" in (project.build / "10_a--one.ipynb").read_text(), options
 
 
@@ -484,6 +508,55 @@ def test_one_report_asked_for_in_a_wrong_way(built, arguments, message):
     assert not (built.folder / "reports/build/one-off").exists()
 
 
+def test_reports_of_two_pictures_are_two_reports(built):
+    for name in ("a/001.png", "b/001.png"):
+        (built.folder / name).parent.mkdir()
+        (built.folder / name).touch()
+        finish(built.make("report", "NOTEBOOK=20_record", f"IMAGE={name}"))
+    pages = [page.stem for page in (built.site / "one-off").glob("20_*.html")]
+    assert len(pages) == 2 and all(page.startswith("20_record--001-") for page in pages)
+
+
+# --- folders that cannot be written ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["reports", "report"])
+def test_a_folder_that_cannot_be_written_is_one_line(built, target):
+    (built.folder / "a file").touch()
+    arguments = ["OUT=a file", "NOTEBOOK=20_record"]
+    output = finish(built.make(target, *arguments), None)
+    assert f"make {target}: a file cannot be written (not a directory): say OUT=" in output
+    assert output.count("\n") == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_checkout_that_cannot_be_written_says_what_to_do(built, tmp_path):
+    for folder in (built.site, built.build):
+        folder.chmod(0o500)
+    output = finish(built.make("reports"), None)
+    assert "reports cannot be written (permission denied): say OUT=" in output
+    finish(built.make("reports", f"OUT={tmp_path / 'mine'}"))
+
+
+def test_reports_go_where_they_are_asked_for(built, tmp_path):
+    before = sorted(built.folder.rglob("*"))
+    output = finish(built.make("reports", f"OUT={tmp_path / 'my reports'}", "RUNS=10_*"))
+    assert executed(output) == ["10_runs--a", "10_runs--b"]
+    made = {path.name for path in (tmp_path / "my reports" / "site").iterdir()}
+    assert made == {"10_runs--a.html", "10_runs--b.html", "index.html"}
+    finish(built.make("report", f"OUT={tmp_path / 'my reports'}", "NOTEBOOK=10_runs"))
+    assert (tmp_path / "my reports" / "site" / "one-off" / "10_runs--default.html").exists()
+    after = [path for path in sorted(built.folder.rglob("*")) if "__pycache__" not in path.parts]
+    assert after == [path for path in before if "__pycache__" not in path.parts]
+
+
+def test_a_home_that_cannot_be_written_does_not_matter(built):
+    env = {**built.env, "HOME": "/dev/null"}
+    env.pop("JUPYTER_RUNTIME_DIR")
+    built.run_file("10_runs--b", "steps: 7")
+    assert executed(finish(built.make("reports", env=env))) == ["10_runs--b"]
+
+
 # --- death ----------------------------------------------------------------------------------------
 
 SLOW = (
@@ -494,18 +567,15 @@ SLOW = (
 
 @pytest.fixture
 def waiting(built):
-    """A `make -j2 reports` of two runs, the first in the middle of a cell."""
+    """A `make reports` of two notebooks, one in the middle of a cell."""
     built.notebook("15_slow", SLOW)
     built.run_file("15_slow--x")
     built.run_file("10_runs--a", "steps: 9")
-    process = built.make("-j2", "reports", start_new_session=True)
+    before = (built.site / "10_runs--a.html").stat().st_mtime_ns
+    process = built.make("reports", start_new_session=True)
     wait_for((built.folder / "notebooks" / "started").exists)
-    wait_for(
-        lambda: (
-            (built.site / "10_runs--a.html").stat().st_mtime
-            > (built.build / "progress").stat().st_mtime
-        )
-    )
+    wait_for(lambda: (built.site / "10_runs--a.html").stat().st_mtime_ns > before)
+    wait_for(lambda: 'data-left="1"' in (built.site / "index.html").read_text())
     yield built, process
     if process.poll() is None:
         process.kill()
@@ -513,7 +583,7 @@ def waiting(built):
 
 def finishes(project, *again):
     """No kernel is left, and the next call runs what was not finished."""
-    wait_for(lambda: not miniature.kernels(project) and not processes(project, "xai_utils"), 30)
+    wait_for(lambda: not miniature.kernels(project) and not processes(project, "xai_suite"), 30)
     (project.folder / "notebooks" / "go on").touch()
     assert executed(finish(project.make("reports"))) == sorted(again)
     assert "nothing to do: 4" in finish(project.make("reports"))
@@ -531,13 +601,23 @@ def test_runner_killed(waiting):
     project, make = waiting
     [runner] = [
         process
-        for process in processes(project, "xai_utils.runner")
+        for process in processes(project, "xai_suite.reports.runner")
         if "15_slow" in " ".join(process.cmdline())
     ]
     runner.kill()
     output = finish(make, 2)
     assert "FAILED 15_slow--x" in output and "Traceback" not in output
     assert "15_slow" in (project.site / "index.html").read_text()
+    finishes(project, "15_slow--x")
+
+
+def test_orchestrator_killed(waiting):
+    project, make = waiting
+    [mine] = [
+        one for one in processes(project, "xai_suite.reports") if "runner" not in str(one.cmdline())
+    ]
+    mine.kill()
+    finish(make, None)
     finishes(project, "15_slow--x")
 
 
@@ -552,11 +632,11 @@ def test_kernel_killed(waiting):
 
 def test_ctrl_c(waiting):
     project, make = waiting
-    os.killpg(
-        make.pid, signal.SIGINT
-    )  # as a terminal does: make and its runners, but not the kernels
+    os.killpg(make.pid, signal.SIGINT)  # as a terminal does: make and its runners
     output = finish(make, None)
     assert "Traceback" not in output
+    index = (project.site / "index.html").read_text()
+    assert 'data-left="1"' in index and "running:" not in index
     finishes(project, "15_slow--x")
 
 

@@ -16,8 +16,7 @@ import pytest
 from filelock import FileLock, Timeout
 from miniature import ROOT, finish, kernels, processes, wait_for
 
-from xai_suite.reports import RunError, runner, runs
-from xai_suite.reports.dependencies import imported
+from xai_suite.reports import RunError, provenance, runs
 
 
 @pytest.fixture
@@ -144,33 +143,78 @@ def test_settings_typed_in_a_command_take_the_kind_of_the_default():
         runs.parse_setting("steps", defaults)
 
 
-def test_imports_are_found_in_every_way_they_are_written(here):
-    modules = ["runs", "report", "publish", "provenance"]
-    for source in (
-        (
-            "from xai_utils import runs, report\nimport xai_suite.reports.site\nfrom"
-            " xai_suite.reports.provenance import commit"
-        ),
-        (
-            "def f():\n    from . import runs as r, report\n    from .publish import *\n    from"
-            " .provenance import commit"
-        ),
-    ):
-        assert imported(source) == {"__init__", *modules}
-    assert (
-        imported("import os, numpy as np\nfrom xai_utilsx import runs\nfrom runs import x") == set()
-    )
-
-
 def test_a_name_of_any_words_is_short_and_its_own():
-    assert runner.in_a_name("layer=block5c_add") == "layer-block5c_add"
+    assert runs.in_a_name("layer=block5c_add") == "layer-block5c_add"
     long = [
-        runner.in_a_name(f"results=results/a_rather_long_list--{end}.parquet")
+        runs.in_a_name(f"results=results/a_rather_long_list--{end}.parquet")
         for end in ("lite0", "lite2")
     ]
     assert long[0] != long[1] and all(
         len(name) <= 40 and name.startswith("results-results-a_rather") for name in long
     )
+
+
+def test_a_name_that_is_not_the_whole_truth_has_a_digest(tmp_path, monkeypatch):
+    monkeypatch.setenv("PWD", str(tmp_path))
+    for name in ("a/001.png", "b/001.png", "001.png", "001.jpg", "猫.png", "犬.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    names = [
+        "a/001.png",
+        "b/001.png",
+        "001.png",
+        "001.jpg",
+        "猫.png",
+        "犬.png",
+        "猫",
+        "犬",
+        "a b",
+        "a-b",
+    ]
+    assert len({*map(runs.in_a_name, names)}) == len(names)
+    assert re.fullmatch(r"001-[0-9a-f]{8}", runs.in_a_name("a/001.png"))
+    assert re.fullmatch(r"[0-9a-f]{8}", runs.in_a_name("猫.png"))
+    assert runs.in_a_name("umbrella") == "umbrella" and runs.in_a_name("a-b") == "a-b"
+
+
+MACHINE = [
+    ("open('/app/notebooks/x')", "open('notebooks/x')"),
+    ("in /app: /app", "in .: ."),
+    ("/application/x and my/app/x", "/application/x and my/app/x"),
+    ("QUJD/app/REVG", "QUJD/app/REVG"),
+    ("https://example.org/app/REVG", "https://example.org/app/REVG"),
+    ("file at /home/me/cat.png", "file at ~/cat.png"),
+    ("/opt/env/lib/python3/x.py", "lib/python3/x.py"),
+    ("/tmp/ipykernel_12/34.py in f", "cell in f"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MACHINE)
+def test_paths_of_this_machine_are_taken_out_where_they_are_paths(monkeypatch, text, expected):
+    monkeypatch.setattr(provenance.Path, "cwd", lambda: Path("/app"))
+    monkeypatch.setattr(provenance.Path, "home", lambda: Path("/home/me"))
+    monkeypatch.setattr(provenance.sys, "prefix", "/opt/env")
+    assert provenance.without_machine(text) == expected
+
+
+def test_what_a_cell_displays_is_left_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance.Path, "cwd", lambda: Path("/app"))
+    data = {"image/png": "QUJD/app/REVG", "text/html": '<a href="/app/x">/app/x</a>'}
+    cell = nbformat.v4.new_code_cell(
+        "open('/app/x')",
+        outputs=[
+            nbformat.v4.new_output("display_data", data=data),
+            nbformat.v4.new_output("stream", text="/app/x\n"),
+            nbformat.v4.new_output("error", ename="E", evalue="/app/x", traceback=["at /app/x"]),
+        ],
+    )
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    provenance.write(notebook, tmp_path / "n.ipynb", {})
+    shown, said, error = nbformat.read(tmp_path / "n.ipynb", 4).cells[0].outputs
+    assert shown.data == data
+    assert (cell.source, said.text) == ("open('x')", "x\n")
+    assert (error.evalue, error.traceback) == ("x", ["at x"])
 
 
 # --- execution ------------------------------------------------------------------------------------
@@ -368,7 +412,7 @@ def test_a_run_that_cannot_start_leaves_a_notebook_that_says_why(project):
 def test_limits(project):
     project.notebook("10_a", "import time; time.sleep(60)", report={"cell_limit": 50})
     project.run_file("10_a--x")
-    output = finish(project.run("10_a--x", "--cell-limit", "1"), 1)
+    output = finish(project.run("10_a--x", env={**project.env, "CELL_LIMIT": "1"}), 1)
     assert "cell 2: stopped because it took more than 1 s" in output and output.count("\n") == 1
     project.notebook("10_a", "import time; time.sleep(60)", report={"cell_limit": 1})
     assert "more than 1 s" in finish(project.run("10_a--x"), 1)
@@ -463,13 +507,7 @@ if any("ipykernel_launcher" in word for word in sys.orig_argv):
 def test_the_runner_stops_when_its_parent_is_killed(project):
     project.notebook("10_a", SLOW)
     project.run_file("10_a--x")
-    arguments = [
-        "-m",
-        "xai_suite.reports.runner",
-        "run",
-        "reports/build/default",
-        "reports/runs/10_a--x.yaml",
-    ]
+    arguments = ["-m", "xai_suite.reports.runner", "reports/build/default", "10_a--x"]
     code = f"import subprocess; subprocess.run({[sys.executable, *arguments]})"
     parent = project.start(sys.executable, "-c", code)
     wait_for((project.folder / "notebooks" / "started").exists)

@@ -4,7 +4,6 @@ else.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -48,10 +47,13 @@ def test_the_suites_lock_gives_one_version_of_a_package_in_each_round(target, ve
 
 def test_pip_is_told_files(tmp_path):
     wheels = [tmp_path / f"{name}-py3-none-any.whl" for name in ("a-1", "s-1", "s-4")]
-    assert bundle.with_wheels(LOCK, wheels) == """./wheels/a-1-py3-none-any.whl
+    assert (
+        bundle.with_wheels(LOCK, wheels)
+        == """./wheels/a-1-py3-none-any.whl
 ./wheels/s-1-py3-none-any.whl ; python_full_version < "3.11.5"
 ./wheels/s-4-py3-none-any.whl ; python_full_version >= "3.11.5"
 """
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_students_get_everything_but_solutions_and_outputs():
         ),
     ]
     assert [copies.tags(cell) for cell in copy.cells[-2:]] == [["exercise"], ["check"]]
-    assert copy.cells[-1].metadata["jupyter"] == {
-        "source_hidden": True
-    }, "a check computes the answer"
+    assert copy.cells[-1].metadata["jupyter"] == {"source_hidden": True}, (
+        "a check computes the answer"
+    )
     assert not any(cell.get("outputs") for cell in copy.cells) and copy.cells[2].metadata == {
         "tags": []
     }
@@ -130,7 +130,8 @@ def test_a_cell_for_colab_comes_only_with_an_address_and_does_nothing_where_the_
     run = [sys.executable, "-c", cell.source]
     subprocess.run(run, check=True, cwd=tmp_path, env=env)
     assert (
-        b"git" in subprocess.run(
+        b"git"
+        in subprocess.run(
             [run[0], "-I", "-S", *run[1:]], cwd="/", env=env, capture_output=True
         ).stderr
     )
@@ -352,9 +353,9 @@ def test_the_paths_fit_their_time_and_use_it():
     }
     for title, (available, names) in copies.PATHS.items():
         taken = sum(needed[name] for name in names)
-        assert (
-            0.8 * available <= taken <= 0.95 * available
-        ), f"{title}: {taken} of {available} minutes"
+        assert 0.8 * available <= taken <= 0.95 * available, (
+            f"{title}: {taken} of {available} minutes"
+        )
 
 
 # --- make workshop --------------------------------------------------------------------------------
@@ -385,13 +386,15 @@ def test_make_workshop_makes_what_is_out_of_date_and_both_folders_stand_alone(pr
     finish(project.make("workshop", "-j2"))
     for folder in ("student", "teacher"):
         made = project.folder / "workshop" / folder
-        assert sorted(path.name for path in made.rglob("*.*") if path.suffix != ".py") == sorted([
-            *(p.name for p in (project.folder / "notebooks").iterdir()),
-            "README.md",
-            "names.json",
-            "net.npz",
-            "requirements.lock",
-        ])
+        assert sorted(path.name for path in made.rglob("*.*") if path.suffix != ".py") == sorted(
+            [
+                *(p.name for p in (project.folder / "notebooks").iterdir()),
+                "README.md",
+                "names.json",
+                "net.npz",
+                "requirements.lock",
+            ]
+        )
         assert (made / "xai_utils" / "__init__.py").is_file()
     student, teacher = (
         project.folder / "workshop" / folder / "20_cam.ipynb" for folder in ("student", "teacher")

@@ -251,14 +251,14 @@ def notebooks(names) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         found.setdefault(name.partition("--")[0], []).append(name)
-    first, *rest = found
+    first, rest = [*found][:1], [*found][1:]
     cost = {
         notebook: len(found[notebook]) * staleness.about(notebook).get("minutes", 0.5)
         for notebook in rest
     }
     needed = {notebook for notebook in rest for other in found if waits(other, {notebook})}
     order = sorted(rest, key=lambda notebook: (notebook not in needed, -cost[notebook]))
-    return {notebook: found[notebook] for notebook in (first, *order)}
+    return {notebook: found[notebook] for notebook in first + order}
 
 
 def waits(notebook: str, others) -> bool:

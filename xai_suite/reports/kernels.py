@@ -40,7 +40,7 @@ def kernel_start_lock():
 
 
 def runtime_folder() -> Path:
-    """Where kernels keep their connection files; in a home that cannot be written, a temporary one."""
+    """Where kernels keep their files; if a home cannot be written, a temporary folder."""
     folder = Path(jupyter_runtime_dir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def what_happened(problem: Exception, cells, limit: float, start_limit: float) -
 
 
 def execute(run: Run, log: Path):
-    """Execute a run. Returns the notebook, whole or partial, and what failed in one line, or None."""
+    """Execute a run: the notebook, whole or partial, and what failed in one line, or None."""
     cell_limit = limit("CELL_LIMIT", run.settings.get("cell_limit", CELL_LIMIT))
     start_limit = limit("START_LIMIT", START_LIMIT)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -102,7 +102,9 @@ def execute(make, name: str, build: Path) -> str | None:
 
 
 def attempt(make, build: Path, log: Path):
-    """The run, its notebook (whole, partial or None), what failed in one line, what it was made from."""
+    """The run, its notebook (whole, partial or None), what failed in one line, what it was made
+    from.
+    """
     run, parts = None, {}
     try:
         run = make()

@@ -192,7 +192,7 @@ def with_model(run: Run, model: str | None) -> Run:
 
 
 def from_notebooks(value: str) -> str:
-    """A file's path as seen from notebooks/, where kernels run; any other text is a name and stays."""
+    """A file's path as seen from notebooks/, where kernels run; any other text stays."""
     for base in (typed_in(), Path()):
         path = (base / Path(value).expanduser()).resolve()
         if value and path.is_file():
@@ -211,12 +211,11 @@ def in_a_name(words: str) -> str:
     A path is told by its last part and the digest of the whole: two pictures called `001.png` are
     two reports.
     """
-    words = from_notebooks(words)
-    last = Path(words).stem if "/" in words else words
-    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", last).strip("-.")
-    if plain == words or (len(plain) <= 40 and re.fullmatch(r"\w+=[\w.]+", words, re.ASCII)):
-        return plain if len(plain) <= 40 else f"{plain[:31].strip('-.')}-{digest_of(words)}"
-    return f"{plain[:31].strip('-.')}-{digest_of(words)}".strip("-")
+    seen = from_notebooks(words)
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words if seen == words else Path(words).stem)
+    plain = plain.strip("-.")
+    whole = plain == seen or re.fullmatch(r"\w+=[\w.]+", seen, re.ASCII)
+    return plain if whole and len(plain) <= 40 else f"{plain[:31]}-{digest_of(seen)}".strip("-.")
 
 
 def digest_of(words: str) -> str:
@@ -233,8 +232,8 @@ def folders(subject: str) -> tuple[Path, Path]:
     Raises:
         RunError: they cannot be written.
     """
-    place = Path(os.environ.get("OUT") or "reports")
-    place = place if place == Path("reports") else typed_in() / place.expanduser()
+    asked = os.environ.get("OUT")
+    place = typed_in() / Path(asked).expanduser() if asked else Path("reports")
     build, site = place / "build" / subject, place / "site"
     site = site if subject == "default" else site / subject
     try:
@@ -244,7 +243,7 @@ def folders(subject: str) -> tuple[Path, Path]:
                 pass
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise RunError(f"{place} cannot be written ({why}): say OUT=, a folder that can") from None
+        raise RunError(f"{asked or place} cannot be written ({why}): say OUT=, a folder that can") from None
     return build, site
 
 

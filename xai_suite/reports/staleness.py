@@ -1,8 +1,9 @@
 """What a report is made from, and whether that has changed since: decided by content alone.
 
 That is the notebook, the modules that its kernel had loaded, the parameters, the files that these
-name (pictures, weights, results), the lock and, for a summary, the runs it needs. The digest of each
-stands in the executed notebook's metadata, so that a touched or copied tree runs nothing again.
+name (pictures, weights, results), the lock and, for a summary, the runs it needs. The digest of
+each stands in the executed notebook's metadata, so that a touched or copied tree runs nothing
+again.
 
 Light on purpose: `make reports` asks it about every run before anything else is loaded.
 """
@@ -29,8 +30,8 @@ def made_from(run: Run, build: Path) -> dict[str, str]:
 
 
 def modules(files: Iterable = ()) -> dict[str, str]:
-    """As `made_from`, of the project's modules among these files; each digest is taken once, so that
-    a call before anything is loaded fixes what the files held then.
+    """As `made_from`, of the project's modules among these files; each digest is taken once, so
+    that a call before anything is loaded fixes what the files held then.
     """
     own = {
         file.resolve(): file

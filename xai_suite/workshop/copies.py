@@ -244,17 +244,19 @@ def guide(notebooks: dict, runs: dict[str, float]) -> str:
     needed = {name: minutes(notebook, runs[name], name) for name, notebook in notebooks.items()}
     rows = [f"| `{name}` | {runs[name]:g} | {needed[name]} |" for name in sorted(notebooks)]
     paths = [line for title in PATHS for line in plan(title, needed)]
-    return "\n".join([
-        GUIDE,
-        "",
-        *paths,
-        MINUTES,
-        "",
-        "| notebook | run | in a room |",
-        "|---|---|---|",
-        *rows,
-        "",
-    ])
+    return "\n".join(
+        [
+            GUIDE,
+            "",
+            *paths,
+            MINUTES,
+            "",
+            "| notebook | run | in a room |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 GUIDE = """# The workshop
