@@ -1,9 +1,13 @@
-"""pyproject.toml, requirements.lock and environment.yml agree."""
+"""What is installed agrees with what is asked for, and the house stands as it was planned."""
 
+import importlib
+import inspect
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +16,17 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, CONTRACTS = TOML["project"], TOML["tool"]["importlinter"]["contracts"]
+PACKAGES = ("xai_utils", "xai_suite")
+# Rooms that a wing offers whole.
+ROOMS_OFFERED = (
+    "bird_or_tree",
+    "efficientnet_lite",
+    "image_priors",
+    "small_networks",
+    "ssd_mobilenet",
+)
 PYTHONS = ["3.11.9", "3.12.3", "3.13.1"]
 
 
@@ -106,3 +120,58 @@ def test_the_package_has_the_version_of_pyproject_and_starts_without_tensorflow(
     ).split()
     assert version == PROJECT["version"]
     assert not {"tensorflow", "keras", "matplotlib"} & set(modules)
+
+
+def test_imports_point_down_and_wings_are_entered_by_their_faces():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in done.stdout
+
+
+def test_every_wing_is_held_by_a_contract():
+    wings = {
+        f"{path.parent.parent.name}.{path.parent.name}"
+        for package in PACKAGES
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
+    held = {
+        contract["allowed_importers"][0]
+        for contract in CONTRACTS
+        if contract["type"] == "protected"
+    }
+    assert wings == held
+
+
+def test_a_room_of_another_wing_is_refused(tmp_path):
+    """The contracts can fail: a copy in which show reads a room of pictures does."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    room = tmp_path / "xai_utils" / "show" / "widgets.py"
+    room.write_text(room.read_text() + "\nfrom xai_utils.pictures.transforms import grey\n")
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=tmp_path, capture_output=True, text=True)
+    assert (
+        done.returncode == 1 and "xai_utils.pictures is entered by its face BROKEN" in done.stdout
+    )
+
+
+@pytest.mark.parametrize("wing", ["xai_utils.show", "xai_utils.pictures", "xai_utils.attribution"])
+def test_a_wing_that_is_imported_does_not_start_tensorflow(wing):
+    code = f"import sys, {wing}; print('tensorflow' in sys.modules, 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False False\n", done.stderr
+
+
+def test_faces_offer_what_their_rooms_hold():
+    """Every name of every face can be had; no room that was loaded hides a function of its name."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).glob("*/__init__.py")):
+            wing = importlib.import_module(f"{package}.{path.parent.name}")
+            for room in sorted(path.parent.glob("[a-z]*.py")):
+                if room.stem not in ("app", "command", "install", "bundle"):
+                    importlib.import_module(f"{wing.__name__}.{room.stem}")
+            for name in wing.__all__:
+                held, foreign = getattr(wing, name), ("keras", "tf")
+                assert not inspect.ismodule(held) or name in ROOMS_OFFERED + foreign, name

@@ -17,7 +17,7 @@ import pytest
 from miniature import ROOT, Project, finish, make_project, processes, wait_for
 
 from xai_suite.reports import staleness
-from xai_suite.reports.__main__ import notebooks
+from xai_suite.reports.__main__ import by_notebook
 
 GOOD = "import xai_suite.reports.{module}\nprint(steps)"
 
@@ -310,8 +310,8 @@ def test_the_longest_notebooks_start_first_after_the_first_of_the_suite(project,
     names = ["00_start--x", "10_a--x", "10_a--y", "20_b--x", "61_c--x", "66_all--x"]
     for name in names:
         project.run_file(name)
-    order = notebooks(names)
-    assert [*order] == ["00_start", "61_c", "66_all", "20_b", "10_a"]
+    order = by_notebook(names)
+    assert [*order] == ["00_start", "61_c", "20_b", "10_a", "66_all"]
     assert order["10_a"] == ["10_a--x", "10_a--y"]
     for cached in (staleness.run_names, staleness.about, staleness.needed_by):
         cached.cache_clear()

@@ -11,13 +11,13 @@ a red card and no good notebook, so the next call tries it again; so does it wha
 
 import argparse
 import os
-import queue
 import re
 import shlex
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -57,15 +57,16 @@ class Reports:
     def __init__(self, everything: bool):
         self.selected = selected(os.environ.get("RUNS") or "*")
         model = os.environ.get("MODEL") or ""
-        self.model = runs.from_notebooks(model) or None
+        self.model = runs.from_notebooks(model)
         self.launch = split("LAUNCH")
         self.jobs = jobs()
         self.build, self.site = runs.folders(runs.in_a_name(model) or "default")
         self.stale = staleness.out_of_date(self.selected, self.build)
         if everything:
             self.stale = {name: ["asked for"] for name in self.selected} | self.stale
-        self.waiting, self.running, self.failed = dict.fromkeys(sorted(self.stale)), {}, []
-        self.events: queue.Queue = queue.Queue()
+        self.waiting, self.running, self.failed = {*self.stale}, {}, []
+        self.workers: list[subprocess.Popen] = []
+        self.writing = threading.RLock()  # of pages, the index and lines
         self.started = time.time()
 
     def make(self, dry_run: bool) -> int:
@@ -90,97 +91,88 @@ class Reports:
         return 1 if failed else 0
 
     def work(self, pages: list[str]) -> None:
-        """Execute what is out of date; write pages that wait while kernels are at work."""
-        todo, workers = notebooks(self.stale), {}
-        for folder in (self.build, self.site):
-            runner.remove_left_over(folder)
-        self.bar = tqdm(total=len(self.stale), unit="run", disable=None, leave=False)
+        """Execute what is out of date; meanwhile write pages that are."""
+        runner.remove_left_over(self.build)
+        runner.remove_left_over(self.site)
         self.index()
+        self.bar = tqdm(total=len(self.stale), unit="run", disable=None, leave=False)
+        pool, sent = ThreadPoolExecutor(self.jobs), {}
         try:
-            while todo or workers or pages:
-                ready = [one for one in todo if not waits(one, {*todo, *workers} - {one})]
-                if not workers and not ready:  # they wait for each other: any order is as good
-                    ready = [*todo]
-                for notebook in ready[: self.jobs - len(workers)]:
-                    workers[notebook] = self.start(notebook, todo.pop(notebook), len(todo))
-                try:
-                    notebook, line = self.events.get(block=not pages)
-                except queue.Empty:
-                    self.page(pages.pop(0))
-                    continue
-                if line is not None:
-                    self.line(notebook, line)
-                else:
-                    workers.pop(notebook).wait()
-                    self.abandoned(notebook)
+            for notebook, names in by_notebook(self.stale).items():
+                before = {other.partition("--")[0] for other in staleness.needed_by(notebook)}
+                first = [sent[other] for other in before if other in sent]
+                sent[notebook] = pool.submit(self.send, notebook, names, first)
+            for name in pages:
+                self.page(name)
+            for future in sent.values():
+                future.result()
         finally:
-            for worker in workers.values():
+            for worker in self.workers:
                 worker.terminate()
-            for worker in workers.values():
-                worker.wait()
+            pool.shutdown(cancel_futures=True)
             self.bar.close()
 
-    def start(self, notebook: str, names: list[str], others: int) -> subprocess.Popen:
-        """Send a notebook's runs through a runner of their own."""
-        own = [sys.executable, "-m", "xai_suite.reports.runner", self.build, *names]
+    def send(self, notebook: str, names: list[str], first: list[Future]) -> None:
+        """Send a notebook's runs through a runner of their own, after those that they need."""
+        wait(first)
+        own = [sys.executable, "-m", "xai_suite.reports.runner", str(self.build), *names]
         own += ["--model", self.model] if self.model else []
         env = {**os.environ, "XAI_BUILD": str(self.build.resolve()), "PYTHONUNBUFFERED": "1"}
-        side_by_side = 1 if self.launch else min(self.jobs, others + 1 + len(self.running))
+        side_by_side = 1 if self.launch else min(self.jobs, len(by_notebook(self.waiting)))
         if side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
-            threads = max(1, os.cpu_count() // side_by_side)
-            env.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
+            env.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // side_by_side)))
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
-        worker = subprocess.Popen([*self.launch, *map(str, own)], env=env, text=True, **said)
-        self.running[notebook] = names
-        threading.Thread(target=self.listen, args=(notebook, worker), daemon=True).start()
-        return worker
-
-    def listen(self, notebook: str, worker: subprocess.Popen) -> None:
-        for line in worker.stdout:
-            self.events.put((notebook, line.rstrip("\n")))
-        self.events.put((notebook, None))
-
-    def line(self, notebook: str, line: str) -> None:
-        """What a runner says: that a run has ended, or words of a launcher, which are passed on."""
-        ended = re.match(r"(FAILED )?([\w.-]+--[\w.-]+)(?:: (.*)|  +\d+ s)$", line)
-        if not ended or ended[2] not in self.waiting or ended[2] not in self.running[notebook]:
-            return self.bar.write(line, file=sys.stdout)
-        del self.waiting[ended[2]]
-        done, total = len(self.stale) - len(self.waiting), len(self.stale)
-        elapsed = int(time.time() - self.started)
-        left = f"   ({total - done} left, {elapsed // 60}:{elapsed % 60:02} elapsed)"
-        text = f"[{done:{len(str(total))}}/{total}] {line}{'' if ended[1] else left}"
-        self.bar.write(text, file=sys.stdout)
-        sys.stdout.flush()
-        self.bar.update()
-        self.page(ended[2])
-
-    def abandoned(self, notebook: str) -> None:
-        """A runner has ended: its runs that never did are lost."""
-        for name in [name for name in self.running[notebook] if name in self.waiting]:
+        with subprocess.Popen([*self.launch, *own], env=env, text=True, **said) as worker:
+            self.workers.append(worker)
+            self.running[notebook] = names
+            self.index()
+            for line in worker.stdout:
+                self.line(line.rstrip("\n"), names)
+        lost = [] if runner.stopped() else sorted(self.waiting & {*names})
+        for name in lost:
             why = "its runner died (killed, out of memory, or never started)"
             site.lost(self.build, name, why)
-            self.line(notebook, f"FAILED {name}: {why}")
+            self.line(f"FAILED {name}: {why}", names)
         del self.running[notebook]
-        self.index()
+        self.workers.remove(worker)
+
+    def line(self, line: str, names: list[str]) -> None:
+        """What a runner says: that one of its runs has ended; other words are passed on."""
+        ended = re.match(r"(FAILED )?([\w.-]+--[\w.-]+)(?:: |  +\d+ s$)", line)
+        with self.writing:
+            if not ended or ended[2] not in self.waiting & {*names}:
+                return self.bar.write(line, file=sys.stdout)
+            self.waiting.remove(ended[2])
+            done, total = len(self.stale) - len(self.waiting), len(self.stale)
+            elapsed = int(time.time() - self.started)
+            left = f"   ({total - done} left, {elapsed // 60}:{elapsed % 60:02} elapsed)"
+            number = f"[{done:{len(str(total))}}/{total}]"
+            self.bar.write(f"{number} {line}{'' if ended[1] else left}", file=sys.stdout)
+            sys.stdout.flush()
+            self.bar.update()
+            self.page(ended[2])
 
     def page(self, name: str) -> None:
-        try:
-            site.page(self.build, self.site, name)
-        except Exception as error:  # the others go on
-            self.failed.append((name, f"its page: {site.one_line(error)}"))
-        self.index()
+        with self.writing:
+            try:
+                site.page(self.build, self.site, name)
+            except Exception as error:  # the others go on
+                self.failed.append((name, f"its page: {site.one_line(error)}"))
+            self.index()
 
     def index(self) -> list[tuple[str, str]]:
-        left = [[one for one in names if one in self.waiting] for names in self.running.values()]
-        now = {names[0] for names in left if names}
-        return site.index(self.build, self.site, self.shown(), now, {*self.waiting} - now)
+        with self.writing:
+            left = [
+                [name for name in names if name in self.waiting]
+                for names in [*self.running.values()]
+            ]
+            now = {names[0] for names in left if names}
+            return site.index(self.build, self.site, self.shown(), now, self.waiting - now)
 
     def shown(self) -> list[str]:
         """What the index shows: the selected runs, and others that were made before."""
         made = {path.stem for path in self.build.glob("*--*.ipynb")}
-        others = made & {*staleness.run_names()}
-        return sorted({*self.selected, *self.stale, *others})
+        return sorted({*self.selected, *self.stale, *(made & {*staleness.run_names()})})
 
 
 def one_report() -> int:
@@ -244,26 +236,22 @@ def jobs() -> int:
     return int(text)
 
 
-def notebooks(names) -> dict[str, list[str]]:
+def by_notebook(names) -> dict[str, list[str]]:
     """Runs by notebook: first what comes first in the suite, so that there is soon something to
-    see, then what takes longest, so that no processor idles at the end.
+    see; then what others need, what takes longest, so that no processor idles at the end, and
+    what needs others.
     """
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         found.setdefault(name.partition("--")[0], []).append(name)
+    needed = {other.partition("--")[0] for name in found for other in staleness.needed_by(name)}
+
+    def place(notebook):
+        cost = len(found[notebook]) * staleness.about(notebook).get("minutes", 0.5)
+        return bool(staleness.needed_by(notebook)), notebook not in needed, -cost
+
     first, rest = [*found][:1], [*found][1:]
-    cost = {
-        notebook: len(found[notebook]) * staleness.about(notebook).get("minutes", 0.5)
-        for notebook in rest
-    }
-    needed = {notebook for notebook in rest for other in found if waits(other, {notebook})}
-    order = sorted(rest, key=lambda notebook: (notebook not in needed, -cost[notebook]))
-    return {notebook: found[notebook] for notebook in first + order}
-
-
-def waits(notebook: str, others) -> bool:
-    """Whether a notebook's runs need those of one of these others."""
-    return any(name.partition("--")[0] in others for name in staleness.needed_by(notebook))
+    return {notebook: found[notebook] for notebook in first + sorted(rest, key=place)}
 
 
 if __name__ == "__main__":

@@ -40,13 +40,17 @@ def watch_parent() -> None:
 
 def stop_once(*_) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not disturb the cleaning up
+        signal.signal(number, ignore)  # a second Ctrl-C must not disturb the cleaning up
     raise KeyboardInterrupt
+
+
+def ignore(*_) -> None:
+    """In place of SIG_IGN, about which Python complains when a signal is on its way already."""
 
 
 def stopped() -> bool:
     """Whether `stop_once` was called."""
-    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    return signal.getsignal(signal.SIGTERM) is ignore
 
 
 def stop_when_told() -> None:

@@ -243,7 +243,8 @@ def folders(subject: str) -> tuple[Path, Path]:
                 pass
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise RunError(f"{asked or place} cannot be written ({why}): say OUT=, a folder that can") from None
+        problem = f"{asked or place} cannot be written ({why}): say OUT=, a folder that can"
+        raise RunError(problem) from None
     return build, site
 
 
