@@ -172,6 +172,125 @@ def test_a_missing_picture_of_ours_is_warned_about(site, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<x-unknown onclick='alert(1)'>kept</x-unknown>",
+        "<p onclick='alert(1)' OnMouseOver=alert(1)>kept</p><script>alert(1)</script>",
+        "<a href='javascript:alert(1)'>kept</a>",
+        "<a href=' Java&#x53;cript:alert(1)'>kept</a>",
+        "<a href='data:text/html,<script>alert(1)</script>'>kept</a>",
+        "<a href='//a.example'>kept</a><base href='https://a.example'>",
+        "<img src='data:text/html,alert(1)' onerror='alert(1)' alt='kept'>",
+        "<img src='data:image/png;base64,AA' srcset='https://a.example/x 2x'>kept",
+        "<picture><source srcset='//a.example/x'><img src='//a.example/x' alt='kept'></picture>",
+        "<meta http-equiv='refresh' content='0; url=https://a.example'>kept",
+        "<iframe src='//a.example'></iframe><iframe srcdoc='<p onclick=alert(1)>'></iframe>kept",
+        "<object data='//a.example'></object><embed src='//a.example'>kept",
+        "<form action='//a.example'><input type='image' src='//a.example/x'></form>kept",
+        "<input autofocus onfocus='alert(1)' formaction='//a.example'>kept",
+        "<video poster='//a.example/x'>kept</video><audio src='//a.example/x' autoplay></audio>",
+        "<link rel='stylesheet' href='//a.example/x.css'><style>@import '//a.example';</style>kept",
+        "<p style='background: url(https://a.example/x)'>kept</p>",
+        "<p style='background: u\\72l(//a.example/x)'>kept</p>",
+        "<p style='background: /**/URL( &quot;//a.example/x&quot; )'>kept</p>",
+        "<p style='background: url(#a), url(//a.example/x)'>kept</p>",
+        "<p style='background: image-set(&quot;//a.example/x&quot; 1x)'>kept</p>",
+        "<p style='width: expression(alert(1))'>kept</p>",
+        "<svg onload='alert(1)'><script>alert(1)</script></svg>kept",
+        "<svg><foreignObject><img src='//a.example' onerror='alert(1)'></foreignObject></svg>kept",
+        "<svg><image href='//a.example/x'/><use xlink:href='//a.example/x#a'/></svg>kept",
+        "<p data-a.onclick='alert(1)'>kept</p>",
+        "<math href='javascript:alert(1)'><mi xlink:href='//a.example'>kept</mi></math>",
+        "kept<math><mtext><table><mglyph><style><!--</style>"
+        "<img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
+    ],
+)
+def test_html_neither_loads_nor_runs_anything(html):
+    for cell in (code("html()", output({"text/html": html})), html, f"## {html}\n\n{html}"):
+        found, page = body(cell)
+        for heading in found.find_all("h2"):
+            del heading["id"]  # made of its words, and quoted
+        made = f"{found} {page.toc[0]['html'] if page.toc else ''}"
+        assert "kept" in made and not re.search(r"alert|a\.example", made)
+
+
+def test_html_between_words_of_markdown_stays_around_them():
+    html, page = body("## H<sub>2</sub>O\n\nPress <kbd>Shift</kbd>.")
+    assert html.sub.get_text() == "2" and html.kbd.get_text() == "Shift"
+    assert page.toc[0]["html"] == "H<sub>2</sub>O"
+
+
+def test_words_of_a_picture_from_outside_are_only_words():
+    found, page = body(code("html()", output({"text/html": f'<img src="//x" alt="{XSS}">'})))
+    assert found.select_one(".html").get_text() == XSS and not found.find(["img", "script"])
+    assert page.warnings == []
+
+
+def test_html_of_notebooks_and_widgets_stays_as_it_is(monkeypatch):
+    frames = [png("red"), png("blue")]
+    step = stepped(monkeypatch, frames, ["one", 'two "2" <b>'], alts=["red", "a > b & c"])
+    explorer = (
+        '<p role="alert" style="margin: 4px 0; border-left: 4px solid #b00020">no</p>'
+        '<div style="display: flex; max-width: 584px"><figure style="width: 280px">'
+        '<img alt="cat" style="display: block; max-width: none" src="data:image/png;base64,AA==">'
+        '<figcaption style="color: var(--jp-ui-font-color1, inherit)">cat</figcaption></figure>'
+        '</div><p role="status">done in <b>3 ms</b>, <mark>marked</mark>: <code>make</code></p>'
+        '<span style="width: calc(2 * (1px + 2%)); background: rgb(0, 0, 0)"></span>'
+        '<span style="background: url(data:image/png;base64,AA==)"></span>'
+    )
+    frame = (
+        '<table border="1" class="dataframe"><thead><tr style="text-align: right"><th></th>'
+        '<th scope="col" colspan="2">drop</th></tr></thead><tbody><tr><th>0</th><td>1</td></tr>'
+        "</tbody></table>"
+    )
+    other = (
+        '<progress max="9" value="3"></progress><details open=""><summary>more</summary></details>'
+        '<a href="https://a.example" title="a">out</a><a href="mailto:a@b.example">write</a>'
+        '<a href="#here">here</a><h3 id="here">here</h3><input type="checkbox" disabled checked>'
+    )
+    formula = r"\color{red}\frac{\mathbf{a}}{b}\begin{cases} 1 & x > 0 \\ 0 \end{cases}\binom{n}{k}"
+    formula = pages.math(formula, "block", pages.Page())
+    assert "linethickness" in formula and "mathcolor" in formula and "columnalign" in formula
+    for html in (step["data"]["text/html"], explorer, frame, other, formula):
+        made = soup(pages.local_only(html, page := pages.Page()))
+        for wrapper in made.select("div.scroll"):
+            wrapper.unwrap()
+        before = soup(html)
+        assert [(tag.name, tag.attrs) for tag in made.find_all(True)] == [
+            (tag.name, tag.attrs) for tag in before.find_all(True)
+        ]
+        assert made.get_text() == before.get_text() and page.warnings == []
+
+
+def test_a_style_element_goes_and_its_table_stays():
+    html = "<div><style scoped>.dataframe { color: red }</style><table><tr><td>1</td></tr></table>"
+    found, _ = body(code("frame", output({"text/html": html})))
+    assert found.select_one(".html").get_text() == "1" and found.td and not found.style
+
+
+def test_a_drawing_is_a_picture_of_its_own():
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg"><style>* {{ fill: red }}</style>{XSS}</svg>'
+    found, page = body("## A", code("draw()", output({"image/svg+xml": svg})))
+    kind, _, data = found.img["src"].partition(",")
+    assert kind == "data:image/svg+xml;base64" and base64.b64decode(data).decode() == svg
+    assert found.img["alt"] == "Figure: A" and page.warnings == []
+    found, page = body(code("html()", output({"text/html": svg})))
+    assert "SVG" not in str(found) and "image/svg+xml" in page.warnings[0]
+
+
+def test_a_link_to_a_notebook_leads_to_its_card_only_if_it_is_ours():
+    html, _ = body("[a](../notebooks/20_cam.ipynb#The-idea) [b](https://a.example/20_cam.ipynb)")
+    links = [link["href"] for link in html.find_all("a")]
+    assert links == ["index.html#20_cam", "https://a.example/20_cam.ipynb"]
+
+
+def test_headings_that_repeat_have_anchors_of_their_own():
+    _, page = body("# T", "## A", "## A-3", "## A", "## A-again", "## A")
+    names = [entry["id"] for entry in page.toc]
+    assert names[:3] == ["A", "A-3", "A-again"] and len(set(names)) == 5
+
+
 # --- equations ------------------------------------------------------------------------------------
 
 
