@@ -104,12 +104,10 @@ class Site:
 
     def page(self, name):
         """The HTML of one run's page, written now."""
-
-        site.page(self.build, name, self.site / f"{name}.html")
+        site.page(self.build, self.site, name)
         return (self.site / f"{name}.html").read_text(encoding="utf-8")
 
     def index(self, *names):
-
         site.index(self.build, self.site, names)
         return (self.site / "index.html").read_text(encoding="utf-8")
 

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock, Timeout
 from miniature import ROOT, finish, kernels, processes, wait_for
 
-from xai_suite.reports import RunError, provenance, runs
+from xai_suite.reports import RunError, provenance, runner, runs
 
 
 @pytest.fixture
@@ -392,6 +392,18 @@ network.runs = 1"""
         nbformat.read(project.build / f"10_a--{name}.ipynb", as_version=4) for name in "ab"
     ]
     assert [notebook.cells[-1].outputs[0].text for notebook in notebooks] == ["0\n", "1\n"]
+
+
+def test_what_a_dead_process_left_over_is_removed_and_no_other(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [tmp_path / "failed" / f".x.log.{dead.pid}.tmp", tmp_path / f".a.b.html.{dead.pid}.tmp"]
+    kept = [tmp_path / f".y.html.{os.getpid()}.tmp", tmp_path / "x.tmp", tmp_path / ".mine.tmp"]
+    (tmp_path / "failed").mkdir()
+    for path in gone + kept:
+        path.touch()
+    runner.remove_left_over(tmp_path)
+    assert all(path.exists() for path in kept) and not any(path.exists() for path in gone)
 
 
 def test_a_run_that_cannot_start_leaves_a_notebook_that_says_why(project):

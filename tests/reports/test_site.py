@@ -5,8 +5,6 @@ TensorFlow.
 import base64
 import os
 import re
-import subprocess
-import sys
 import time
 
 import ipywidgets
@@ -49,19 +47,6 @@ def body(*cells, title="Look closely"):
     made = [v4.new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
     html, page = pages.render(v4.new_notebook(cells=made), title)
     return soup(html), page
-
-
-def publish_index(site, *names):
-    command = [
-        sys.executable,
-        "-m",
-        "xai_suite.reports.site",
-        "index",
-        site.build,
-        site.site,
-        *names,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=os.getcwd())
 
 
 # --- text stays text ------------------------------------------------------------------------------
@@ -496,11 +481,9 @@ def test_a_failed_run_is_a_red_card_and_a_page_of_what_there_is(site):
     (site.build / "failed" / "10_saliency--bad.log").write_text(
         "\n".join(f"line {i}" for i in range(100))
     )
-    done = publish_index(site, "10_saliency--bad", "10_saliency--good")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "FAILED 10_saliency--bad: cell 3: ValueError: no such layer\n",
-    )
+    names = ["10_saliency--bad", "10_saliency--good"]
+    failed = publish.index(site.build, site.site, names)
+    assert failed == [("10_saliency--bad", "cell 3: ValueError: no such layer")]
     index = soup((site.site / "index.html").read_text())
     (card,) = index.select(".card.failed")
     assert card.select_one(".error .mono").get_text() == "cell 3: ValueError: no such layer"
@@ -548,32 +531,24 @@ def test_the_newer_of_success_and_failure_counts(site):
     assert publish.find(site.build, "10_saliency--a").error == "cell 1: old"
 
 
-def test_a_damaged_notebook_takes_neither_the_gallery_nor_the_old_page_down(site, capsys):
+def test_a_damaged_notebook_takes_neither_the_gallery_nor_the_old_page_down(site):
     site.add("10_saliency--a")
     before = site.page("10_saliency--a")
     (site.build / "10_saliency--a.ipynb").write_text('{"cells": [{}]}')
     out = site.site / "10_saliency--a.html"
-    assert publish.main(["pages", str(site.build), str(site.site), "10_saliency--a"]) == 1
-    assert re.fullmatch(
-        r"error: 10_saliency--a: .* is not a notebook: .*\n", capsys.readouterr().err
-    )
+    with pytest.raises(ValueError, match=r"10_saliency--a.ipynb is not a notebook: .*$"):
+        publish.page(site.build, site.site, "10_saliency--a")
     assert out.read_text() == before
-    assert publish.main(["index", str(site.build), str(site.site), "10_saliency--a"]) == 1
+    ((name, error),) = publish.index(site.build, site.site, ["10_saliency--a"])
+    assert name == "10_saliency--a" and "is not a notebook" in error
     assert "is not a notebook" in (site.site / "index.html").read_text()
 
 
-def test_an_unknown_run_is_one_line(site, capsys):
+def test_an_unknown_run_is_one_line(site):
     site.add("10_saliency--yes")
-    assert (
-        publish.main(
-            ["pages", str(site.build), str(site.site), "10_saliency--no", "10_saliency--yes"]
-        )
-        == 1
-    )
-    assert (
-        capsys.readouterr().err
-        == f"error: 10_saliency--no: no notebook 10_saliency--no in {site.build}\n"
-    )
+    with pytest.raises(FileNotFoundError, match=f"^no notebook 10_saliency--no in {site.build}$"):
+        publish.page(site.build, site.site, "10_saliency--no")
+    publish.page(site.build, site.site, "10_saliency--yes")
     assert [path.name for path in site.site.iterdir()] == ["10_saliency--yes.html"]
 
 
@@ -586,7 +561,7 @@ def test_if_rendering_raises_the_old_page_stays(site, monkeypatch):
 
     monkeypatch.setattr(pages, "render", broken)
     with pytest.raises(RuntimeError, match="boom"):
-        publish.page(site.build, "10_saliency--a", site.site / "10_saliency--a.html")
+        publish.page(site.build, site.site, "10_saliency--a")
     assert (site.site / "10_saliency--a.html").read_text() == before
     assert [path.name for path in site.site.iterdir()] == ["10_saliency--a.html"]
 
@@ -600,11 +575,10 @@ def test_pages_of_runs_that_are_gone_are_removed_and_nothing_else(site):
     other = site.site / "vgg19"
     other.mkdir()
     kept = [other / "10_saliency--b.html", other / "index.html"]
-    kept += [site.site / "mine.html", site.site / ".young.html.1.tmp"]
-    gone = [site.site / "10_saliency--b.html", site.site / ".old.html.1.tmp"]
+    kept += [site.site / "mine.html"]
+    gone = [site.site / "10_saliency--b.html"]
     for path in kept + gone:
         path.write_text(publish.GENERATOR)
-    os.utime(gone[1], (0, 0))
     index = soup(site.index("10_saliency--a"))
     assert all(path.exists() for path in kept) and not any(path.exists() for path in gone)
     assert (site.site / "10_saliency--a.html").exists()
@@ -613,6 +587,27 @@ def test_pages_of_runs_that_are_gone_are_removed_and_nothing_else(site):
     assert [link["href"] for link in soup((other / "index.html").read_text()).select(".bar a")] == [
         "../index.html"
     ]
+
+
+def test_an_index_is_written_from_cards_and_says_what_is_left(site, monkeypatch):
+    site.add("10_saliency--a")
+    site.add("10_saliency--b")
+    site.page("10_saliency--a")
+    names = ["10_saliency--a", "10_saliency--b", "10_saliency--c", "10_saliency--d"]
+    failed = publish.index(site.build, site.site, names, {"10_saliency--c"}, {"10_saliency--d"})
+    assert failed == []  # what is still to be made has not failed
+    found = soup((site.site / "index.html").read_text())
+    assert found.select_one("[data-left]")["data-left"] == "2"
+    assert "running: 10_saliency--c." in found.select_one("[data-left]").get_text()
+    assert [card["class"][1:] for card in found.select(".card")] == [
+        [],
+        [],
+        ["running"],
+        ["waiting"],
+    ]
+    monkeypatch.setattr(publish.reading, "read_notebook", None)  # nothing is read again
+    assert publish.index(site.build, site.site, names[:2]) == []
+    assert "data-left" not in (site.site / "index.html").read_text()
 
 
 def test_the_gallery_of_nothing(site):

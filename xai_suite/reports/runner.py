@@ -67,7 +67,7 @@ def remove_left_over(build: Path) -> None:
             os.kill(int(file.suffixes[-2][1:]), 0)
         except ProcessLookupError:
             file.unlink(missing_ok=True)
-        except (ValueError, OSError):
+        except (ValueError, LookupError, OSError):
             continue
 
 

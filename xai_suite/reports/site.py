@@ -125,7 +125,7 @@ def page(build, site, name) -> None:
         FileNotFoundError: a run that has not been run.
     """
     run, of = find(build, name), fingerprint(build, name)
-    if run.notebook is None and not run.log:
+    if left_by(build, name) == (None, None):
         raise FileNotFoundError(f"no notebook {name} in {build}")
     card, body, toc, rows, records = card_of(run), "", [], [], {}
     if run.notebook is not None:
@@ -145,26 +145,30 @@ def page(build, site, name) -> None:
         numbers={name: show_value(value) for name, value in records.items()},
     )
     write(site / f"{name}.html", html)
-    write(build / "cards" / f"{name}.json", json.dumps({"of": of, "card": card}))
+    write_card(build, name, {"of": of, "dress": dress(), "card": card})
+
+
+def write_card(build, name, stored) -> None:
+    write(build / "cards" / f"{name}.json", json.dumps(stored))
 
 
 def is_current(build, site, name) -> bool:
-    """Whether there is a page of a run, of its newest notebook and in today's dress."""
-    return (site / f"{name}.html").exists() and stored_card(build, name) is not None
+    """Whether there is a page of a run's newest notebook, in today's dress."""
+    return (site / f"{name}.html").exists() and stored_card(build, name).get("dress") == dress()
 
 
-def stored_card(build, name) -> dict | None:
-    """A run's card, if it is of its newest notebook."""
+def stored_card(build, name) -> dict:
+    """What is kept of a run's card; empty if it is not of its newest notebook."""
     try:
         stored = json.loads((build / "cards" / f"{name}.json").read_text(encoding="utf-8"))
-        return stored["card"] if stored["of"] == fingerprint(build, name) else None
+        return stored if stored["of"] == fingerprint(build, name) else {}
     except (OSError, ValueError, LookupError):
-        return None
+        return {}
 
 
 def fingerprint(build, name) -> str:
-    """Of what a run's page shows, and of all that pages are made with."""
-    content = hashlib.sha256(dress().encode())
+    """Of what a run has left, by the end of it: there a notebook says when it was run."""
+    content = hashlib.sha256()
     for path in filter(None, left_by(build, name)):
         if path.exists():
             with path.open("rb") as file:
@@ -175,6 +179,7 @@ def fingerprint(build, name) -> str:
 
 @cache
 def dress() -> str:
+    """Of all that pages are made with."""
     own = [Path(__file__).with_name(name) for name in MADE_WITH]
     files = [*own, *sorted(file for file in TEMPLATE.rglob("*.*") if file.is_file())]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -225,15 +230,19 @@ def lists(site, names) -> bool:
 
 def card(build, site, name, running=False, waiting=False) -> dict:
     """What the index shows of a run, from its card if that is still true."""
-    found = stored_card(build, name)
+    found = stored_card(build, name).get("card")
     if found is None:
         try:
             run = find(build, name)
+            found = card_of(run)
+            if run.error and any(left_by(build, name)):
+                page(build, site, name)
+            else:
+                write_card(build, name, {"of": fingerprint(build, name), "card": found})
         except ValueError as error:  # a damaged notebook must not take the index down
-            run = Run(name, None, one_line(error))
-        found = card_of(run)
-    page = f"{name}.html"
-    found |= {"href": quote(page) if (site / page).exists() else "", "state": ""}
+            found = card_of(Run(name, None, one_line(error)))
+    there = (site / f"{name}.html").exists()
+    found |= {"href": quote(f"{name}.html") if there else "", "state": ""}
     if running or waiting:
         found |= {"state": "running" if running else "waiting", "error": ""}
     return found
