@@ -5,6 +5,7 @@ Light on purpose (no nbformat, no matplotlib): the index reads a hundred noteboo
 
 import ast
 import base64
+import contextlib
 import io
 import json
 import os
@@ -103,51 +104,38 @@ def parameters(notebook):
     were changed from the run's metadata.
     """
     notebook = _notebook(notebook)
-    info = notebook.get("metadata", {}).get("report", {})
-    known = {}
-    for cell in notebook["cells"]:
-        if "parameters" in tags(cell):
-            known.update(_declared(cell["source"]))
+    info, known = about(notebook), {}
+    with contextlib.suppress(SyntaxError, ValueError, tokenize.TokenError):  # the run said so
+        known = declared(notebook)
     given = info.get("parameters") or {}
     rows = []
-    for name in [*known, *(name for name in given if name not in known)]:
+    for name in {**known, **given}:
         default, comment = known.get(name, (None, ""))
         value = given.get(name, default)
-        changed = (
-            name in info["changed"]
-            if info.get("changed") is not None
-            else name in given and value != default
-        )
-        rows.append(
-            {
-                "name": name,
-                "value": show_value(value),
-                "comment": comment,
-                "changed": changed,
-                "default": show_value(default) if name in known else "",
-            }
-        )
+        row = {"name": name, "value": show_value(value), "comment": comment}
+        row["changed"] = name in info.get("changed", ()) or (name in known and value != default)
+        row["default"] = show_value(default) if name in known else ""
+        rows.append(row)
     return rows
 
 
-def _declared(source):
-    """{name: (default, comment)} of `name = literal  # comment` lines."""
-    try:
-        tree = ast.parse(source)
-        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (SyntaxError, tokenize.TokenError):
-        return {}
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokens
-        if token.type == tokenize.COMMENT
-    }
+def declared(notebook) -> dict[str, tuple]:
+    """`{name: (default, comment)}` of the lines `name = literal  # comment` in the cells tagged
+    `parameters`.
+
+    Raises:
+        SyntaxError, ValueError, tokenize.TokenError: something else stands there.
+    """
     found = {}
-    for node in tree.body:
-        target = getattr(node, "target", None) or (getattr(node, "targets", None) or [None])[0]
-        if isinstance(target, ast.Name) and getattr(node, "value", None) is not None:
-            try:
-                found[target.id] = ast.literal_eval(node.value), comments.get(node.end_lineno, "")
-            except ValueError:  # not a literal: the runner complains about it, a report need not
-                continue
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code" or "parameters" not in tags(cell):
+            continue
+        tokens = tokenize.generate_tokens(io.StringIO(cell["source"]).readline)
+        comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+        for node in ast.parse(cell["source"]).body:
+            targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+            if not isinstance(targets[0], ast.Name) or node.value is None:
+                raise ValueError(f"{ast.unparse(node)} is not like steps = 32")
+            value = ast.literal_eval(node.value), comments.get(node.end_lineno, "")
+            found |= {target.id: value for target in targets}
     return found

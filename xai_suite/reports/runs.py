@@ -2,7 +2,6 @@
 starts.
 """
 
-import ast
 import contextlib
 import difflib
 import hashlib
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from xai_suite.reports.reading import declared
 
 # Commands run in the project's folder.
 NOTEBOOKS, RUNS = Path("notebooks"), Path("reports/runs")
@@ -115,17 +116,11 @@ def default_parameters(notebook, path: Path) -> dict[str, Any]:
     """Names and values of the cell tagged `parameters`. Literals only, so that nothing has to be
     run to know them.
     """
-    found = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            try:
-                for node in ast.parse(cell.source).body:
-                    for target in getattr(node, "targets", None) or [node.target]:
-                        found[target.id] = ast.literal_eval(node.value)
-            except (SyntaxError, ValueError, AttributeError, TypeError):
-                text = "may only set names to literals, like 'steps = 32  # path points'"
-                raise RunError(f"{path}: the cell tagged 'parameters' {text}") from None
-    return found
+    try:
+        return {name: default for name, (default, _) in declared(notebook).items()}
+    except (SyntaxError, ValueError, AttributeError, TypeError):
+        text = "may only set names to literals, like 'steps = 32  # path points'"
+        raise RunError(f"{path}: the cell tagged 'parameters' {text}") from None
 
 
 def check_value(where: str, key: str, value: Any, default: Any) -> Any:
