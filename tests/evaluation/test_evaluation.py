@@ -437,6 +437,15 @@ def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):
     assert digest(rows) != digest(rows[:2]) and len(digest(rows)) == 16
 
 
+def test_where_classes_are_called_by_digits_a_label_is_a_name(tmp_path):
+    from xai_utils.models import class_index
+
+    path = tmp_path / "m.csv"
+    path.write_text("path,label\ncat,2\nhound,0.0\ndrum,3\n")
+    rows = read_manifest(path, lambda name: class_index(name, ("2", "1", "0", "dog")))
+    assert [row.label for row in rows] == [0, 2, 3], "3 is nobody's name"
+
+
 def test_make_evaluate(place):
     def make(*words):
         command = ["make", "-s", f"PY={sys.executable}", "evaluate", *words]

@@ -1,5 +1,6 @@
 """What the explorer computes, against answers known beforehand."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -8,7 +9,7 @@ import yaml
 from PIL import Image
 
 from xai_suite import explorer
-from xai_suite.explorer import State, state
+from xai_suite.explorer import State, controls, state
 from xai_suite.reports import runs
 from xai_utils import attribution, keras, models, pictures, show
 from xai_utils.engine import DATA_FOLDER
@@ -161,6 +162,27 @@ def test_an_upload_is_read_as_a_file_is():
         pictures.decode_image(huge.getvalue(), "huge.png")
 
 
+@pytest.fixture
+def shown(counter, monkeypatch):
+    """The explorer's controls over `counter`, whose classes are called by digits in another
+    order.
+    """
+    models.name_classes(counter.model, ("1", "0"))
+    renamed = dataclasses.replace(counter, labels=("1", "0"))
+    monkeypatch.setattr(controls, "load_classifier", lambda name: renamed)
+    yield controls.Explorer("counter", "cat", "saliency", controls.NO_SECOND)
+    models.name_classes(counter.model, counter.labels)
+
+
+def test_the_class_box_takes_a_name_before_an_index(shown):
+    assert not shown.alert.value and shown.named.options == ("0", "1")
+    for text, index in (("0", 1), ("1", 0)):
+        shown.named.value = text
+        assert shown.classes.value == index and f"saliency for {text} over" in shown.figure.value
+    shown.named.value = "2"
+    assert "class 2 is out of range: there are classes 0 to 1" in shown.alert.value
+
+
 def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "NOTEBOOKS", DATA_FOLDER.parent / "notebooks")
     for technique in state.QUICK + state.SLOW:
@@ -183,6 +205,12 @@ def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_p
         list(state.possible_runs(classifier, State(282, layer="block5c_add"), "cat"))[0]
         == "21_grad_cam"
     )
+
+
+@pytest.mark.parametrize("target", [134, 282, 517])  # ImageNet has two classes called crane
+def test_a_saved_run_names_the_class_that_was_explained(classifier, target):
+    rival = state.possible_runs(classifier, State(target), "cat")["14_targets"]["rival"]
+    assert classifier.class_index(rival) == target
 
 
 def test_a_run_is_written_whole_never_over_another_and_leaves_nothing_else(tmp_path):

@@ -3,9 +3,10 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
-from xai_utils import models
+from xai_utils import keras, models
 from xai_utils.engine import DATA_FOLDER
 from xai_utils.models import class_index, imagenet_labels, imagenet_wnids, read_labels
 
@@ -22,6 +23,30 @@ def test_the_table_is_keras_own_file():
 )
 def test_a_class_is_found(name):
     assert class_index(name, imagenet_labels(), imagenet_wnids()) == 285
+
+
+def test_digits_are_an_index_unless_a_class_is_called_so():
+    names = ("7", "1", "0", "3.0", "dog")
+    for text, index in (("7", 0), ("0", 2), ("0.0", 2), (" 1 ", 1), ("3.0", 3)):
+        assert class_index(text, names) == index, text
+    for text, index in (("3", 3), ("4", 4), ("4.", 4), ("4.00", 4), ("2.0", 2), ("03", 3)):
+        assert class_index(text, names) == index, text
+    for number in range(5):
+        assert class_index(number, names) == number
+    assert class_index("285", imagenet_labels(), imagenet_wnids()) == 285
+    with pytest.raises(ValueError, match="class 1000 is out of range: there are classes 0 to 999"):
+        class_index("1000", imagenet_labels())
+    for text in ("-1", "2.5", "1e2"):
+        with pytest.raises(ValueError, match=f"no class is called '{text}'"):
+            class_index(text, imagenet_labels())
+
+
+def test_a_target_in_digits_follows_the_same_rule():
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()])
+    models.name_classes(model, ("2", "1", "dog"))
+    images = np.zeros((2, 4, 4, 3), np.float32)
+    for target, indices in (("2", [0, 0]), (2, [2, 2]), ("0", [0, 0]), (["dog", "2"], [2, 0])):
+        assert models.check_target(model, images, target)[0].numpy().tolist() == indices
 
 
 def test_a_class_is_not_found():

@@ -5,7 +5,6 @@ the object's box.
 import csv
 import hashlib
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -36,14 +35,15 @@ class Row(NamedTuple):
     box: tuple[float, float, float, float] | None
 
 
-def read_manifest(path, class_index: Callable[[str | int], int]) -> list[Row]:
+def read_manifest(path, class_index: Callable[[str], int]) -> list[Row]:
     """Read and check a manifest; pictures themselves are only opened where a box must fit them.
 
     Args:
         path: CSV file with a header: `path` (from the manifest's folder, absolute, or a name of
-            `data.image_names()`), `label` (class index, WordNet id or name) and, optionally,
-            `x_min`, `y_min`, `x_max`, `y_max` in pixels; rows may leave the four empty.
-        class_index: from an index or name to an index, such as `classifier.class_index`.
+            `pictures.image_names()`), `label` (name, WordNet id or index) and, optionally, `x_min`,
+            `y_min`, `x_max`, `y_max` in pixels; rows may leave the four empty. Where classes are
+            called by digits, digits are a name, as everywhere: see `models.class_index`.
+        class_index: from such a text to an index, `classifier.class_index`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -112,12 +112,8 @@ def _file(folder: Path, name: str) -> str:
 
 
 def _label(text: str, class_index, where: str) -> int:
-    text = text.strip()
-    number = re.fullmatch(
-        r"(\d+)(\.0*)?", text
-    )  # 281.0 is what pandas writes where a column has gaps
     try:
-        return class_index(int(number[1]) if number else text)
+        return class_index(text.strip())
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

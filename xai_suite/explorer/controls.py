@@ -270,11 +270,11 @@ class Explorer:
         self._draw(None)
 
     def _name_class(self, _):
-        if not self.named.value.strip():
-            return
         text = self.named.value.strip()
-        index = self.classifier.class_index(int(text) if text.isdigit() else text)
-        if index not in (each for _, each in self.classes.options):
+        if not text:
+            return
+        index = self.classifier.class_index(text)
+        if index not in {offered for _, offered in self.classes.options}:
             chosen = [(f"{drawing.plain(self.classifier.labels[index])}  (chosen)", index)]
             self._set(classes_options=[*self.classes.options, *chosen])
         self._set(classes=index)

@@ -260,9 +260,18 @@ def possible_runs(classifier: Classifier, state: State, picture: str) -> dict[st
         notebook = NOTEBOOKS.get(name)
         if notebook:
             found.setdefault(notebook, {**common, **layer})
-    found["14_targets"] = {**common, "rival": classifier.labels[state.target]}
+    found["14_targets"] = {**common, "rival": _name_of(classifier, state.target)}
     found["25_gallery"] = {"model": classifier.name, "images": [picture]}
     return found
+
+
+def _name_of(classifier: Classifier, index: int) -> str:
+    """The name of a class, or its index in digits where others have the same name."""
+    try:
+        classifier.class_index(classifier.labels[index])
+    except ValueError:
+        return str(index)
+    return classifier.labels[index]
 
 
 def check_new_run(notebook: str, name: str, folder: Path | None = None) -> Path:

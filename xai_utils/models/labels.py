@@ -42,8 +42,10 @@ def coco_labels() -> tuple[str, ...]:
 def class_index(
     name: str | int, labels: tuple[str, ...], wnids: tuple[str, ...] | None = None
 ) -> int:
-    """The index of a class given by index, name or WordNet id; case, spaces and hyphens in names do
-    not matter.
+    """The index of a class given by index, name or WordNet id.
+
+    A number is always an index. A text is a name, in which case, spaces and hyphens do not matter;
+    one of digits, `"281"` or the `"281.0"` of a table, is an index where no class is called so.
 
     Raises:
         ValueError: an index out of range, an unknown name (the nearest are given), or one that two
@@ -67,6 +69,9 @@ def class_index(
             f"{name!r} is the name of {len(found)} classes: give an index or WordNet id, one of"
             f" {which}"
         )
+    if digits := re.fullmatch(r"(\d+)(\.0*)?", name.strip()):
+        # What a table made 3.0 of may be a name as well.
+        return class_index(digits[1] if digits[2] else int(digits[1]), labels, wnids)
     near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
     nearest = ", ".join(labels[plain.index(each)] for each in near) or "none"
     raise ValueError(f"no class is called {name!r}; nearest: {nearest}")
