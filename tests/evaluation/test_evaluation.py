@@ -2,8 +2,10 @@
 clear words.
 """
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,6 +325,123 @@ def test_settings_that_fail_on_every_picture_stop_it_at_once(place, tmp_path):
     )  # nothing of it was left
 
 
+@pytest.fixture
+def late(place, tmp_path):
+    """A manifest whose first pictures cannot be read."""
+    (tmp_path / "late.csv").write_text(
+        "path,label\n"
+        + "".join(f"gone {i}.png,0\n" for i in range(5))
+        + "".join(f"{place}/picture {i}.png,0\n" for i in range(PICTURES))
+    )
+    return tmp_path / "late.csv"
+
+
+def test_pictures_that_cannot_be_read_do_not_hide_a_technique_that_always_fails(
+    place, late, tmp_path, monkeypatch
+):
+    asked = []
+
+    def failing(model, images, target=None, layer=""):
+        asked.append(len(images))
+        raise ValueError("no such layer")
+
+    monkeypatch.setitem(attribution.METHODS, "failing", failing)
+
+    def measured(techniques, **more):
+        given = {"metrics": "drop", "at_once": 2, "model_options": QUICK["model_options"], **more}
+        file, out = str(place / "net.keras"), tmp_path / "out"
+        return evaluation.read(evaluation.evaluate(file, techniques, late, out, **given))
+
+    with pytest.raises(ValueError, match="^failing:layer=x fails on every picture: no such layer$"):
+        measured("saliency failing:layer=x")
+    # Chunks of two: the third has one picture to measure, the fourth makes them three. What fails
+    # for a batch is tried with each picture of it.
+    assert asked == [1, 1, 2, 1, 1]
+    with pytest.raises(ValueError, match="^failing:layer=x fails"):  # fewer pictures than at_once
+        measured("saliency failing:layer=x", at_once=8)
+    with pytest.raises(ValueError, match="^failing fails on every picture: no such layer$"):
+        measured("failing")
+    steps = []
+    table = measured("saliency failing", progress=lambda done, total: steps.append(done))
+    assert sum(row[1:] == ("failing", "no such layer") for row in evaluation.errors(table)) == 6
+    assert steps == [0, 2, 4, 6, 8, 10, 11] and table.num_rows == 5 + PICTURES * 5
+
+
+def test_a_technique_that_fails_for_several_reasons_goes_on(place, late, tmp_path, monkeypatch):
+    def choosy(model, images, target=None, noise=0.0):
+        raise ValueError(f"{images.mean():.6f} is too much")
+
+    monkeypatch.setitem(attribution.METHODS, "choosy", choosy)
+    out = evaluation.evaluate(
+        str(place / "net.keras"),
+        "choosy:noise=1",
+        late,
+        tmp_path / "out",
+        metrics="drop",
+        at_once=2,
+        model_options=QUICK["model_options"],
+    )
+    assert len(evaluation.errors(evaluation.read(out))) == 5 + PICTURES
+
+
+def test_a_list_may_be_given_as_one_text(place, tmp_path):
+    given = {
+        "metrics": "deletion drop",
+        "fills": "black black",
+        "shares": np.array([0.5]),
+        "squares": np.int64(3),
+        "model_options": QUICK["model_options"],
+    }
+    out = run(place, tmp_path / "out", **given)
+    made = evaluation.read_about(out)["plan"]
+    assert made["metrics"] == ["deletion", "drop"] and made["fills"] == ["black", "black"]
+    assert made["shares"] == [0.5] and made["squares"] == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"metrics": ""}, "no metric is called ''; there are deletion, insertion"),
+        ({"metrics": "deletion, drop"}, "no metric is called 'deletion,'"),
+        ({"metrics": 3}, r"metrics is a list, such as \['deletion'\], not 3"),
+        ({"metrics": [3]}, "metrics holds names, not 3"),
+        ({"techniques": ()}, "say which techniques: all, or some of saliency"),
+        ({"techniques": None}, r"techniques is a list, such as \['grad_cam'\], not None"),
+        ({"techniques": [None]}, "techniques holds names, not None"),
+        ({"fills": "black"}, "fills are two, one for deletion .* 'black blur', not 'black'"),
+        ({"fills": ("black", "blur", "mean")}, "fills are two"),
+        ({"shares": 0.5}, r"shares is a list, such as \[0.2\], not 0.5"),
+        ({"shares": "many"}, "each of shares is a number, not 'many'"),
+        ({"step": "small"}, "step is a number, not 'small'"),
+        ({"at_once": "eight"}, "at_once is a whole number, not 'eight'"),
+        ({"copies": 1.5}, "copies is a whole number, not 1.5"),
+        ({"model_options": "unit"}, "model_options are arguments of load_model by name, .* 'unit'"),
+        ({"model": len}, "model is a name or a file, .* not a builtin_function_or_method"),
+    ],
+)
+def test_what_is_no_list_or_number_is_one_line(wrong, told):
+    given = {"model": "efficientnet_lite0", "techniques": "grad_cam", "manifest": "x", "out": "x"}
+    with pytest.raises(ValueError, match=told) as caught:
+        evaluation.evaluate(**{**given, **wrong})
+    assert "\n" not in str(caught.value)
+
+
+def test_results_that_cannot_be_written_are_one_line(place, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/out cannot be written \(Not a directory\): give") as e:
+        run(place, tmp_path / "file" / "out")
+    assert "\n" not in str(e.value) and "OUT=" in str(e.value)
+    kept = results.Results(tmp_path / "out", {})
+
+    def refuse(*_):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), "x")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"out cannot be written \(Read-only file system\): give"):
+        kept.write(0, [])
+    assert os.listdir(kept.folder) == [results.ABOUT]
+
+
 def test_a_refusal_names_what_differs(tmp_path):
     about = {"plan": {"techniques": {"cam": ["cam", {}]}}}
     results.Results(tmp_path / "out", about).write(0, [])
@@ -474,3 +593,27 @@ def test_make_evaluate(place):
     assert f"means (standard errors) over {PICTURES} pictures, of mass_share over 3" in output
     output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
     assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")
+
+
+def test_make_evaluate_takes_names_as_they_were_typed(project, place):
+    odd = 'it\'s "my" $net; & `x` #1'
+    shutil.copy2(place / "net.keras", project.folder / f"{odd}.keras")
+    (project.folder / "data").mkdir()
+    shutil.copy2(ROOT / "data" / "imagenet_classes.json", project.folder / "data")
+    lines = (place / "pictures.csv").read_text().replace("picture", f"{place}/picture").splitlines()
+    (project.folder / f"{odd}.csv").write_text("\n".join(lines[:2]))
+    (project.folder / f"{odd}.txt").write_text("\n".join(f"class {i}" for i in range(5)))
+
+    def make(*words):
+        given = [f"MODEL={odd}.keras", f"MANIFEST={odd}.csv", "PREPROCESSING=unit", "METRICS=drop"]
+        return project.make("-s", "evaluate", "TECHNIQUES=random", *given, *words)
+
+    output = finish(make(f"OUT=new folder/{odd}", f"LABELS={odd}.txt"))
+    assert f"the results are in new folder/{odd}" in output
+    assert evaluation.read(project.folder / "new folder" / odd).num_rows == len(attribution.FLOORS)
+    (project.folder / "results").write_text("where the folder should be")
+    output = finish(make(), code=2).splitlines()[0]
+    assert output == (
+        f"make evaluate: results/{odd}--{odd}.parquet cannot be written (Not a directory): give"
+        " another place with out= (OUT= of make evaluate)"
+    )

@@ -1,6 +1,4 @@
-"""Chunks of work on a Dask cluster: whatever the number of chunks, few are under way, and a lost
-worker loses none.
-"""
+"""Chunks of work on a Dask cluster: few are under way at a time, and a lost worker loses none."""
 
 import os
 import re
@@ -64,12 +62,12 @@ def on_cluster(address: str, compute: Callable, chunks: dict) -> Iterator[tuple]
         for future in finished:
             key = under_way.pop(future.key)
             try:
-                found = future.result()
+                result = future.result()
             except KilledWorker:
                 raise RuntimeError(
                     f"chunk {key}: one worker after another died while it computed this one"
                 ) from None
             except CancelledError:
                 raise ConnectionError(f"the Dask scheduler at {address} was lost") from None
-            yield key, found
+            yield key, result
             send()

@@ -1,8 +1,6 @@
-"""`make evaluate`: what is asked for comes from the environment, errors are one line, progress is
-one line a chunk.
+"""`make evaluate`: asked for through the environment; errors and progress are one line each.
 
-    MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" python -m
-    xai_suite.evaluation.command
+    MANIFEST=list.csv TECHNIQUES="grad_cam rise:masks=500" python -m xai_suite.evaluation.command
 
 MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING and LABELS may be given as well; see
 `evaluation.evaluate`.
@@ -12,6 +10,8 @@ import os
 import sys
 import time
 from pathlib import Path
+
+from tqdm import tqdm
 
 ASKED = (
     "MANIFEST",
@@ -24,28 +24,20 @@ ASKED = (
     "PREPROCESSING",
     "LABELS",
 )
+NEEDED = {"MANIFEST": "pictures.csv", "TECHNIQUES": '"grad_cam saliency" (or all)'}
 LOW_IS_GOOD = ("deletion", "drop", "infidelity", "sensitivity", "road_most")
 
 
 def main() -> int:
     ask = {name: os.environ.get(name, "").strip() for name in ASKED}
     try:
-        for name, example in (
-            ("MANIFEST", "pictures.csv"),
-            ("TECHNIQUES", '"grad_cam saliency" (or all)'),
-        ):
+        for name, example in NEEDED.items():
             if not ask[name]:
                 raise ValueError(f"say {name}={example}")
-        model = ask["MODEL"] or "efficientnet_lite0"
-        out = ask["OUT"] or Path(
-            "results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet"
-        )
-        _evaluate(ask, model, out)
+        _evaluate(ask)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(
-            f"make evaluate: {(str(error).splitlines() or [type(error).__name__])[0]}",
-            file=sys.stderr,
-        )
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"make evaluate: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nmake evaluate: stopped; the same command goes on from here", file=sys.stderr)
@@ -53,17 +45,19 @@ def main() -> int:
     return 0
 
 
-def _evaluate(ask: dict, model: str, out) -> None:
+def _evaluate(ask: dict[str, str]) -> None:
     from xai_suite.evaluation import results
     from xai_suite.evaluation.scoring import GROUPS, evaluate
 
+    model = ask["MODEL"] or "efficientnet_lite0"
+    usual = Path("results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet")
     options = {"preprocessing": ask["PREPROCESSING"], "label_file": ask["LABELS"]}
     folder = evaluate(
         model,
         ask["TECHNIQUES"],
         ask["MANIFEST"],
-        out,
-        metrics=ask["METRICS"].split() or GROUPS,
+        ask["OUT"] or usual,
+        metrics=ask["METRICS"] or GROUPS,
         explain=ask["EXPLAIN"] or "top",
         scheduler=ask["SCHEDULER"] or None,
         progress=_Progress(),
@@ -75,19 +69,15 @@ def _evaluate(ask: dict, model: str, out) -> None:
         print(results_text(summary))
     if wrong := results.errors(table):
         path, technique, reason = wrong[0]
-        print(
-            f"rows without numbers: {len(wrong)}, the first:"
-            f" {path}{f', {technique}' if technique else ''}: {reason}"
-        )
+        what = f"{path}, {technique}" if technique else path
+        print(f"rows without numbers: {len(wrong)}, the first: {what}: {reason}")
     if not summary:
         raise ValueError("no picture of the manifest could be measured")
     print(f"the results are in {folder}")
 
 
 class _Progress:
-    """A line for each chunk: how far it is, and how long the rest may take, from the pace of this
-    call.
-    """
+    """A line for each chunk: how far it is, and how long the rest may take at this call's pace."""
 
     def __init__(self):
         self.started, self.before = time.monotonic(), None
@@ -98,19 +88,11 @@ class _Progress:
             self.before, self.started = done, time.monotonic()
             text = f"{done} were there already" if done else ""
         else:
-            text = f"{_clock(elapsed)} elapsed"
+            text = f"{tqdm.format_interval(elapsed)} elapsed"
             if done < total:
-                text += f", about {_clock(elapsed * (total - done) / (done - self.before))} left"
+                left = elapsed * (total - done) / (done - self.before)
+                text += f", about {tqdm.format_interval(left)} left"
         print(f"[{done:{len(str(total))}}/{total}] pictures  {text}".rstrip(), flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-        if minutes >= 60
-        else f"{minutes}:{seconds:02}"
-    )
 
 
 def results_text(summary: dict) -> str:
@@ -118,25 +100,23 @@ def results_text(summary: dict) -> str:
     names = list(dict.fromkeys(name for metrics in summary.values() for name in metrics))
     wide = max(map(len, summary), default=0) + 2
     head = "".join(f"{'-' * (name in LOW_IS_GOOD) + name:>16}" for name in names)
-    lines = [" " * wide + head] + [
-        f"{technique:{wide}}" + "".join(_cell(metrics.get(name)) for name in names)
-        for technique, metrics in summary.items()
-    ]
+    lines = [" " * wide + head]
+    for technique, metrics in summary.items():
+        lines.append(f"{technique:{wide}}" + "".join(_cell(metrics.get(name)) for name in names))
     pictures = {
         name: max(metrics[name][2] for metrics in summary.values() if name in metrics)
         for name in names
     }
     most = max(pictures.values(), default=0)
     fewer = "".join(f", of {name} over {count}" for name, count in pictures.items() if count < most)
-    return "\n".join(
-        [*lines, f"means (standard errors) over {most} pictures{fewer}; minus: low is good"]
-    )
+    lines.append(f"means (standard errors) over {most} pictures{fewer}; minus: low is good")
+    return "\n".join(lines)
 
 
-def _cell(found) -> str:
-    if not found:
+def _cell(moments: tuple[float, float, int] | None) -> str:
+    if moments is None:
         return " " * 16
-    mean, error, count = found
+    mean, error, count = moments
     return f"{f'{mean:.3f} ({error:.3f})' if count > 1 else f'{mean:.3f} (-)':>16}"
 
 

@@ -1,6 +1,4 @@
-"""The list of pictures of an evaluation: a CSV file with `path`, `label` and, where it is known,
-the object's box.
-"""
+"""The list of pictures of an evaluation: a CSV file with `path`, `label` and the object's box."""
 
 import csv
 import hashlib
@@ -23,7 +21,7 @@ class Row(NamedTuple):
     Attributes:
         number: place in the manifest, from 0.
         path: as it stands in the manifest.
-        file: where the picture is, or a name that `data.load_image` knows.
+        file: where the picture is, or a name that `pictures.load_image` knows.
         label: class index.
         box: `(x_min, y_min, x_max, y_max)` in pixels of the whole picture, or None.
     """
@@ -36,7 +34,7 @@ class Row(NamedTuple):
 
 
 def read_manifest(path, class_index: Callable[[str], int]) -> list[Row]:
-    """Read and check a manifest; pictures themselves are only opened where a box must fit them.
+    """Read and check a manifest; pictures are opened only where a box must fit them.
 
     Args:
         path: CSV file with a header: `path` (from the manifest's folder, absolute, or a name of
@@ -95,16 +93,16 @@ def digest(rows: list[Row]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _columns(found, name) -> list[str]:
-    found = [column.strip() for column in found or ()]
-    partly = any(column in found for column in BOX)
+def _columns(header, name) -> list[str]:
+    columns = [column.strip() for column in header or ()]
+    partly = any(column in columns for column in BOX)
     for column in (*REQUIRED, *(BOX if partly else ())):
-        if column not in found:
-            hint = " (commas separate columns)" if ";" in "".join(found) else ""
+        if column not in columns:
+            hint = " (commas separate columns)" if ";" in "".join(columns) else ""
             raise ValueError(
-                f"{name} has no column {column!r}; it has: {', '.join(found) or 'nothing'}{hint}"
+                f"{name} has no column {column!r}; it has: {', '.join(columns) or 'nothing'}{hint}"
             )
-    return found
+    return columns
 
 
 def _file(folder: Path, name: str) -> str:
@@ -143,9 +141,7 @@ def _box(line: dict, file: str, where: str):
 
 
 def _size(file: str) -> tuple[int, int] | None:
-    """Width and height from the file's head; None for one that cannot be read, which is the
-    evaluation's to say.
-    """
+    """Width and height from the file's head; None where it cannot be read: its row will say so."""
     try:
         if file in pictures.PICTURES:
             return pictures.load_image(file).shape[1::-1]

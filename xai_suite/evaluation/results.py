@@ -1,12 +1,13 @@
-"""Results of an evaluation: a folder of Parquet files, one a chunk of pictures, that any Parquet
-reader takes as one.
+"""Results of an evaluation: a folder of Parquet files, one a chunk of pictures.
 
-A part is written under another name and renamed: it is whole or not there, so an evaluation that
-was killed goes on where it was. What the results were made with stands beside them, and nothing
-else may be added.
+Any reader of Parquet takes the folder as one table. A part is written under another name and
+renamed: it is whole or not there, so an evaluation that was killed goes on where it was. What the
+results were made with stands beside them, and nothing else may be added.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ class Results:
     Raises:
         ValueError: the folder holds something else, or results made with other values; the message
             says which.
+        OSError: it cannot be written.
     """
 
     def __init__(self, folder, about: dict):
@@ -70,13 +72,11 @@ class Results:
                 f"{self.folder.name} is there already and holds no evaluation: give another name"
             )
         else:  # nothing is measured yet
-            with written_whole(self.folder / ABOUT) as temporary:
+            with self._written(self.folder / ABOUT) as temporary:
                 temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def _check(self) -> None:
-        """Refuse to add to results that were made with other values, by an earlier evaluation or
-        one beside this.
-        """
+        """Refuse to add to results of other values, by an earlier evaluation or one beside this."""
         _same(read_about(self.folder), self.about, self.folder.name)
 
     def part(self, number: int) -> Path:
@@ -92,8 +92,20 @@ class Results:
         table = pa.table(
             {name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema
         )
-        with written_whole(self.part(number)) as temporary:
+        with self._written(self.part(number)) as temporary:
             parquet.write_table(table, temporary)
+
+    @contextlib.contextmanager
+    def _written(self, path: Path) -> Iterator[Path]:
+        """As `written_whole`, with one line that says what to do where it fails."""
+        try:
+            with written_whole(path) as temporary:
+                yield temporary
+        except OSError as error:
+            raise OSError(
+                f"{self.folder} cannot be written ({error.strerror or error}): give another place"
+                " with out= (OUT= of make evaluate)"
+            ) from None
 
 
 def read(folder):
@@ -123,22 +135,23 @@ def read_about(folder) -> dict:
 
 
 def summary(table) -> dict[str, dict[str, tuple[float, float, int]]]:
-    """`{technique: {metric: (mean, standard error, pictures)}}`; metrics that nothing was measured
-    for are left out.
-    """
+    """`{technique: {metric: (mean, standard error, pictures)}}`, without metrics of no picture."""
     columns = {name: np.array(table[name].to_pylist(), float) for name in METRICS}
     techniques = np.array(table["technique"].to_pylist(), object)
-    found = {}
-    for technique in dict.fromkeys(each for each in techniques if each is not None):
+    moments = {}
+    for technique in dict.fromkeys(name for name in techniques if name is not None):
         mine = {name: values[techniques == technique] for name, values in columns.items()}
         mine = {name: values[~np.isnan(values)] for name, values in mine.items()}
-        found[technique] = {name: _moments(values) for name, values in mine.items() if len(values)}
-    return found
+        moments[technique] = {
+            name: _moments(values) for name, values in mine.items() if len(values)
+        }
+    return moments
 
 
 def errors(table) -> list[tuple[str, str | None, str]]:
-    """(path, technique, reason) of what could not be measured; no technique where the picture
-    itself was at fault.
+    """`(path, technique, reason)` of what could not be measured.
+
+    The technique is None where the picture itself was at fault.
     """
     rows = zip(*(table[name].to_pylist() for name in ("path", "technique", "error")))
     return [row for row in rows if row[2]]

@@ -1,32 +1,34 @@
-"""Score techniques over any number of pictures, on one machine or on a Dask cluster, with results
-that survive a kill.
+"""Score techniques over any number of pictures, with results that survive a kill.
 
-Pictures are read, explained and measured in chunks. A chunk depends on nothing but its rows and the
-plan, so it gives the same numbers wherever it is computed; what is finished is never computed
-again.
+Pictures are read, explained and measured in chunks, on one machine or on a Dask cluster. A chunk
+depends on nothing but its rows and the plan, so it gives the same numbers wherever it is computed;
+what is finished is never computed again.
 """
 
 import functools
 import hashlib
+import operator
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from xai_suite.evaluation.cluster import on_cluster
 from xai_suite.evaluation.manifest import Row, digest, read_manifest
 from xai_suite.evaluation.results import Results
 from xai_utils import __version__, metrics, models, pictures, tf
-from xai_utils.attribution import METHODS, parse
+from xai_utils.attribution import FLOORS, METHODS, parse
 from xai_utils.models import logits_of
 
 GROUPS = ("deletion", "insertion", "drop", "infidelity", "sensitivity", "road", "localisation")
 FAILURES = (ValueError, tf.errors.OpError)  # of a technique on some picture: its row says so
-_ONE_AT_A_TIME = (
-    threading.Lock()
-)  # a worker may have several threads; layers are watched while a function is traced
+
+# A worker may have several threads; layers are watched while a function is traced.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def evaluate(
@@ -36,10 +38,10 @@ def evaluate(
     out,
     *,
     scheduler: str | None = None,
-    metrics: Sequence[str] = GROUPS,
+    metrics: str | Sequence[str] = GROUPS,
     explain: str = "top",
     step: float = 0.05,
-    fills: tuple[str, str] = ("black", "blur"),
+    fills: str | Sequence = ("black", "blur"),
     squares: int = 32,
     copies: int = 2,
     shares: Sequence[float] = (0.2, 0.5, 0.8),
@@ -47,10 +49,10 @@ def evaluate(
     model_options: dict | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Measure techniques on every picture of a manifest; go on where an earlier call with the same
-    values stopped.
+    """Measure techniques on every picture of a manifest.
 
-    Random, centre and edge-detector maps are always measured beside them.
+    An earlier call with the same values that was stopped is gone on with. Random, centre and
+    edge-detector maps are always measured beside the techniques.
 
     Args:
         model: name or file for `models.load_model`; `model_options` are its other arguments.
@@ -60,14 +62,15 @@ def evaluate(
         out: folder of the results, by custom `*.parquet`; `results.read` reads it.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process.
             Workers need this package and see the pictures at the same paths.
-        metrics: of `GROUPS`.
+        metrics: of `GROUPS`, in a list or in one string with spaces between.
         explain: `top`, the network's answer, or `label`, the manifest's.
-        step, fills: of `faithfulness.deletion_and_insertion`.
-        squares: samples of `infidelity.infidelity`, which is scaled.
-        copies: noisy pictures for `infidelity.max_sensitivity`; each costs every technique once
-            more.
-        shares: of `road.road`.
-        at_once: pictures in one chunk, which is what a kill loses at most.
+        step: of `metrics.deletion_and_insertion`.
+        fills: of deletion and of insertion, as `pictures.filling` takes them.
+        squares: samples of `metrics.infidelity`, which is scaled.
+        copies: noisy pictures for `metrics.max_sensitivity`; each costs every technique once more.
+        shares: of `metrics.road`.
+        at_once: pictures in one chunk, which is what a kill loses at most. Nothing is kept before
+            that many were measured; see below.
         progress: called with the numbers of finished and of all pictures, after each chunk.
 
     Returns:
@@ -76,23 +79,28 @@ def evaluate(
 
     Raises:
         ValueError, FileNotFoundError: a bad manifest, model, technique or setting, or results of
-            other values. A bad setting may be noticed in the first chunk only, by a technique that
-            fails on every picture of it.
+            other values. A bad setting may be noticed by what comes of it only: a technique with
+            settings that failed for one reason on each of the first `at_once` pictures that could
+            be read (or of all, if there are fewer) stops the run, and nothing of it is kept. One
+            without settings does not fit the network: its rows say so, and the others go on; only
+            if all that were asked for fail like that, the run is stopped as well.
         ConnectionError: no scheduler at that address, or no worker.
+        OSError: the folder of the results cannot be written.
         RuntimeError: workers that died of the same pictures again and again.
     """
+    metrics, model_options = _names(metrics, "metrics"), _options(model_options)
     plan = {
-        "model": os.fspath(model),
-        "model_options": model_options or {},
-        "techniques": parse(techniques),
+        "model": _model_name(model),
+        "model_options": model_options,
+        "techniques": parse(_names(techniques, "techniques")),
         "metrics": [name for name in GROUPS if name in metrics],
         "explain": explain,
-        "step": step,
-        "fills": [*fills],
-        "squares": squares,
-        "copies": copies,
-        "shares": [*shares],
-        "at_once": at_once,
+        "step": _number(step, "step"),
+        "fills": _fills(fills),
+        "squares": _count(squares, "squares"),
+        "copies": _count(copies, "copies"),
+        "shares": [_number(share, "each of shares") for share in _items(shares, "shares", "0.2")],
+        "at_once": _count(at_once, "at_once"),
         "version": __version__,
     }
     if not metrics or (unknown := [name for name in metrics if name not in GROUPS]):
@@ -107,41 +115,152 @@ def evaluate(
     # A worker stands in another folder: files are sent with their whole path.
     plan["model"] = _whole(plan["model"])
     plan["model_options"] = {
-        k: v if k == "preprocessing" else _whole(v) for k, v in plan["model_options"].items()
+        name: value if name == "preprocessing" else _whole(value)
+        for name, value in model_options.items()
     }
     classifier, plan["weights"] = _classifier_of(plan)
     rows = read_manifest(manifest, classifier.class_index)
     results = Results(
         out, {"plan": {**about, "weights": plan["weights"]}, "manifest": digest(rows)}
     )
-    chunks = {
-        number: rows[i : i + at_once] for number, i in enumerate(range(0, len(rows), at_once))
-    }
+    chunks = dict(enumerate(rows[i : i + at_once] for i in range(0, len(rows), at_once)))
     missing = {
         number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()
     }
-    done = len(rows) - sum(map(len, missing.values()))
     compute = functools.partial(evaluate_chunk, plan)
-    finished = (
-        on_cluster(scheduler, compute, missing)
-        if scheduler
-        else ((n, compute(c)) for n, c in missing.items())
-    )
+    if scheduler:
+        parts = on_cluster(scheduler, compute, missing)
+    else:
+        parts = ((number, compute(chunk)) for number, chunk in missing.items())
+    if len(missing) == len(chunks):
+        parts = _without_the_hopeless(iter(parts), at_once)
+    done = len(rows) - sum(map(len, missing.values()))
     if progress:
         progress(done, len(rows))
-    for number, found in finished:
-        if not done:
-            _refuse_hopeless(found)
-        results.write(number, found)
+    for number, measured in parts:
+        results.write(number, measured)
         done += len(chunks[number])
         if progress:
             progress(done, len(rows))
     return results.folder
 
 
+# --- what was asked for ---------------------------------------------------------------------------
+
+
+def _items(given, name: str, example: str) -> list:
+    """What stands in a sequence, or the words of a text."""
+    if isinstance(given, str):
+        return given.split()
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{name} is a list, such as [{example}], not {given!r}")
+    return [*given]
+
+
+def _names(given, name: str) -> list[str]:
+    names = _items(given, name, "'deletion'" if name == "metrics" else "'grad_cam'")
+    for item in names:
+        if not isinstance(item, str):
+            raise ValueError(f"{name} holds names, not {item!r}")
+    return names
+
+
+def _fills(given) -> list:
+    fills = _items(given, "fills", "'black', 'blur'")
+    if len(fills) != 2:
+        raise ValueError(
+            "fills are two, one for deletion and one for insertion, such as 'black blur', not"
+            f" {given!r}"
+        )
+    return [fill if isinstance(fill, str) else np.asarray(fill).tolist() for fill in fills]
+
+
+def _number(given, name: str) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is a number, not {given!r}") from None
+
+
+def _count(given, name: str) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise ValueError(f"{name} is a whole number, not {given!r}") from None
+
+
+def _options(given) -> dict:
+    if not isinstance(given or {}, dict):
+        raise ValueError(
+            "model_options are arguments of load_model by name, such as {'preprocessing': 'unit'},"
+            f" not {given!r}"
+        )
+    return {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in (given or {}).items()
+    }
+
+
+def _model_name(given) -> str:
+    try:
+        return os.fspath(given)
+    except TypeError:
+        raise ValueError(
+            f"model is a name or a file, which every worker can load, not a {type(given).__name__}"
+        ) from None
+
+
+def _whole(value):
+    """The whole path of a file; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    file = Path(value).expanduser()
+    return str(file.resolve()) if file.is_file() else value
+
+
+# --- techniques that cannot succeed ---------------------------------------------------------------
+
+
+def _without_the_hopeless(parts: Iterator[tuple], at_once: int) -> Iterator[tuple]:
+    """The same parts, the first ones held back until a technique that always fails would show.
+
+    So nothing of a run that is refused is written, and the corrected one finds its folder empty.
+    """
+    held, measured = [], []
+    for number, rows in parts:
+        held.append((number, rows))
+        measured += [row for row in rows if "technique" in row]
+        if len({row["number"] for row in measured}) >= at_once:
+            break
+    _refuse_the_hopeless(measured)
+    yield from held
+    yield from parts
+
+
+def _refuse_the_hopeless(rows: list[dict]) -> None:
+    """`ValueError` if a technique with settings, or all there are, failed on all for one reason."""
+    reasons = {}
+    for row in rows:
+        reasons.setdefault(row["technique"], set()).add(row.get("error"))
+    hopeless = {
+        technique: next(iter(said))
+        for technique, said in reasons.items()
+        if len(said) == 1 and None not in said
+    }
+    all_fail = set(reasons) <= {*hopeless, *FLOORS}
+    for technique, reason in hopeless.items():
+        if ":" in technique or all_fail:
+            raise ValueError(f"{technique} fails on every picture: {reason}")
+
+
+# --- one chunk, here or on a worker ---------------------------------------------------------------
+
+
 def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
-    """Rows of the results for some pictures: one a picture and technique, or one with the reason
-    why there are none.
+    """Rows of the results for some pictures.
+
+    There is one for a picture and technique, and one for a picture that could not be read, with the
+    reason.
     """
     if plan["version"] != __version__:
         raise RuntimeError(
@@ -155,49 +274,36 @@ def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
                 f"a worker has other weights of {Path(plan['model']).name} than there were at the"
                 " start"
             )
-        good, bad, prepared = [], [], []
+        readable, unreadable, prepared = [], [], []
         for row in rows:
             try:
                 prepared.append(classifier.prepare(row.file)[0])
-                good.append(row)
+                readable.append(row)
             except pictures.PictureError as error:
                 reason = str(error).replace(repr(row.file), repr(row.path))
-                bad.append(
+                unreadable.append(
                     {"number": row.number, "path": row.path, "label": row.label, "error": reason}
                 )
-        found = _measure(plan, classifier, good, np.stack(prepared)) if good else []
-    return sorted([*found, *bad], key=lambda each: each["number"])
+        measured = _measure(plan, classifier, readable, np.stack(prepared)) if readable else []
+    return sorted([*measured, *unreadable], key=lambda row: row["number"])
 
 
 def _measure(plan, classifier, rows, images) -> list[dict]:
+    """Rows of the results for pictures that could be read."""
     logits = logits_of(classifier.model, images).astype(np.float64)
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = softmax(logits, axis=1)
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
-    maps, moved, errors = {}, {}, {}
-    for text, (name, settings) in plan["techniques"].items():
-        run = functools.partial(
-            _explained, plan, functools.partial(METHODS[name], **settings), classifier.model
-        )
-        try:
-            found = [run(images, target)]
-        except FAILURES:  # one picture may have spoilt it for all
-            found = []
-            for i in range(len(rows)):
-                try:
-                    found.append(run(images[i : i + 1], target[i : i + 1]))
-                except FAILURES as error:
-                    errors[text, i] = (str(error).splitlines() or ["no reason given"])[0]
-                    found.append(
-                        (np.zeros((1, *images.shape[1:3]), np.float32), np.full(1, np.nan))
-                    )
-        maps[text], moved[text] = map(np.concatenate, zip(*found))
-    whole = [each[np.arange(len(rows)), target] for each in (logits, probabilities)]
+    explained = {
+        text: _explained(plan, METHODS[name], settings, classifier.model, images, target)
+        for text, (name, settings) in plan["techniques"].items()
+    }
+    maps = {text: explanation.maps for text, explanation in explained.items()}
+    whole = [scores[np.arange(len(rows)), target] for scores in (logits, probabilities)]
     numbers = _metrics(plan, classifier.model, rows, images, target, *whole, maps)
     if "sensitivity" in plan["metrics"]:
-        for text, values in moved.items():
-            numbers[text]["sensitivity"] = values
+        for text, explanation in explained.items():
+            numbers[text]["sensitivity"] = explanation.sensitivity
     return [
         {
             "number": row.number,
@@ -208,9 +314,9 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
             "explained": target[i],
             "probability": probabilities[i, target[i]],
             **(
-                {"error": errors[text, i]}
-                if (text, i) in errors
-                else {name: v[i] for name, v in numbers[text].items()}
+                {"error": explained[text].errors[i]}
+                if i in explained[text].errors
+                else {name: values[i] for name, values in numbers[text].items()}
             ),
         }
         for i, row in enumerate(rows)
@@ -218,22 +324,35 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     ]
 
 
-def _refuse_hopeless(rows: list[dict]) -> None:
-    """`ValueError` if a technique with settings has failed on every picture of the first chunk for
-    the same reason.
-    """
-    reasons = {}
-    for row in rows:
-        if ":" in row.get("technique", ""):
-            reasons.setdefault(row["technique"], []).append(row.get("error"))
-    for technique, each in reasons.items():
-        if each[0] and len(set(each)) == 1:
-            raise ValueError(f"{technique} fails on every picture: {each[0]}")
+class _Explanation(NamedTuple):
+    """What one technique made of the pictures of a chunk."""
+
+    maps: np.ndarray  # (N, H, W), of the pictures' size; zeros where there is none
+    sensitivity: np.ndarray  # (N,); nan where it is not asked for, or there is no map
+    errors: dict[int, str]  # place in the chunk to the reason why there is no map
 
 
-def _explained(plan, method, model, images, target) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of the pictures' size `(N, H, W)`, and their max-sensitivity `(N,)` if it is asked
-    for.
+def _explained(plan, method, settings, model, images, target) -> _Explanation:
+    run = functools.partial(_one_batch, plan, functools.partial(method, **settings), model)
+    try:
+        return _Explanation(*run(images, target), {})
+    except FAILURES:
+        pass  # one picture may have spoilt it for all
+    maps = np.zeros(images.shape[:3], np.float32)
+    sensitivity, errors = np.full(len(images), np.nan), {}
+    for i in range(len(images)):
+        one = slice(i, i + 1)
+        try:
+            maps[one], sensitivity[one] = run(images[one], target[one])
+        except FAILURES as error:
+            errors[i] = (str(error).splitlines() or ["no reason given"])[0]
+    return _Explanation(maps, sensitivity, errors)
+
+
+def _one_batch(plan, method, model, images, target) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the pictures' size `(N, H, W)`, and their max-sensitivity `(N,)` if it is asked for.
+
+    Raises what the technique raises.
     """
     raw = method(model, images, target)
     sized = metrics.picture_sized(raw, images.shape)
@@ -247,49 +366,45 @@ def _explained(plan, method, model, images, target) -> tuple[np.ndarray, np.ndar
 def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> dict[str, dict]:
     """`{technique: {column: values (N,)}}` of all that is measured on maps as they are."""
     asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
-    found = {}
+    columns = {}
     if "deletion" in asked or "insertion" in asked:
-        both = metrics.deletion_and_insertion(
+        curves = metrics.deletion_and_insertion(
             model, images, maps, target, plan["step"], plan["fills"], whole=probabilities
         )
-        found |= {
-            name: curve.area
-            for name, curve in zip(("deletion", "insertion"), both)
-            if name in asked
-        }
+        for name, curve in zip(("deletion", "insertion"), curves):
+            if name in asked:
+                columns[name] = curve.area
     if "drop" in asked:
-        found |= metrics.average_drop(model, images, maps, target, probabilities)._asdict()
+        columns |= metrics.average_drop(model, images, maps, target, probabilities)._asdict()
     if "infidelity" in asked:
-        found["infidelity"] = metrics.infidelity(
+        columns["infidelity"] = metrics.infidelity(
             model, images, maps, target, plan["squares"], scaled=True, whole=logits
         )
     if "road" in asked:
         imputed = metrics.road(model, images, maps, target, plan["shares"])
-        found |= {
-            "road_most": imputed.most.mean(axis=-1),
-            "road_least": imputed.least.mean(axis=-1),
-        }
+        columns["road_most"] = imputed.most.mean(axis=-1)
+        columns["road_least"] = imputed.least.mean(axis=-1)
     if "localisation" in asked:
         masks = [object_mask(row, images.shape[1:3]) for row in rows]
         for name in ("mass_share", "enrichment", "pointing"):
-            score = getattr(metrics, name)
-            found[name] = [
-                [
-                    np.nan if mask is None else float(score(each, mask))
-                    for each, mask in zip(mine, masks)
-                ]
-                for mine in maps
-            ]
+            columns[name] = [_localised(getattr(metrics, name), mine, masks) for mine in maps]
     return {
-        text: {name: values[m] for name, values in found.items()} for m, text in enumerate(names)
+        technique: {name: values[place] for name, values in columns.items()}
+        for place, technique in enumerate(names)
     }
 
 
-def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
-    """Where the object is, cropped as its picture: bool of that size from a box or a drawn scene,
-    or None.
+def _localised(score: Callable, maps, masks) -> list[float]:
+    """One number a map; nan where nobody said where the object is."""
+    return [
+        np.nan if mask is None else float(score(values, mask)) for values, mask in zip(maps, masks)
+    ]
 
-    None also where the crop has left nothing of the box.
+
+def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
+    """Where the object is, cropped as its picture: bool of that size from a box or a drawn scene.
+
+    None where neither is known, and where the crop has left nothing of the box.
     """
     if row.box is not None:
         whole = np.zeros(pictures.load_image(row.file).shape[:2], bool)
@@ -303,15 +418,15 @@ def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
     return mask if mask.any() else None
 
 
+# --- the network ----------------------------------------------------------------------------------
+
+
 def _classifier_of(plan: dict) -> tuple[models.Classifier, str]:
     """The network of a plan, and a fingerprint of its weights."""
     options = tuple(sorted(plan["model_options"].items()))
-    times = tuple(
-        os.stat(file).st_mtime_ns
-        for file in (plan["model"], *plan["model_options"].values())
-        if os.path.isfile(file)
-    )
-    return _loaded(plan["model"], options, times)
+    given = [plan["model"], *plan["model_options"].values()]
+    files = [value for value in given if isinstance(value, str) and os.path.isfile(value)]
+    return _loaded(plan["model"], options, tuple(os.stat(file).st_mtime_ns for file in files))
 
 
 @functools.lru_cache(1)
@@ -319,12 +434,7 @@ def _loaded(name: str, options: tuple, times: tuple) -> tuple[models.Classifier,
     classifier = models.load_model(name, **dict(options))
     if not isinstance(classifier, models.Classifier):
         raise ValueError(f"{name} is a detector; an evaluation takes an image classifier")
-    found = hashlib.sha256()
+    weights = hashlib.sha256()
     for weight in classifier.model.get_weights():
-        found.update(np.ascontiguousarray(weight))
-    return classifier, found.hexdigest()[:16]
-
-
-def _whole(name: str) -> str:
-    file = Path(name).expanduser()
-    return str(file.resolve()) if file.is_file() else name
+        weights.update(np.ascontiguousarray(weight))
+    return classifier, weights.hexdigest()[:16]
