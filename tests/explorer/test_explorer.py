@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from xai_suite import explorer
-from xai_suite.explorer import State, controls, state
+from xai_suite.explorer import State, app, controls, state
 from xai_suite.reports import runs
 from xai_utils import attribution, keras, models, pictures, show
 from xai_utils.engine import DATA_FOLDER
@@ -42,18 +42,18 @@ def counter():
 
 
 def test_without_any_dial_the_picture_and_its_maps_are_those_of_the_technique(classifier, cat):
-    found = explorer.answer(classifier, cat, State(285, ("grad_cam", "saliency")))
-    assert list(found.maps) == ["grad_cam", "saliency"] and not found.cut
-    np.testing.assert_array_equal(found.seen, cat[0])
-    for name, values in found.maps.items():
+    answer = explorer.answer(classifier, cat, State(285, ("grad_cam", "saliency")))
+    assert list(answer.maps) == ["grad_cam", "saliency"] and not answer.cut
+    np.testing.assert_array_equal(answer.seen, cat[0])
+    for name, values in answer.maps.items():
         np.testing.assert_allclose(
             values, attribution.TECHNIQUES[name](classifier.model, cat, 285)[0], atol=1e-5
         )
     np.testing.assert_allclose(
-        found.probabilities, np.repeat(classifier.predict(cat), 2, 0), atol=1e-5
+        answer.probabilities, np.repeat(classifier.predict(cat), 2, 0), atol=1e-5
     )
-    again = explorer.answer(classifier, cat, State(285), untouched=found.probabilities[0])
-    np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-5)
+    again = explorer.answer(classifier, cat, State(285), untouched=answer.probabilities[0])
+    np.testing.assert_allclose(again.probabilities, answer.probabilities, atol=1e-5)
 
 
 def test_dials_do_what_the_experiments_do_in_one_order(cat):
@@ -78,23 +78,23 @@ def test_a_covered_region_is_black_and_nothing_else_changes(cat):
 def test_covering_what_a_class_is_made_of_takes_its_probability(counter):
     images = np.zeros((1, 8, 8, 3), np.float32)
     images[..., 0] = 10
-    found = explorer.answer(
+    answer = explorer.answer(
         counter, images, State(0, ("saliency",), columns=(0.0, 0.5), rows=(0.0, 1.0))
     )
     # left: 32 pixels of 10 at a weight of 0.01 before, none after; right stays at 3.2
-    np.testing.assert_allclose(found.probabilities[:, 0], [0.5, 1 / (1 + np.exp(3.2))], rtol=1e-5)
+    np.testing.assert_allclose(answer.probabilities[:, 0], [0.5, 1 / (1 + np.exp(3.2))], rtol=1e-5)
 
 
 def test_the_top_of_a_map_is_covered_or_kept(counter):
     images = np.zeros((1, 8, 8, 3), np.float32)
     images[..., 0] = 10
     state = State(0, ("gradient_x_input",), mask=0.5, keep=0.5)  # the left half is all that counts
-    found = explorer.answer(counter, images, state)
-    masked, kept = found.cut["gradient_x_input", "masked"], found.cut["gradient_x_input", "kept"]
+    answer = explorer.answer(counter, images, state)
+    masked, kept = answer.cut["gradient_x_input", "masked"], answer.cut["gradient_x_input", "kept"]
     assert not masked[:, :4].any() and (masked[:, 4:, 0] == 10).all()
     assert not kept[:, 4:].any() and (kept[:, :4, 0] == 10).all()
     odds = 1 / (1 + np.exp(3.2))
-    np.testing.assert_allclose(found.probabilities[2:, 0], [odds, 1 - odds], rtol=1e-5)
+    np.testing.assert_allclose(answer.probabilities[2:, 0], [odds, 1 - odds], rtol=1e-5)
 
 
 def test_techniques_of_every_kind_answer_and_no_other_is_offered(classifier, cat):
@@ -189,17 +189,17 @@ def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_p
         chosen = State(
             282, (technique,), "block5c_add", brightness=30, shift=9, mask=0.1, keep=0.15
         )
-        found = state.possible_runs(classifier, chosen, "cat")
-        assert list(found)[:3] == ["62_keep_only", "64_mask_until_flip", "61_augmentations"]
-        for notebook, parameters in found.items():
-            path = state.save_run(notebook, "found", parameters, tmp_path)
+        possible = state.possible_runs(classifier, chosen, "cat")
+        assert list(possible)[:3] == ["62_keep_only", "64_mask_until_flip", "61_augmentations"]
+        for notebook, parameters in possible.items():
+            path = state.save_run(notebook, "saved", parameters, tmp_path)
             read = runs.read_run_file(path)
             assert read == parameters
             assert runs.make_run(path.stem, read, str(path)).given == parameters
             path.unlink()
     assert (
-        found["62_keep_only"]["shares"].count(0.15) == 1
-        and 30 in found["61_augmentations"]["levels"]
+        possible["62_keep_only"]["shares"].count(0.15) == 1
+        and 30 in possible["61_augmentations"]["levels"]
     )
     assert (
         list(state.possible_runs(classifier, State(282, layer="block5c_add"), "cat"))[0]
@@ -222,7 +222,33 @@ def test_a_run_is_written_whole_never_over_another_and_leaves_nothing_else(tmp_p
         with pytest.raises(ValueError, match="a-z, 0-9 and _"):
             state.save_run("21_grad_cam", name, {}, tmp_path)
     assert yaml.safe_load(path.read_text()) == {"image": "cat"}
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(shown, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(state, "RUNS_FOLDER", tmp_path / "file" / "runs")
+    monkeypatch.setattr(state, "IMAGES_FOLDER", tmp_path / "file")
+    shown.save.click()
+    assert "file/runs cannot be written (Not a directory): make it writable" in shown.alert.value
+    shown.crop_rows.value = (0, 50)  # another picture than the named one is saved as well
+    shown.save.click()
+    assert "file cannot be written (File exists): make it writable" in shown.alert.value
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_app_is_served_from_elsewhere_where_its_folder_cannot_be_written(tmp_path, capsys):
+    assert app.writable(tmp_path / "new", tmp_path / "other") == tmp_path / "new"
+    assert not list((tmp_path / "new").iterdir()) and not capsys.readouterr().out
+    (tmp_path / "file").touch()
+    path = app.write_app(app.writable(tmp_path / "file" / "app", tmp_path / "other"))
+    assert path == tmp_path / "other" / "explorer.ipynb" and path.is_file()
+    said = f"{tmp_path}/file/app cannot be written (Not a directory); {tmp_path}/other is used"
+    assert capsys.readouterr().out == f"{said} instead\n"
+
+
+def test_techniques_may_be_given_as_one_text():
+    assert State(0, "grad_cam saliency") == State(0, ("grad_cam", "saliency"))
 
 
 def test_a_saved_picture_is_loaded_again_as_it_was(tmp_path, monkeypatch):

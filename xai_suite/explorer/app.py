@@ -1,9 +1,11 @@
-"""The explorer as an app: `python -m xai_suite.explorer.app` serves the `app` cells of
-`01_explorer`, without code (Voilà).
+"""The explorer as an app: `python -m xai_suite.explorer.app`.
+
+Voilà serves the cells of the notebook `01_explorer` that are tagged `app`, without their code.
 """
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -11,6 +13,7 @@ import nbformat
 from xai_utils.engine import written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "reports" / "build" / "app"
 IDLE = 900  # seconds after which the kernel of a page nobody looks at is ended
 UPLOAD = 100_000_000  # bytes a visitor may send at once
 
@@ -26,6 +29,17 @@ def write_app(folder: Path) -> Path:
     return path
 
 
+def writable(folder: Path, other: Path) -> Path:
+    """That folder, or the other one where nothing can be written to it, which is said in a line."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return folder
+    except OSError as error:
+        print(f"{folder} cannot be written ({error.strerror}); {other} is used instead", flush=True)
+        return other
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m xai_suite.explorer.app", description=__doc__)
     parser.add_argument(
@@ -35,24 +49,30 @@ def main(arguments=None):
         "--port", type=int, default=8866, help="port to listen on (default: %(default)s)"
     )
     given = parser.parse_args(arguments)
-    path = write_app(ROOT / "reports" / "build" / "app")
-    settings = [
-        f"--Voila.ip={given.host}",
-        f"--port={given.port}",
-        "--no-browser",
-        "--template=offline",
-        f"--MappingKernelManager.cull_idle_timeout={IDLE}",
-        "--MappingKernelManager.cull_interval=60",
-    ]
-    print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
     templates = [str(ROOT / "reports" / "template" / "app"), os.environ.get("JUPYTER_PATH")]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
+    from jupyter_core.paths import jupyter_data_dir
     from voila.app import Voila
 
-    # Tornado would cut the connection, without a word, over an upload of more than 10 MB.
-    Voila.launch_instance(
-        [str(path), *settings], tornado_settings={"websocket_max_message_size": UPLOAD}
-    )
+    with tempfile.TemporaryDirectory(prefix="explorer-") as other:
+        path = write_app(writable(FOLDER, Path(other, "app")))
+        # Jupyter would answer every visitor with an error where a home cannot be written.
+        data = writable(Path(jupyter_data_dir()), Path(other, "jupyter"))
+        os.environ["JUPYTER_DATA_DIR"] = str(data)
+        print(f"the explorer is at http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
+        # Tornado would cut the connection, without a word, over an upload of more than 10 MB.
+        Voila.launch_instance(
+            [
+                str(path),
+                f"--Voila.ip={given.host}",
+                f"--port={given.port}",
+                "--no-browser",
+                "--template=offline",
+                f"--MappingKernelManager.cull_idle_timeout={IDLE}",
+                "--MappingKernelManager.cull_interval=60",
+            ],
+            tornado_settings={"websocket_max_message_size": UPLOAD},
+        )
 
 
 if __name__ == "__main__":

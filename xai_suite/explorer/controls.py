@@ -1,4 +1,4 @@
-"""The explorer's controls. What they compute is in `explorer`, how it is coloured in `show`."""
+"""The explorer's controls. What they compute is in `state`, what it looks like in `drawing`."""
 
 import time
 
@@ -33,11 +33,10 @@ def explore(
     technique: str = "grad_cam",
     second: str = "",
 ):
-    """Display the explorer: live in Jupyter and Voilà, and its first answer as plain HTML in a
-    report.
+    """Display the explorer: live in Jupyter and Voilà, its first answer as plain HTML in a report.
 
     Args:
-        model: network to begin with, a name or path known to `load_model`.
+        model: network to begin with, a name or path known to `models.load_model`.
         image: picture to begin with, a name or path.
         technique: technique to begin with, and a second one beside it (none if empty).
     """
@@ -52,8 +51,9 @@ def explore(
 
 
 class Explorer:
-    """The controls and what they show: `view` holds all; a failure becomes a line in `alert` and
-    changes nothing.
+    """The controls and what they show.
+
+    `view` holds all. A failure becomes a line in `alert` and changes nothing.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
@@ -91,14 +91,13 @@ class Explorer:
             ipywidgets.Dropdown, "beside it", options=(NO_SECOND, *QUICK, *SLOW), value=second
         )
         self.layer = _control(ipywidgets.Dropdown, "layer (CAMs)", options=[LAST_LAYER])
-        self.crop_columns, self.crop_rows = (
-            _span("crop across, %", (0, 100)),
-            _span("crop down, %", (0, 100)),
-        )
+        self.crop_columns = _span("crop across, %", (0, 100))
+        self.crop_rows = _span("crop down, %", (0, 100))
         self.brightness = _slider("brightness, grey levels", -160, 160)
         self.flip = _control(ipywidgets.Checkbox, "flip left and right", value=False)
         self.shift = _slider("shift right, pixels", -100, 100)
-        self.columns, self.rows = _span("cover across, %", (0, 0)), _span("cover down, %", (0, 0))
+        self.columns = _span("cover across, %", (0, 0))
+        self.rows = _span("cover down, %", (0, 0))
         self.mask, self.keep = _slider("mask top, %", 0, 95), _slider("keep top, %", 0, 95)
         self.reset = ipywidgets.Button(description="dials back to zero")
         self.notebook = _control(ipywidgets.Dropdown, "report of", options=["21_grad_cam"])
@@ -109,9 +108,7 @@ class Explorer:
         self.base = ipywidgets.HTML(layout={"grid_area": "1 / 1 / 2 / 2", "margin": "0"})
 
     def _cells(self):
-        """A grid of buttons over the picture: a click covers a cell, another click on it shows it
-        again.
-        """
+        """A grid of buttons over the picture: a click covers a cell, another one shows it again."""
         side = f"{drawing.SIDE // GRID}px"
         buttons = []
         for row in range(GRID):
@@ -162,7 +159,7 @@ class Explorer:
         row = {"flex_flow": "row wrap", "align_items": "flex-start"}
         column = {"width": "min(480px, 100%)"}
         keep = ipywidgets.HBox([self.notebook, self.run_name, self.save], layout=row)
-        columns = [ipywidgets.VBox(each, layout=column) for each in (choose, dials)]
+        columns = [ipywidgets.VBox(controls, layout=column) for controls in (choose, dials)]
         self.view = ipywidgets.VBox(
             [
                 ipywidgets.HBox(columns, layout=row),
@@ -216,15 +213,12 @@ class Explorer:
             self.alert.value = drawing.alert(text)
 
     def _set(self, **values):
-        """Set controls without acting on each."""
+        """Set controls (`layer=`) or what they offer (`layer_options=`), without acting on each."""
         self.quiet = True
         try:
             for name, value in values.items():
-                control, trait = (
-                    getattr(self, name.removesuffix("_options")),
-                    name.rpartition("_options")[1],
-                )
-                setattr(control, trait.lstrip("_") or "value", value)
+                trait = "options" if name.endswith("_options") else "value"
+                setattr(getattr(self, name.removesuffix("_options")), trait, value)
         finally:
             self.quiet = False
 
@@ -315,14 +309,13 @@ class Explorer:
         start, state = time.perf_counter(), self._state()
         for slider in (self.brightness, self.shift, self.columns, self.rows, self.mask, self.keep):
             slider.continuous_update = not set(state.techniques) & set(SLOW)
-        found = answer(self.classifier, self.images, state, self.untouched)
+        now = answer(self.classifier, self.images, state, self.untouched)
         alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
-        self.base.value = drawing.picture(found.seen, alt, region(state, len(found.seen)))
-        self.figure.value = drawing.figure(self.classifier, state, found)
-        self.table.value = drawing.table(self.classifier, state, found)
-        self.status.value = drawing.status(
-            self.classifier, found, 1000 * (time.perf_counter() - start)
-        )
+        self.base.value = drawing.picture(now.seen, alt, region(state, len(now.seen)))
+        self.figure.value = drawing.figure(self.classifier, state, now)
+        self.table.value = drawing.table(self.classifier, state, now)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        self.status.value = drawing.status(self.classifier, now, milliseconds)
         runs = list(possible_runs(self.classifier, state, ""))
         if list(self.notebook.options) != runs:
             self.notebook.options = runs
@@ -355,4 +348,4 @@ def _span(label, value):
 
 
 def _shares(slider) -> tuple[float, float]:
-    return tuple(each / 100 for each in slider.value)
+    return tuple(percent / 100 for percent in slider.value)

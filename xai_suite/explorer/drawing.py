@@ -1,5 +1,6 @@
-"""How the explorer shows an answer: PNG pictures with text alternatives, probabilities as bars;
-strings, no widgets.
+"""How the explorer shows an answer: as strings of HTML, no widgets.
+
+Pictures are PNG with text alternatives, probabilities are bars.
 """
 
 import io
@@ -40,8 +41,9 @@ def alert(text: str) -> str:
 
 
 def picture(image: np.ndarray, alt: str, frame=None) -> str:
-    """A picture `(H, W, 3)` in 0..255 as an `img`; `frame` are the pixels `(left, right), (top,
-    bottom)` to outline.
+    """A picture `(H, W, 3)` in 0..255 as an `img`.
+
+    `frame` are the pixels to outline, `(left, right), (top, bottom)`.
     """
     drawn = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
     if frame and all(high > low for low, high in frame):
@@ -56,9 +58,7 @@ def picture(image: np.ndarray, alt: str, frame=None) -> str:
 
 
 def figure(classifier, state: State, answer: Answer) -> str:
-    """The maps side by side, and below them what is left of the picture where their top is masked
-    or kept.
-    """
+    """The maps side by side, and what is left of the picture where their top is masked or kept."""
     name = plain(classifier.labels[state.target])
     tiles = []
     for technique, values in answer.maps.items():

@@ -1,5 +1,4 @@
-"""What the explorer computes: a state of its controls -> pictures, maps and probabilities; and the
-run file of a state.
+"""What the explorer computes: a state of its controls -> pictures, maps, probabilities, run files.
 
 Nothing here draws or knows widgets: `drawing` and `controls` do that.
 """
@@ -7,6 +6,7 @@ Nothing here draws or knows widgets: `drawing` and `controls` do that.
 import contextlib
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from xai_utils.pictures import IMAGES_FOLDER
 
 RUNS_FOLDER = DATA_FOLDER.parent / "reports" / "runs"
 
-# Techniques that answer while a slider moves, and those that take a second or more; the others take
+# Techniques that answer while a slider moves, and those that take a second or more. The others take
 # too long here.
 QUICK = (
     "grad_cam",
@@ -40,8 +40,7 @@ QUICK = (
 )
 SLOW = ("smooth_grad", "var_grad", "integrated_gradients", "occlusion")
 
-# The notebook that explains a technique; a technique without one of its own is compared with the
-# others in the gallery.
+# The notebook that explains a technique. One without a notebook of its own is in the gallery.
 NOTEBOOKS = {
     "saliency": "10_saliency",
     "smooth_grad": "11_smooth_grad",
@@ -62,41 +61,55 @@ NOTEBOOKS = {
 
 @dataclass(frozen=True)
 class State:
-    """What the controls say. Shares and places are fractions, 0 to 1, of the picture as the network
-    sees it.
+    """What the controls say.
+
+    Shares and places are fractions, 0 to 1, of the picture as the network sees it.
+
+    Attributes:
+        target: class that is explained.
+        techniques: names; one text with spaces between is taken as well.
+        layer: for techniques that read one; None is the last one that computes features.
+        brightness: grey levels that are added.
+        flip: left and right.
+        shift: pixels to the right.
+        columns: the covered region, left to right; empty where both are equal.
+        rows: the same, top to bottom.
+        mask: share of the picture, where a map is largest, that is covered; below 1, 0 for none.
+        keep: share that alone is kept; 0 for none.
     """
 
-    target: int  # class that is explained
+    target: int
     techniques: tuple[str, ...] = ("grad_cam",)
-    layer: str | None = (
-        None  # for techniques that read one; None is the last one that computes features
-    )
-    brightness: int = 0  # grey levels that are added
-    flip: bool = False  # left and right
-    shift: int = 0  # pixels to the right
-    columns: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # the covered region, left to right; empty where both are equal
-    rows: tuple[float, float] = (0.0, 0.0)  # and top to bottom
-    mask: float = (
-        0.0  # share of the picture, where a map is largest, that is covered; below 1, 0 for none
-    )
-    keep: float = 0.0  # or that alone is kept; 0 for none
+    layer: str | None = None
+    brightness: int = 0
+    flip: bool = False
+    shift: int = 0
+    columns: tuple[float, float] = (0.0, 0.0)
+    rows: tuple[float, float] = (0.0, 0.0)
+    mask: float = 0.0
+    keep: float = 0.0
+
+    def __post_init__(self):
+        if isinstance(self.techniques, str):
+            object.__setattr__(self, "techniques", tuple(self.techniques.split()))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says in a state; pictures are float32 `(size, size, 3)` in 0..255."""
+    """What the network says in a state; pictures are float32 `(size, size, 3)` in 0..255.
 
-    seen: np.ndarray  # the picture after the dials and with the region covered
-    maps: dict[str, np.ndarray]  # technique -> raw map (h, w) of `seen`
-    cut: dict[
-        tuple[str, str], np.ndarray
-    ]  # (technique, "masked" or "kept") -> `seen` without, or with only, its top
-    probabilities: (
-        np.ndarray
-    )  # (2 + len(cut), classes): of the unchanged picture, of `seen`, of each of `cut`
+    Attributes:
+        seen: the picture after the dials and with the region covered.
+        maps: technique -> raw map `(h, w)` of `seen`.
+        cut: (technique, `masked` or `kept`) -> `seen` without its top, or with its top only.
+        probabilities: `(2 + len(cut), classes)`: of the unchanged picture, of `seen`, and of each
+            of `cut`.
+    """
+
+    seen: np.ndarray
+    maps: dict[str, np.ndarray]
+    cut: dict[tuple[str, str], np.ndarray]
+    probabilities: np.ndarray
 
 
 def crop(image: np.ndarray, columns=(0.0, 1.0), rows=(0.0, 1.0)) -> np.ndarray:
@@ -114,14 +127,10 @@ def crop(image: np.ndarray, columns=(0.0, 1.0), rows=(0.0, 1.0)) -> np.ndarray:
 
 
 def change(images: np.ndarray, state: State) -> np.ndarray:
-    """Prepared pictures `(N, H, W, 3)` after the dials (brightness, flip, shift), then with the
-    region black.
-    """
-    changed = (
-        pictures.brightness(images, state.brightness)
-        if state.brightness
-        else np.array(images, np.float32)
-    )
+    """Prepared pictures `(N, H, W, 3)` after brightness, flip and shift, then the region black."""
+    changed = np.array(images, np.float32)
+    if state.brightness:
+        changed = pictures.brightness(changed, state.brightness)
     changed = pictures.flip_horizontal(changed, state.flip)
     changed = np.array(pictures.shift(changed, state.shift) if state.shift else changed)
     (left, right), (top, bottom) = region(state, changed.shape[1])
@@ -130,19 +139,19 @@ def change(images: np.ndarray, state: State) -> np.ndarray:
 
 
 def region(state: State, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The covered region in pixels of a picture of that size: `(left, right), (top, bottom)`, ends
-    not included.
+    """The covered region in pixels of a picture of that size: `(left, right), (top, bottom)`.
+
+    Ends are not included.
     """
     return _pixels(state.columns, size), _pixels(state.rows, size)
 
 
 def _pixels(span, extent: int) -> tuple[int, int]:
-    return tuple(int(round(min(max(each, 0), 1) * extent)) for each in sorted(span))
+    return tuple(int(round(edge * extent)) for edge in np.clip(sorted(span), 0, 1).tolist())
 
 
 def maps(classifier: Classifier, images, state: State) -> dict[str, np.ndarray]:
-    """Raw maps `(N, h, w)` of the state's techniques; class activation maps come from one pass
-    together.
+    """Raw maps `(N, h, w)` of the state's techniques; one pass makes all class activation maps.
 
     Raises:
         ValueError: a technique that is not offered, or what the technique itself raises.
@@ -152,28 +161,21 @@ def maps(classifier: Classifier, images, state: State) -> dict[str, np.ndarray]:
         raise ValueError(
             f"the explorer has no technique {unknown[0]!r}; it has {', '.join(QUICK + SLOW)}"
         )
-    together = tuple(name for name in names if name in CAMS)
-    found = {}
-    if together:
-        network, layer = classifier.model, state.layer
-        found = {
-            name: each[0]
-            for name, each in attribution.cams(
-                network, images, (state.target,), together, (layer,)
-            )[layer].items()
-        }
+    made, network, layer = {}, classifier.model, state.layer
+    if together := tuple(name for name in names if name in CAMS):
+        by_layer = attribution.cams(network, images, (state.target,), together, (layer,))
+        made = {name: by_target[0] for name, by_target in by_layer[layer].items()}
     for name in set(names) - set(together):
         method = attribution.TECHNIQUES[name]
-        reads = {"layer": state.layer} if "layer" in inspect.signature(method).parameters else {}
-        found[name] = method(classifier.model, images, state.target, **reads)
-    return {name: found[name] for name in names}
+        reads = {"layer": layer} if "layer" in inspect.signature(method).parameters else {}
+        made[name] = method(network, images, state.target, **reads)
+    return {name: made[name] for name in names}
 
 
 def answer(
     classifier: Classifier, images: np.ndarray, state: State, untouched: np.ndarray | None = None
 ) -> Answer:
-    """Pictures, maps and probabilities of a state: one pass for the maps, one for all the
-    probabilities.
+    """Pictures, maps and probabilities of a state: one pass for maps, one for probabilities.
 
     Args:
         images: one prepared picture, `(1, size, size, 3)`.
@@ -183,20 +185,27 @@ def answer(
         ValueError: a technique or layer that does not fit the network, a class out of range.
     """
     seen = change(images, state)
-    found = maps(classifier, seen, state)
-    cut = {}
-    for name, values in found.items():
-        large = pictures.resize_map(values, seen.shape[1:3]) if state.mask or state.keep else None
-        if state.mask:
-            cut[name, "masked"] = metrics.keep(seen, ~metrics.top_share(large, state.mask))[0]
-        if state.keep:
-            cut[name, "kept"] = metrics.keep(seen, metrics.top_share(large, state.keep))[0]
+    made = {name: values[0] for name, values in maps(classifier, seen, state).items()}
+    cut = _cut(seen, made, state)
     shown = [seen[0], *cut.values()]
     if untouched is None:
         probabilities = classifier.predict(np.stack([images[0], *shown]))
     else:
         probabilities = np.stack([untouched, *classifier.predict(np.stack(shown))])
-    return Answer(seen[0], {name: values[0] for name, values in found.items()}, cut, probabilities)
+    return Answer(seen[0], made, cut, probabilities)
+
+
+def _cut(seen, made: dict[str, np.ndarray], state: State) -> dict[tuple[str, str], np.ndarray]:
+    cut = {}
+    if not (state.mask or state.keep):
+        return cut
+    for name, values in made.items():
+        large = pictures.resize_map(values[None], seen.shape[1:3])
+        if state.mask:
+            cut[name, "masked"] = metrics.keep(seen, ~metrics.top_share(large, state.mask))[0]
+        if state.keep:
+            cut[name, "kept"] = metrics.keep(seen, metrics.top_share(large, state.keep))[0]
+    return cut
 
 
 def likeliest(
@@ -214,23 +223,19 @@ def load_classifier(name: str) -> Classifier:
         ValueError: it cannot be loaded, or is no classifier.
     """
     try:
-        found = load_model(name.strip())
-    except (
-        Exception
-    ) as error:  # whatever a library says about a damaged file, a download, a lack of memory
+        loaded = load_model(name.strip())
+    except Exception as error:  # libraries raise anything: damaged files, downloads, lack of memory
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the model {name!r} cannot be loaded: {reason}") from None
-    if not isinstance(found, Classifier):
+    if not isinstance(loaded, Classifier):
         raise ValueError(
             f"{name!r} detects objects: notebook 50_detection_saliency explains it, not this one"
         )
-    return found
+    return loaded
 
 
 def layer_names(classifier: Classifier) -> list[str]:
-    """The last layer of each block of the network, first to last, as long as it has spatial
-    extent.
-    """
+    """The last layer of each block that has spatial extent, first to last."""
     shape = (1, classifier.input_size, classifier.input_size, 3)
     shapes, _ = models.output_shapes(classifier.model, shape)
     return [
@@ -245,24 +250,24 @@ def possible_runs(classifier: Classifier, state: State, picture: str) -> dict[st
     state.
     """
     common = {"model": classifier.name, "image": picture}
-    found = {}
+    runs = {}
     if state.keep:
         shares = sorted({0.02, 0.05, 0.1, 0.2, 0.4, 0.6, state.keep})
-        found["62_keep_only"] = {**common, "techniques": list(state.techniques), "shares": shares}
+        runs["62_keep_only"] = {**common, "techniques": list(state.techniques), "shares": shares}
     if state.mask:
-        found["64_mask_until_flip"] = {**common, "techniques": list(state.techniques)}
+        runs["64_mask_until_flip"] = {**common, "techniques": list(state.techniques)}
     if state.brightness or state.shift or state.flip:
         levels = sorted({-100, -40, 40, 100, state.brightness} - {0})
         shifts = sorted({-64, -16, 16, 64, state.shift} - {0})
-        found["61_augmentations"] = {**common, "levels": levels, "shifts": shifts}
+        runs["61_augmentations"] = {**common, "levels": levels, "shifts": shifts}
     for name in state.techniques:
         layer = {"layer": state.layer} if name == "grad_cam" and state.layer else {}
         notebook = NOTEBOOKS.get(name)
         if notebook:
-            found.setdefault(notebook, {**common, **layer})
-    found["14_targets"] = {**common, "rival": _name_of(classifier, state.target)}
-    found["25_gallery"] = {"model": classifier.name, "images": [picture]}
-    return found
+            runs.setdefault(notebook, {**common, **layer})
+    runs["14_targets"] = {**common, "rival": _name_of(classifier, state.target)}
+    runs["25_gallery"] = {"model": classifier.name, "images": [picture]}
+    return runs
 
 
 def _name_of(classifier: Classifier, index: int) -> str:
@@ -285,12 +290,12 @@ def check_new_run(notebook: str, name: str, folder: Path | None = None) -> Path:
 
 
 def save_run(notebook: str, name: str, parameters: dict, folder: Path | None = None) -> Path:
-    """Write `reports/runs/<notebook>--<name>.yaml`, whole or not at all, and never over another
-    file.
+    """Write `reports/runs/<notebook>--<name>.yaml`, whole or not at all, never over another file.
 
     Raises:
         ValueError: a name with other characters than a-z, 0-9 and _; or there is such a run
             already.
+        OSError: the folder cannot be written.
     """
     path = check_new_run(notebook, name, folder)
     text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True, default_flow_style=None)
@@ -300,11 +305,13 @@ def save_run(notebook: str, name: str, parameters: dict, folder: Path | None = N
 
 
 def save_picture(image: np.ndarray, name: str, folder: Path | None = None) -> str:
-    """Put a picture, uint8 `(H, W, 3)`, into `data/images/` as PNG; returns the name that
-    `load_image` knows it by.
+    """Put a picture, uint8 `(H, W, 3)`, into `data/images/` as PNG.
+
+    Returns:
+        The name that `pictures.load_image` knows it by.
 
     Raises:
-        ValueError: as `save_run`.
+        ValueError, OSError: as `save_run`.
     """
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise ValueError(f"a picture's name is made of a-z, 0-9 and _; not {name!r}")
@@ -315,9 +322,14 @@ def save_picture(image: np.ndarray, name: str, folder: Path | None = None) -> st
 
 
 @contextlib.contextmanager
-def _new(path: Path):
+def _new(path: Path) -> Iterator[Path]:
     try:
         with written_whole(path, replace=False) as temporary:
             yield temporary
-    except FileExistsError:
-        raise ValueError(f"there is a {path.name} already: choose another name") from None
+    except OSError as error:
+        if path.exists():
+            raise ValueError(f"there is a {path.name} already: choose another name") from None
+        raise OSError(
+            f"{path.parent} cannot be written ({error.strerror or error}): make it writable, or"
+            " start the explorer in a copy of the suite of your own"
+        ) from None
