@@ -1,6 +1,4 @@
-"""The archive for laptops without network: what it brings, and that its installer needs nothing
-else.
-"""
+"""The archive for laptops without network: what it brings; its installer needs nothing else."""
 
 import json
 import os
@@ -87,13 +85,15 @@ def wheel(folder, name: str, version: str, source: str):
 @pytest.fixture
 def unpacked(tmp_path, monkeypatch):
     """A workshop whose network needs a package of the archive, packed and unpacked."""
-    source, laptop = tmp_path / "suite", tmp_path / "a laptop"
+    source, laptop = tmp_path / "reports" / "suite", tmp_path / "a laptop"
     student = source / "workshop" / "student"
-    (student / "xai_utils").mkdir(parents=True)
+    for package in ("xai_utils", "xai_suite/reports"):
+        (student / package).mkdir(parents=True)
     (source / "requirements.lock").write_text("tiny_net==1\nnot_here==3 ; os_name == 'amiga'\n")
     (source / "workshop" / "README.md").write_text("# The workshop\n")
     (student / "00_start.ipynb").write_text("{}")
     (student / "xai_utils" / "__init__.py").touch()
+    (student / "xai_suite" / "reports" / "site.py").touch()
     (student / "xai_utils" / "models.py").write_text("from tiny_net import load_model\n")
     for junk in (
         "__pycache__/x.pyc",
@@ -141,6 +141,7 @@ def test_the_archive_installs_without_network(unpacked):
         "install.py",
         "requirements.txt",
         "student/00_start.ipynb",
+        "student/xai_suite/reports/site.py",
         "student/xai_utils/__init__.py",
         "student/xai_utils/models.py",
         "wheels/tiny_net-1-py3-none-any.whl",

@@ -1,6 +1,4 @@
-"""The workshop: the two copies of a notebook, its minutes, and what the exercises of the suite's
-notebooks rest on.
-"""
+"""The workshop: copies of notebooks, their minutes, and what the suite's exercises rest on."""
 
 import ast
 import builtins
@@ -9,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -16,7 +15,7 @@ from miniature import ROOT, finish
 from nbformat import v4
 
 from xai_suite import workshop
-from xai_suite.workshop import copies
+from xai_suite.workshop import copies, guide, making, table
 from xai_suite.workshop.copies import WorkshopError
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -172,23 +171,15 @@ def test_a_notebook_with_incomplete_exercises_is_refused_in_one_line(make, cells
     assert str(error.value).startswith(says) and "\n" not in str(error.value)
 
 
-def test_a_file_that_is_no_notebook_is_one_line_and_leaves_no_copy(tmp_path):
-    (tmp_path / "10_bad.ipynb").write_text("{")
-    command = [
-        sys.executable,
-        "-m",
-        "xai_suite.workshop.copies",
-        "notebook",
-        "10_bad.ipynb",
-        "student.ipynb",
-        "teacher.ipynb",
-    ]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and re.fullmatch(
-        r"make workshop: 10_bad.ipynb: not a notebook: .+\n", done.stderr
-    )
-    assert os.listdir(tmp_path) == ["10_bad.ipynb"]
+def test_copies_of_a_notebook_without_ids_are_the_same_each_time():
+    source = notebook(kept("print(2)", "2\n"), *exercise())
+    source.nbformat_minor = 4
+    for cell in source.cells:
+        del cell["id"]
+    for make in (workshop.student_copy, workshop.teacher_copy):
+        first, second = make(source), make(source)
+        assert nbformat.writes(first) == nbformat.writes(second)
+        nbformat.validate(first)
 
 
 # --- minutes and paths ----------------------------------------------------------------------------
@@ -197,33 +188,112 @@ def test_a_file_that_is_no_notebook_is_one_line_and_leaves_no_copy(tmp_path):
 def test_minutes_are_the_run_and_what_is_read_and_done():
     words = v4.new_markdown_cell(" ".join(["word"] * 231))  # 240 with the title and the exercise
     lines = code("\n".join(["x = 1"] * 59))  # 60 with the stub; solution and check are not read
-    assert (copies.WORDS, copies.LINES, copies.EXERCISE) == (120, 12, 5)
-    assert copies.minutes(notebook(words, lines, *exercise()), 1.4) == 13  # 1.4 + 2 + 5 + 5
+    assert (guide.WORDS, guide.LINES, guide.EXERCISE) == (120, 12, 5)
+    made = notebook(words, lines, *exercise(), report={"minutes": 1.4})
+    assert guide.minutes(made) == 13  # 1.4 + 2 + 5 + 5
 
 
-def test_the_minutes_of_a_run_are_read_from_the_readme():
-    row = (
-        "| [`21_grad_cam`](notebooks/21_grad_cam.ipynb) | How? | 0.3 |\n| [`x`](elsewhere) | no |"
-        " 9 |\n"
-    )
-    assert copies.measured(f"| notebook | question | minutes |\n|---|---|---|\n{row}") == {
-        "21_grad_cam": 0.3
-    }
-    assert set(copies.measured((ROOT / "README.md").read_text())) == {
-        path.stem for path in NOTEBOOKS
-    }
+def test_the_minutes_of_a_run_stand_in_the_notebook():
+    assert guide.measured(notebook(report={"minutes": 0.3})) == 0.3
+    with pytest.raises(WorkshopError, match="^no minutes for n: its metadata needs report.minutes"):
+        guide.measured(notebook(report={"needs": "6*"}), "n")
+    for wrong in ("0.3", True, -1, 0, [1], float("nan")):
+        with pytest.raises(WorkshopError, match="^n: report.minutes in its metadata are .* not"):
+            guide.measured(notebook(report={"minutes": wrong}), "n")
+
+
+def test_all_notebooks_say_their_minutes():
+    for path in NOTEBOOKS:
+        assert guide.measured(nbformat.read(path, 4), path.stem)
 
 
 def test_a_path_that_is_too_long_or_names_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(copies, "PATHS", {"an hour": (60, ["a", "b"])})
-    assert "| 0:25 | 0:55 | `b` |" in copies.plan("an hour", {"a": 25, "b": 30})
-    assert "5 minutes are left" in "".join(copies.plan("an hour", {"a": 25, "b": 30}))
+    monkeypatch.setattr(guide, "PATHS", {"an hour": (60, ["a", "b"])})
+    assert "| 0:25 | 0:55 | `b` |" in guide.plan("an hour", {"a": 25, "b": 30})
+    assert "5 minutes are left" in "".join(guide.plan("an hour", {"a": 25, "b": 30}))
     with pytest.raises(WorkshopError, match="takes 70 minutes"):
-        copies.plan("an hour", {"a": 30, "b": 40})
+        guide.plan("an hour", {"a": 30, "b": 40})
     with pytest.raises(WorkshopError, match="names b, which is not"):
-        copies.plan("an hour", {"a": 25})
+        guide.plan("an hour", {"a": 25})
     with pytest.raises(WorkshopError, match="no minutes for a"):
-        copies.guide({"a": notebook(*exercise())}, {})
+        guide.guide({Path("a.ipynb"): notebook(*exercise())})
+
+
+# --- README's table -------------------------------------------------------------------------------
+
+MARKED = "# Suite\n\n<!-- notebooks -->\nold\n<!-- /notebooks -->\n\nMore.\n"
+TABLE = """# Suite
+
+<!-- notebooks -->
+
+| notebook | the question it answers | minutes |
+|---|---|---|
+| [`10_saliency`](notebooks/10_saliency.ipynb) | What if one pixel changed \\| a little? | 0.4 |
+| [`20_cam`](notebooks/20_cam.ipynb) | Which place gave how much? | 12 |
+
+<!-- /notebooks -->
+
+More.
+"""
+
+
+def asking(text: str, minutes: float):
+    return v4.new_notebook(
+        cells=[v4.new_markdown_cell(text)], metadata={"report": {"minutes": minutes}}
+    )
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """A project of two notebooks and a README, where the process now is."""
+    (tmp_path / "notebooks").mkdir()
+    for name, text, minutes in (
+        ("20_cam", "# Add up evidence\n\n**Which place gave how much?**\n\n**No.**", 12.0),
+        ("10_saliency", "# Ask\n**What if one pixel\nchanged | a little?** Or two?", 0.4),
+    ):
+        nbformat.write(asking(text, minutes), tmp_path / "notebooks" / f"{name}.ipynb")
+    (tmp_path / "README.md").write_text(MARKED)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_table_is_written_from_the_notebooks(listed, capsys):
+    assert table.main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("README.md: its table of the notebooks is not what they say; write it")
+    assert said.count("\n") == 1 and (listed / "README.md").read_text() == MARKED
+    assert table.main([]) == 0 and (listed / "README.md").read_text() == TABLE
+    assert table.main(["--check"]) == 0
+    before = (listed / "README.md").stat().st_mtime_ns
+    assert table.main([]) == 0 and (listed / "README.md").stat().st_mtime_ns == before
+    assert not capsys.readouterr().err and len(os.listdir(listed)) == 2
+
+
+@pytest.mark.parametrize(
+    ("readme", "text", "minutes", "says"),
+    [
+        ("no marks\n", "# A\n\n**B?**", 1, "README.md: its table of the notebooks stands between"),
+        (MARKED + MARKED, "# A\n\n**B?**", 1, "README.md: its table of the notebooks stands"),
+        (
+            MARKED,
+            "# A\n\nB?\n\n**C?**",
+            1,
+            "notebooks/10_saliency.ipynb: below its title stands no",
+        ),
+        (MARKED, "# A\n\n**B?**", None, "no minutes for notebooks/10_saliency.ipynb: its metadata"),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_one_line(listed, capsys, readme, text, minutes, says):
+    (listed / "README.md").write_text(readme)
+    nbformat.write(asking(text, minutes), listed / "notebooks" / "10_saliency.ipynb")
+    assert table.main([]) == 1 and (listed / "README.md").read_text() == readme
+    said = capsys.readouterr().err
+    assert said.startswith(says) and said.count("\n") == 1
+
+
+def test_the_readme_lists_the_suites_notebooks_as_they_are(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert table.main(["--check"]) == 0, capsys.readouterr().err
 
 
 # --- checks are run twice (notebooks/conftest.py) -------------------------------------------------
@@ -281,17 +351,17 @@ def own(request):
 
 def bound(source: str) -> set[str]:
     """Names that this code gives a value to, at any depth."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler)):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.arg):
-            found.add(node.arg)
+            names.add(node.arg)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return found
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
 
 
 def used(source: str) -> set[str]:
@@ -305,9 +375,7 @@ def test_names_are_told_apart():
 
 
 def test_an_exercise_can_be_left_out(own):
-    """Nothing may rest on names that only a solution or an earlier check has made: students leave
-    exercises out.
-    """
+    """Nothing may rest on names of a solution or an earlier check: students leave exercises out."""
     known = set(dir(builtins)) | {"display"}
     for cell in own.cells:
         if cell.cell_type != "code":
@@ -347,11 +415,8 @@ def test_the_students_copy_has_no_solution_and_the_same_checks(own):
 
 
 def test_the_paths_fit_their_time_and_use_it():
-    runs = copies.measured((ROOT / "README.md").read_text())
-    needed = {
-        path.stem: copies.minutes(nbformat.read(path, 4), runs[path.stem]) for path in NOTEBOOKS
-    }
-    for title, (available, names) in copies.PATHS.items():
+    needed = {path.stem: guide.minutes(nbformat.read(path, 4), path.stem) for path in NOTEBOOKS}
+    for title, (available, names) in guide.PATHS.items():
         taken = sum(needed[name] for name in names)
         assert 0.8 * available <= taken <= 0.95 * available, (
             f"{title}: {taken} of {available} minutes"
@@ -361,17 +426,25 @@ def test_the_paths_fit_their_time_and_use_it():
 # --- make workshop --------------------------------------------------------------------------------
 
 
-def test_make_workshop_makes_what_is_out_of_date_and_both_folders_stand_alone(project):
-    for name in {name for _, names in copies.PATHS.values() for name in names}:
+def cell_of(path: Path, place: int = 1) -> str:
+    return nbformat.read(path, 4).cells[place].source
+
+
+def change(path: Path, source: str) -> None:
+    """Another first cell of code, as an author or a student types it."""
+    changed = nbformat.read(path, 4)
+    changed.cells[1].source = source
+    nbformat.write(changed, path)
+
+
+@pytest.fixture
+def taught(project):
+    """The miniature project with the notebooks of the paths."""
+    for name in {name for _, names in guide.PATHS.values() for name in names}:
+        cells = code("import xai_utils\nprint(xai_utils.__file__)"), *exercise()
         nbformat.write(
-            notebook(code("import xai_utils\nprint(xai_utils.__file__)"), *exercise()),
-            project.folder / "notebooks" / f"{name}.ipynb",
+            notebook(*cells, report={"minutes": 1}), project.folder / "notebooks" / f"{name}.ipynb"
         )
-    rows = "".join(
-        f"| [`{p.stem}`](notebooks/{p.name}) | ? | 1 |\n"
-        for p in (project.folder / "notebooks").iterdir()
-    )
-    (project.folder / "README.md").write_text(rows)
     for name in (
         "LICENSE",
         "data/models/net.npz",
@@ -383,12 +456,24 @@ def test_make_workshop_makes_what_is_out_of_date_and_both_folders_stand_alone(pr
         path = project.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    finish(project.make("workshop", "-j2"))
+    return project
+
+
+def making_in(project, *options):
+    return project.start(sys.executable, "-m", "xai_suite.workshop", *options)
+
+
+def test_the_workshop_makes_what_is_out_of_date_and_both_folders_stand_alone(taught):
+    notebooks = taught.folder / "notebooks"
+    said = finish(making_in(taught))
+    assert re.fullmatch(
+        r"the workshop is in workshop/README.md \(\d+ files written, 0 .*\)\n", said
+    )
     for folder in ("student", "teacher"):
-        made = project.folder / "workshop" / folder
+        made = taught.folder / "workshop" / folder
         assert sorted(path.name for path in made.rglob("*.*") if path.suffix != ".py") == sorted(
             [
-                *(p.name for p in (project.folder / "notebooks").iterdir()),
+                *(p.name for p in notebooks.iterdir()),
                 "README.md",
                 "names.json",
                 "net.npz",
@@ -396,16 +481,92 @@ def test_make_workshop_makes_what_is_out_of_date_and_both_folders_stand_alone(pr
             ]
         )
         assert (made / "xai_utils" / "__init__.py").is_file()
+        assert (made / "xai_utils" / "models" / "load.py").is_file()
+        assert (made / "xai_suite" / "reports" / "runs.py").is_file()
+        assert (made / "LICENSE").read_text() == "LICENSE"
     student, teacher = (
-        project.folder / "workshop" / folder / "20_cam.ipynb" for folder in ("student", "teacher")
+        taught.folder / "workshop" / folder / "20_cam.ipynb" for folder in ("student", "teacher")
     )
     assert "half = 0.5" not in student.read_text() and "half = 0.5" in teacher.read_text()
+    assert "| `20_cam` | 1 |" in (taught.folder / "workshop" / "README.md").read_text()
     before = student.stat().st_mtime_ns
-    finish(project.make("workshop"))
+    (notebooks / "20_cam.ipynb").touch()
+    assert finish(making_in(taught)) == "the workshop is in workshop/README.md (nothing to do)\n"
     assert student.stat().st_mtime_ns == before
-    (project.folder / "notebooks" / "20_cam.ipynb").touch()
-    (project.folder / "workshop" / "student" / "99_gone.ipynb").touch()
-    finish(project.make("workshop"))
+    change(notebooks / "20_cam.ipynb", "print('changed')")
+    (taught.folder / "workshop" / "student" / "99_gone.ipynb").touch()
+    (taught.folder / "workshop" / "teacher" / "my notes.ipynb").touch()
+    (taught.folder / "xai_utils" / "models" / "boxes.py").unlink()
+    assert "(2 files written, 3 removed)" in finish(making_in(taught))
     assert student.stat().st_mtime_ns > before and not (student.parent / "99_gone.ipynb").exists()
-    finish(project.make("workshop", "REPOSITORY=https://example.org/suite"))
+    assert "changed" in student.read_text() and "changed" in teacher.read_text()
+    assert (teacher.parent / "my notes.ipynb").exists()
+    assert not (student.parent / "xai_utils" / "models" / "boxes.py").exists()
+    finish(making_in(taught, "--repository", "https://example.org/suite"))
+    assert "https://example.org/suite" in student.read_text()
+    assert "https://example.org/suite" not in teacher.read_text()
+
+
+def test_a_copy_that_somebody_works_in_lasts_until_its_notebook_changes(taught):
+    finish(making_in(taught))
+    copy = taught.folder / "workshop" / "student" / "20_cam.ipynb"
+    change(copy, "print('my own work')")
+    change(taught.folder / "notebooks" / "21_grad_cam.ipynb", "print('changed')")
+    assert "(2 files written, 0 removed)" in finish(making_in(taught))
+    assert cell_of(copy) == "print('my own work')"
+    assert cell_of(copy.with_name("21_grad_cam.ipynb")) == "print('changed')"
+    copy.with_name("30_occlusion.ipynb").unlink()
+    change(taught.folder / "notebooks" / "20_cam.ipynb", "print('changed')")
+    assert "(3 files written, 0 removed)" in finish(making_in(taught))
+    assert cell_of(copy) == "print('changed')"
+
+
+def test_a_notebook_that_cannot_be_handed_out_is_one_line_and_nothing_is_written(taught):
+    bad = taught.folder / "notebooks" / "10_saliency.ipynb"
+    good = bad.read_text()
+    bad.write_text("{")
+    assert finish(making_in(taught), code=1).startswith("make workshop: notebooks/10_saliency")
+    assert not (taught.folder / "workshop").exists()
+    bad.write_text(good)
+    finish(making_in(taught))
+    before = {path: path.read_bytes() for path in taught.folder.rglob("workshop/**/*.*")}
+    change(taught.folder / "notebooks" / "20_cam.ipynb", "print('changed')")
+    for text, says in (
+        ("{", r"make workshop: notebooks/10_saliency.ipynb: not a notebook: .+\n"),
+        (
+            nbformat.writes(notebook()),
+            r"make workshop: notebooks/10_saliency.ipynb: no cell is .+\n",
+        ),
+    ):
+        bad.write_text(text)
+        assert re.fullmatch(says, finish(making_in(taught), code=1))
+        assert {path: path.read_bytes() for path in before} == before
+    assert not list(taught.folder.rglob("*.tmp"))
+    for path in (taught.folder / "notebooks").iterdir():
+        path.unlink()
+    said = "make workshop: no notebooks in notebooks/: run this in the project's folder\n"
+    assert finish(making_in(taught), code=1) == said
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(taught):
+    (taught.folder / "workshop").write_text("where the folder should be")
+    assert finish(making_in(taught), code=1) == (
+        "make workshop: workshop cannot be written (Not a directory): give another folder, python"
+        " -m xai_suite.workshop --out FOLDER\n"
+    )
+    said = finish(making_in(taught, "--out", taught.folder / "else where"))
+    assert f"{taught.folder}/else where/README.md" in said
+    assert (taught.folder / "else where" / "student" / "20_cam.ipynb").is_file()
+
+
+def test_a_record_that_is_damaged_makes_all_again(tmp_path):
+    for text in ("[1, 2]", "{", ""):
+        (tmp_path / making.RECORD).write_text(text)
+        assert making.recorded(tmp_path) == {}
+
+
+def test_make_workshop(taught):
+    said = finish(taught.make("workshop", "-j2", "REPOSITORY=https://example.org/suite"))
+    assert "the workshop is in workshop/README.md" in said
+    student = taught.folder / "workshop" / "student" / "20_cam.ipynb"
     assert "https://example.org/suite" in student.read_text()

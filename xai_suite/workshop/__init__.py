@@ -5,6 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "copies": ["student_copy", "teacher_copy"],
+        "copies": ["WorkshopError", "student_copy", "teacher_copy"],
     },
 )

@@ -1,5 +1,4 @@
-"""The workshop on a stick: one archive with the student copies, module, weights and every package
-it takes.
+"""The workshop on a stick: one archive with student copies, weights and every package it takes.
 
     python -m xai_suite.workshop.bundle WORKSHOP [--platform windows] [--python-version 3.12]
 
@@ -19,14 +18,16 @@ from pathlib import Path
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from xai_utils.engine import written_whole
 
 INSTALLER = Path(__file__).with_name("install.py")
 LOCK = Path("requirements.lock")  # commands run in the project's folder
+MADE_HERE = {"__pycache__", ".ipynb_checkpoints"}  # by whoever opened a student copy
 
-# What environment markers ask for, and the tags of the wheels that pip may take (most of them say
-# `any`).
+# What environment markers ask for, and the tags of wheels that pip may take (most say `any`).
 _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 _GLIBC = [f"manylinux_2_{minor}" for minor in range(5, 36)] + [
     "manylinux1",
@@ -87,7 +88,7 @@ def rounds(lock: str, target: str, version: str) -> list[list[str]]:
     if not re.fullmatch(r"3\.\d+", version):
         raise BundleError(f"PYTHON_VERSION is like 3.12, not {version!r}")
     lines = _requirements(lock)
-    found = []
+    lists = []
     for patch in (99, 0):
         markers = {
             **default_environment(),
@@ -101,14 +102,12 @@ def rounds(lock: str, target: str, version: str) -> list[list[str]]:
             for r in lines
             if r.marker is None or r.marker.evaluate(markers)
         ]
-        found.append([text for text in wanted if not found or text not in found[0]])
-    return [each for each in found if each]
+        lists.append([text for text in wanted if not lists or text not in lists[0]])
+    return [names for names in lists if names]
 
 
 def download(folder: Path, target: str, version: str) -> list[Path]:
-    """Fetch the wheels into `folder`; those that are there stay. Returns all that belong to this
-    lock.
-    """
+    """Fetch the wheels into `folder`, where some may be; all that belong to this lock."""
     tags = [part for tag in PLATFORMS[target][1] for part in ("--platform", tag)]
     folder.mkdir(parents=True, exist_ok=True)
     pip = [
@@ -133,20 +132,20 @@ def download(folder: Path, target: str, version: str) -> list[Path]:
             raise BundleError(
                 f"not all packages could be downloaded for {target}, Python {version}: see above"
             )
-    pinned = {_normal(name) for names in everything for name in names}
-    return sorted(path for path in folder.glob("*.whl") if _pinned(path) in pinned)
+    pinned = {_pinned(Requirement(text)) for names in everything for text in names}
+    return sorted(path for path in folder.glob("*.whl") if _packed(path) in pinned)
 
 
 def with_wheels(lock: str, wheels: list[Path]) -> str:
-    """A lock that names files instead of versions, so that pip looks nowhere else; without what no
-    wheel is for.
+    """A lock that names files instead of versions, so that pip looks nowhere else.
+
+    What there is no wheel for is left out.
     """
-    files, lines = {_pinned(path): path.name for path in wheels}, []
+    files, lines = {_packed(path): path.name for path in wheels}, []
     for requirement in _requirements(lock):
-        if name := files.get(_normal(f"{requirement.name}{requirement.specifier}")):
-            lines.append(
-                f"./wheels/{name}" + (f" ; {requirement.marker}" if requirement.marker else "")
-            )
+        if name := files.get(_pinned(requirement)):
+            marker = f" ; {requirement.marker}" if requirement.marker else ""
+            lines.append(f"./wheels/{name}{marker}")
     return "\n".join(lines) + "\n"
 
 
@@ -156,25 +155,28 @@ def _requirements(lock: str) -> list[Requirement]:
     ]
 
 
-def _pinned(wheel: Path) -> str:
-    """What a lock says for a wheel: `name==version`, spelt in one way."""
-    return _normal("==".join(wheel.name.split("-")[:2]))
+def _pinned(requirement: Requirement) -> tuple[str, Version]:
+    """Name and version of a line of the lock, which asks for one version."""
+    (asked,) = requirement.specifier
+    return canonicalize_name(requirement.name), Version(asked.version)
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _packed(wheel: Path) -> tuple[str, Version]:
+    """Name and version of a wheel."""
+    return parse_wheel_filename(wheel.name)[:2]
 
 
 def pack(workshop: Path, wheels: list[Path], target: str, version: str) -> Path:
-    """Write the archive, whole or not at all, and return its path. Pictures and weights are in
-    `workshop/student`.
+    """Write the archive, whole or not at all, and return its path.
+
+    Weights and data are in `workshop/student`; what a student's copy has computed stays here.
     """
     top = f"xai-workshop-{target}-py{version}"
-    files = {
-        f"student/{path.relative_to(workshop / 'student').as_posix()}": path
-        for path in sorted((workshop / "student").rglob("*"))
-        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints", "reports"} & set(path.parts)
-    }
+    files = {}
+    for path in sorted((workshop / "student").rglob("*")):
+        name = path.relative_to(workshop / "student")
+        if path.is_file() and not MADE_HERE & set(name.parts) and name.parts[0] != "reports":
+            files[f"student/{name.as_posix()}"] = path
     files |= {f"wheels/{path.name}": path for path in wheels}
     files |= {"README.md": workshop / "README.md", "install.py": INSTALLER}
     texts = {
@@ -212,8 +214,12 @@ def main() -> int:
         version = asked.python_version or f"{sys.version_info[0]}.{sys.version_info[1]}"
         wheels = download(asked.workshop / "wheels" / f"{target}-py{version}", target, version)
         archive = pack(asked.workshop, wheels, target, version)
-    except (BundleError, OSError) as error:
+    except BundleError as error:
         print(f"make workshop-bundle: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"make workshop-bundle: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     print(
         f"{archive} ({archive.stat().st_size / 1e6:.0f} MB): unpack it on a laptop and run `python"
