@@ -1,6 +1,4 @@
-"""Evaluation at scale: the same rows here, on a cluster that loses a worker, and after a kill; else
-clear words.
-"""
+"""Evaluation at scale: the same rows here, on a cluster that loses a worker, and after a kill."""
 
 import errno
 import json
@@ -114,12 +112,12 @@ def test_numbers_are_those_of_the_metrics(place, whole):
 
 
 def test_the_summary_is_means_and_standard_errors(whole):
-    found = evaluation.summary(whole)["edges"]
+    edges = evaluation.summary(whole)["edges"]
     values = [r["deletion"] for r in whole.to_pylist() if r["technique"] == "edges"]
-    assert found["deletion"] == pytest.approx(
+    assert edges["deletion"] == pytest.approx(
         (np.mean(values), np.std(values, ddof=1) / np.sqrt(6), 6)
     )
-    assert found["enrichment"][2] == 3
+    assert edges["enrichment"][2] == 3
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_same(place, whole):
@@ -208,8 +206,8 @@ def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypat
     assert ("picture 4.png", "choosy", "not this one") in failed and len(
         failed
     ) == 1 + 1 + 2 * PICTURES
-    for each in (("shaky", "too noisy"), ("broken", "not finite")):
-        assert sum(row[1:] == each for row in failed) == PICTURES
+    for technique, reason in (("shaky", "too noisy"), ("broken", "not finite")):
+        assert sum(row[1:] == (technique, reason) for row in failed) == PICTURES
     assert batches == [PICTURES] * 2, (
         "one that works is asked once for all pictures, and once for noisy copies"
     )
@@ -217,7 +215,7 @@ def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypat
         [row for row in table if row["technique"] == "edges"] for table in (rows, whole.to_pylist())
     )
     for name, kind in results.COLUMNS.items():
-        mine, theirs = ([row[name] for row in each] for each in (edges, before))
+        mine, theirs = ([row[name] for row in table] for table in (edges, before))
         if kind == "float64":
             np.testing.assert_allclose(
                 np.array(mine, float), np.array(theirs, float), atol=1e-6, err_msg=name

@@ -164,9 +164,7 @@ def test_an_upload_is_read_as_a_file_is():
 
 @pytest.fixture
 def shown(counter, monkeypatch):
-    """The explorer's controls over `counter`, whose classes are called by digits in another
-    order.
-    """
+    """The explorer over `counter`, whose classes are called by digits in another order."""
     models.name_classes(counter.model, ("1", "0"))
     renamed = dataclasses.replace(counter, labels=("1", "0"))
     monkeypatch.setattr(controls, "load_classifier", lambda name: renamed)

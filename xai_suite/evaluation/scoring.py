@@ -58,8 +58,8 @@ def evaluate(
         model: name or file for `models.load_model`; `model_options` are its other arguments.
         techniques: names of `attribution.TECHNIQUES`, each with settings if wished,
             `rise:masks=500,grid=7`; in a list or in one string with spaces between; `all` for all.
-        manifest: CSV file; see `manifest.read_manifest`.
-        out: folder of the results, by custom `*.parquet`; `results.read` reads it.
+        manifest: CSV file; see `evaluation.read_manifest`.
+        out: folder of the results, by custom `*.parquet`; `evaluation.read` reads it.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process.
             Workers need this package and see the pictures at the same paths.
         metrics: of `GROUPS`, in a list or in one string with spaces between.
