@@ -559,6 +559,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(taught):
     assert (taught.folder / "else where" / "student" / "20_cam.ipynb").is_file()
 
 
+def test_a_workshop_that_was_killed_is_made_whole_the_next_time(tmp_path, monkeypatch):
+    texts = {"a.txt": b"first", "b.txt": b"first"}
+    monkeypatch.setattr(making, "contents", lambda repository: texts)
+    assert making.make(tmp_path) == (2, 0)
+
+    def stopping(path, write=making.written_whole):
+        if path.name == "b.txt":
+            raise KeyboardInterrupt
+        return write(path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(making, "written_whole", stopping)
+        texts.update({"a.txt": b"second", "b.txt": b"second"})
+        making.make(tmp_path)
+    assert (tmp_path / "a.txt").read_bytes() == b"second"
+    texts.update({"a.txt": b"first", "b.txt": b"first"})
+    assert making.make(tmp_path) == (2, 0) and making.make(tmp_path) == (0, 0)
+    assert (tmp_path / "a.txt").read_bytes() == b"first"
+
+
 def test_a_record_that_is_damaged_makes_all_again(tmp_path):
     for text in ("[1, 2]", "{", ""):
         (tmp_path / making.RECORD).write_text(text)

@@ -88,20 +88,29 @@ def make(workshop: Path, repository: str = "") -> tuple[int, int]:
         if f"{folder}/{name.as_posix()}" not in files
     ]
     try:
+        if before != sums or changed:
+            # Killed in between, nobody knows what the changed ones hold: the next time they count
+            # as not written.
+            record(workshop, {name: sums[name] for name in files if name not in changed})
         for name in changed:
             with written_whole(workshop / name) as temporary:
                 temporary.write_bytes(files[name])
         for path in gone:
             path.unlink()
-        if before != sums:
-            with written_whole(workshop / RECORD) as temporary:
-                temporary.write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+        if changed:
+            record(workshop, sums)
     except OSError as error:
         raise WorkshopError(
             f"{workshop} cannot be written ({error.strerror or error}): give another folder,"
             " python -m xai_suite.workshop --out FOLDER"
         ) from None
     return len(changed), len(gone)
+
+
+def record(workshop: Path, sums: dict[str, str]) -> None:
+    """Remember what is written."""
+    with written_whole(workshop / RECORD) as temporary:
+        temporary.write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
 def recorded(workshop: Path) -> dict[str, str]:
