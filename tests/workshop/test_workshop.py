@@ -551,7 +551,7 @@ def test_a_notebook_that_cannot_be_handed_out_is_one_line_and_nothing_is_written
 def test_a_folder_that_cannot_be_written_is_one_line(taught):
     (taught.folder / "workshop").write_text("where the folder should be")
     assert finish(making_in(taught), code=1) == (
-        "make workshop: workshop cannot be written (Not a directory): give another folder, python"
+        "make workshop: workshop cannot be written (File exists): give another folder, python"
         " -m xai_suite.workshop --out FOLDER\n"
     )
     said = finish(making_in(taught, "--out", taught.folder / "else where"))
