@@ -23,7 +23,7 @@ PYTHON_VERSION =
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab app reports report evaluate workshop workshop-bundle test test-browser bench lint lock clean
+.PHONY: help env lab app reports report evaluate workshop workshop-bundle test test-browser bench lint readme lock clean
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -58,7 +58,7 @@ $(VENV)/.complete-dev: requirements-dev.lock $(ENV)
 	@touch $@
 
 lab: $(ENV)  ## open JupyterLab on notebooks/
-	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks
+	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks$(if $(filter 0,$(shell id -u)), --allow-root)
 
 app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
 	@$(PY) -m xai_suite.explorer.app --host $(HOST) --port $(PORT)
@@ -82,41 +82,18 @@ $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 
 # --- workshop ---------------------------------------------------------------------------------------------------------
-# Both folders stand alone: notebooks, module, weights. The user's own pictures and models stay at home.
+# Both folders stand alone: notebooks, packages, weights. The user's own pictures and models stay at home.
 
-TAUGHT  = $(wildcard notebooks/[0-9]*.ipynb)
-CARRIED = $(wildcard xai_utils/*.py xai_utils/*/*.py xai_suite/*.py xai_suite/*/*.py data/*.json data/*.csv data/models/*.npz data/README.md data/images/README.md) \
-          requirements.lock LICENSE
-copies  = $(foreach folder,student teacher,$(1:%=workshop/$(folder)/%))
-STALE   = $(filter-out $(call copies,$(notdir $(TAUGHT))),$(wildcard workshop/student/*.ipynb workshop/teacher/*.ipynb))
-
-workshop: $(call copies,$(notdir $(TAUGHT)) $(CARRIED)) workshop/README.md  ## student and teacher copies (REPOSITORY=)
-	@$(if $(STALE),rm -f $(STALE))
-	@echo "the workshop is in workshop/README.md"
-
-# One recipe makes both copies. With REPOSITORY= it is run in any case: the copies then begin with another cell.
-workshop/student/%.ipynb workshop/teacher/%.ipynb: notebooks/%.ipynb xai_suite/workshop/copies.py $(if $(REPOSITORY),FORCE) | $(ENV)
-	@$(PY) -m xai_suite.workshop.copies notebook $< workshop/student/$*.ipynb workshop/teacher/$*.ipynb --repository '$(REPOSITORY)'
-
-$(CARRIED:%=workshop/student/%): workshop/student/%: %
-	@mkdir -p $(@D) && cp $< $@
-$(CARRIED:%=workshop/teacher/%): workshop/teacher/%: %
-	@mkdir -p $(@D) && cp $< $@
-
-workshop/README.md: README.md xai_suite/workshop/copies.py $(TAUGHT) | $(ENV)
-	@mkdir -p $(@D)
-	@$(PY) -m xai_suite.workshop.copies readme README.md $@ $(TAUGHT)
+workshop: $(ENV)  ## student and teacher copies (REPOSITORY=)
+	@$(PY) -m xai_suite.workshop --repository '$(REPOSITORY)'
 
 workshop-bundle: workshop  ## an archive that installs without network (PLATFORM=windows PYTHON_VERSION=3.12)
 	@$(PY) -m xai_suite.workshop.bundle workshop --platform '$(PLATFORM)' --python-version '$(PYTHON_VERSION)'
 
-.PHONY: FORCE
-FORCE:
-
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 PYTEST = $(PY) -m pytest -q -n $(TEST_JOBS) -m "not browser" --dist
-SLOW   = tests/reports/test_runner.py tests/reports/test_makefile.py
+SLOW   = tests/reports/test_runner.py tests/reports/test_reports.py
 
 test: $(ENV)  ## unit tests, contracts, runner and Makefile tests, then every notebook
 	$(PYTEST) loadfile tests $(SLOW:%=--ignore=%)
@@ -132,10 +109,14 @@ test-browser: $(DEV)  ## open the site in headless Chromium, with the network bl
 bench: $(ENV)  ## measure speed
 	$(PY) benchmarks/run.py
 
-lint: $(DEV)  ## ruff over code and notebooks
+lint: $(DEV)  ## ruff over code and notebooks, directions of imports, README's table
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(VENV)/bin/lint-imports --no-cache
+	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint(["--no-cache"])'
+	$(PY) -m xai_suite.workshop.table --check
+
+readme: $(ENV)  ## write README's table of notebooks
+	$(PY) -m xai_suite.workshop.table
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------
 
