@@ -1,18 +1,14 @@
-"""TensorFlow and Keras, imported without start-up noise; one cache of compiled functions; one check
-of a batch.
+"""TensorFlow and Keras, what is kept for a model, and the check of a batch.
 
 TensorFlow prints lines about oneDNN and CUDA when it starts, whatever its log level; they would
 stand in every notebook.
 """
 
 import contextlib
-import gc
+import functools
 import math
 import os
-import sys
-import weakref
 from collections.abc import Callable, Hashable
-from functools import partial
 
 import numpy as np
 
@@ -30,37 +26,8 @@ def _silent_stderr():
         os.close(nowhere)
 
 
-@contextlib.contextmanager
-def _hidden(package):
-    """Let a package seem not to be installed, unless it is imported already."""
-    if sys.modules.setdefault(package, None) is not None:
-        yield
-        return
-    try:
-        yield
-    finally:
-        del sys.modules[package]
-
-
-@contextlib.contextmanager
-def _unsearched():
-    """Keep the garbage collector from what is imported: it stays anyway, and is a million objects
-    to go through.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Keras imports scikit-learn only for wrappers that nobody here uses: a fifth of all the time that
-# starting takes.
-with _silent_stderr(), _hidden("sklearn"), _unsearched():
+with _silent_stderr():
     import tensorflow as tf
 
     # looks for a GPU now, so that a missing one is not announced in a notebook
@@ -81,57 +48,65 @@ if keras.backend.backend() != "tensorflow":
 
 __all__ = ["cached", "check_images", "compiled", "forward", "in_parts", "keras", "tf"]
 
-_CACHE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_MOST = 64  # entries kept for one model; every callable target is one of its own
+_MOST = 64  # compiled functions kept for one model; every callable target has some of its own
+
+
+class _Kept:
+    """What is kept on a model: it dies with the model, whatever it holds.
+
+    An object of our own, for Keras saves the layers that it finds in a model's lists and dicts.
+    """
+
+    def __init__(self, model):
+        self.made = {}
+        self.compiled = functools.lru_cache(_MOST)(functools.partial(_compiled, model))
+
+
+def _kept(model: keras.Model) -> _Kept:
+    return vars(model).setdefault("_xai_utils_kept", _Kept(model))  # past Keras' tracking
 
 
 def cached(model: keras.Model, key: Hashable, make: Callable):
-    """Return `make()`, made once for each model and key. What it makes must not hold the model
-    strongly.
-    """
-    cache = _CACHE.setdefault(model, {})
-    if key not in cache:
-        if len(cache) >= _MOST:
-            cache.pop(next(iter(cache)))
-        cache[key] = make()
-    return cache[key]
+    """Return `make()`, made once for each model and key, and kept as long as the model lives."""
+    made = _kept(model).made
+    if key not in made:
+        made[key] = make()
+    return made[key]
 
 
 def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
-    """Return `function(model, *tensors, **settings)` as a `tf.function` of the tensors, made once
-    for each model.
+    """Return `function(model, *tensors, **settings)` as a `tf.function` of the tensors.
 
+    It is made once for each model, the one used least recently giving way if there are too many.
     It is traced once for all lengths of the tensors' first axes. With a callable among the
     settings, which may rely on the shapes it sees, it is traced for the first ones, and once more
     for all lengths if others come.
 
     Args:
-        model: the Keras model; held weakly, so that the cache never keeps a model alive.
-        function: called when TensorFlow traces it; it must not close over the model.
+        model: the Keras model, on which it is kept.
+        function: called when TensorFlow traces it.
         settings: hashable values; each set of them has a compiled function of its own.
     """
-    reference = weakref.ref(model)
-    key = (function, *sorted(settings.items(), key=lambda item: item[0]))
+    return _kept(model).compiled(function, **settings)
 
-    def make():
-        # Without autograph an error raised inside keeps its own one line.
-        run = tf.function(
-            lambda *tensors: function(reference(), *tensors, **settings),
-            autograph=False,
-            reduce_retracing=True,
-        )
-        traced = _holds_callable(tuple(settings.values()))
 
-        def call(*tensors):
-            nonlocal traced
-            if not traced:
-                run.get_concrete_function(*tf.nest.map_structure(_of_any_length, tensors))
-                traced = True
-            return run(*tensors)
+def _compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
+    # Without autograph an error raised inside keeps its own one line.
+    run = tf.function(
+        lambda *tensors: function(model, *tensors, **settings),
+        autograph=False,
+        reduce_retracing=True,
+    )
+    traced = _holds_callable(tuple(settings.values()))
 
-        return call
+    def call(*tensors):
+        nonlocal traced
+        if not traced:
+            run.get_concrete_function(*tf.nest.map_structure(_of_any_length, tensors))
+            traced = True
+        return run(*tensors)
 
-    return cached(model, key, make)
+    return call
 
 
 def _holds_callable(value) -> bool:
@@ -139,10 +114,8 @@ def _holds_callable(value) -> bool:
 
 
 def _of_any_length(tensor) -> tf.TensorSpec:
-    shape, dtype = (
-        tuple(np.shape(tensor)),
-        getattr(tensor, "dtype", None) or np.asarray(tensor).dtype,
-    )
+    shape = tuple(np.shape(tensor))
+    dtype = getattr(tensor, "dtype", None) or np.asarray(tensor).dtype
     return tf.TensorSpec((None, *shape[1:]) if shape else (), dtype)
 
 
@@ -151,14 +124,12 @@ def forward(model: keras.Model, images) -> tf.Tensor:
     returns.
     """
     images = tf.cast(images, model.compute_dtype)
-    reference, shape = weakref.ref(model), (None, *images.shape[1:])
-    make = partial(
-        tf.function,
-        lambda batch: reference()(batch, training=False),
-        autograph=False,
-        input_signature=[tf.TensorSpec(shape, images.dtype)],
-    )
-    return cached(model, ("forward", shape), make)(images)
+    spec = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
+
+    def make():
+        return tf.function(lambda batch: model(batch, training=False), [spec], autograph=False)
+
+    return cached(model, ("forward", spec), make)(images)
 
 
 def in_parts(values, most: int) -> list:
@@ -190,9 +161,8 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
             f" {array.shape}"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        total = np.vdot(
-            array, array
-        )  # one fast pass; values are looked at one by one only if it hints at a bad one
+        # one fast pass; values are looked at one by one only if it hints at a bad one
+        total = np.vdot(array, array)
     if not np.isfinite(total) and (bad := array.size - np.count_nonzero(np.isfinite(array))):
         raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
     batch = tf.cast(array, model.compute_dtype)
