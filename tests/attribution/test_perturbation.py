@@ -2,7 +2,7 @@
 
 import itertools
 import math
-import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from xai_utils.attribution import perturbation
 from xai_utils.engine import forward
 
 layers = keras.layers
+# by its path: the wing's name for it is the function's
+superpixels_room = import_module("xai_utils.attribution.superpixels")
 SETTINGS = {
     "occlusion": {"patch": 4, "stride": 3},
     "rise": {"masks": 30, "grid": 3},
@@ -332,16 +334,35 @@ def test_kernel_shap_is_the_shapley_value_and_sums_to_the_difference():
     np.testing.assert_allclose(values, exact, atol=0.05 * np.abs(exact).max())
     whole, nothing = scores[(True,) * features], scores[(False,) * features]
     assert values.sum() == pytest.approx(whole - nothing, abs=1e-5)
-    few = attribution.kernel_shap(model, images, 2, segments=6, samples=10, fill=[0.9, 0.1, 0.3])[0]
+    few = attribution.kernel_shap(model, images, 2, segments=6, samples=24, fill=[0.9, 0.1, 0.3])[0]
     assert sum(few[regions == r][0] for r in range(features)) == pytest.approx(
         whole - nothing, abs=1e-5
     )
 
 
+def test_kernel_shap_refuses_samples_that_leave_values_open(monkeypatch):
+    """Nine superpixels worth 1 each: 12 samples are five equations for eight unknown."""
+    image = np.kron(np.arange(1.0, 10).reshape(1, 3, 3, 1), np.ones((1, 4, 4, 3))) / 16
+    regions = np.arange(9).reshape(3, 3).repeat(4, axis=0).repeat(4, axis=1)
+    monkeypatch.setattr(superpixels_room, "superpixels", lambda *_: regions)
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, layers.Dense(1, use_bias=False)(layers.Flatten()(inputs)))
+    model.set_weights([(1 / image / 48).reshape(-1, 1)])
+    settings = {"target": 0, "segments": 9, "fill": 0}
+    with pytest.raises(ValueError, match="12 samples leave the values of 9 superpixels open") as no:
+        attribution.kernel_shap(model, image, samples=12, **settings)
+    assert "rank 5 of 8" in str(no.value) and "\n" not in str(no.value)
+    # As many equations as unknown are not enough either, where draws repeat.
+    with pytest.raises(ValueError, match=r"rank 7 of 8\): take about 54"):
+        attribution.kernel_shap(model, image, samples=18, seed=2, **settings)
+    shap = attribution.kernel_shap(model, image, samples=54, seed=2, **settings)
+    np.testing.assert_allclose(shap, np.ones((1, 12, 12)), atol=1e-5)
+
+
 def test_kernel_shap_draws_pairs_with_the_sizes_of_the_shapley_kernel(monkeypatch):
     drawn, scores = [], attribution.kept_scores
     monkeypatch.setattr(
-        sys.modules["xai_utils.attribution.superpixels"],
+        superpixels_room,
         "kept_scores",
         lambda *args: (drawn.append(args[4]), scores(*args))[1],
     )

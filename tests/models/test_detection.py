@@ -507,7 +507,7 @@ def test_every_technique_explains_a_box(ssd):
         "occlusion": {"patch": 100, "stride": 100},
         "rise": {"masks": 4},
         "lime": {"samples": 12},
-        "kernel_shap": {"samples": 12},
+        "kernel_shap": {"samples": 16, "segments": 4},
     }
     layer, side = ssd.level(cup)[0], 5
     for name, technique in attribution.TECHNIQUES.items():

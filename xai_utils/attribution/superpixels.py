@@ -78,11 +78,12 @@ def kernel_shap(
     Shapley kernel.
 
     The values of the superpixels add up to `S(picture) - S(everything covered)`, exactly. Each
-    subset is drawn with its complement, which makes the result steadier.
+    subset is drawn with its complement, which makes the result steadier. A pair is one equation, so
+    at least twice as many samples as superpixels are needed, and some more, for draws may repeat.
     Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017),
     theorem 2.
 
-    Args, Returns, Raises: as `lime`.
+    Args, Returns, Raises: as `lime`; also samples that do not determine the values.
     """
 
     def draw(rng, features):
@@ -92,18 +93,25 @@ def kernel_shap(
         chosen = rng.choice(sizes, pairs, p=kernel / kernel.sum())
         ranks = rng.random((pairs, features)).argsort(axis=1).argsort(axis=1)
         kept = ranks < chosen[:, None]
+        if (rank := np.linalg.matrix_rank(against_last(kept))) < features - 1:
+            raise ValueError(
+                f"kernel_shap: {samples} samples leave the values of {features} superpixels open"
+                f" (rank {rank} of {features - 1}): take about {max(6 * features, 2 * samples)}, or"
+                " fewer segments"
+            )
         return np.concatenate(
             [np.ones((1, features), bool), np.zeros((1, features), bool), kept, ~kept]
         )[:samples]
 
-    def fit(kept, left):
+    def against_last(kept):
         # The last value is what the others leave of the whole difference: that solves the sum rule.
+        return kept[:, :-1] - kept[:, -1:].astype(float)
+
+    def fit(kept, left):
         whole, nothing = left[:2]
-        last = kept[2:, -1:].astype(float)
-        values = np.linalg.lstsq(
-            kept[2:, :-1] - last, left[2:] - nothing - last[:, 0] * (whole - nothing), rcond=None
-        )
-        return np.append(values[0], whole - nothing - values[0].sum())
+        unexplained = left[2:] - nothing - kept[2:, -1] * (whole - nothing)
+        values = np.linalg.lstsq(against_last(kept[2:]), unexplained, rcond=None)[0]
+        return np.append(values, whole - nothing - values.sum())
 
     return _regression(model, images, target, segments, samples, fill, seed, draw, fit)
 
