@@ -12,6 +12,7 @@ from nets import SHAPES, batch, captum_net, gap_net, nested, two_outputs
 from xai_utils import attribution, keras, tf
 from xai_utils.engine import forward
 
+layers = keras.layers
 METHODS = {
     "saliency": attribution.saliency,
     "grad_cam": attribution.grad_cam,
@@ -210,6 +211,32 @@ def test_bad_input_is_one_clear_line(arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         attribution.grad_cam(gap_net(), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_cam_is_exact_for_one_logit_of_one_picture(count, bias):
+    model, images = gap_net(classes=1, bias=bias), batch(count=count)
+    maps = attribution.cam(model, images)
+    kernel, *added = model.layers[-1].get_weights()
+    np.testing.assert_allclose(
+        maps.mean((1, 2)) + sum(added), forward(model, images)[:, 0], rtol=1e-5
+    )
+    assert kernel.shape == (6, 1) and maps.shape == (count, 6, 6)
+    model.layers[-1].set_weights([0 * kernel, *added])  # a logit that nothing adds up to
+    assert not attribution.cam(model, images).any()
+
+
+def test_cam_refuses_one_logit_of_another_ending():
+    net = gap_net(classes=1)
+    features, head = net.get_layer("features").output, net.layers[-1]
+    for ending in (
+        layers.GlobalMaxPooling2D(),
+        lambda x: layers.GlobalAveragePooling2D()(x * 1.01),
+    ):
+        model = keras.Model(net.input, head(ending(features)))
+        with pytest.raises(ValueError, match="global average pooling"):
+            attribution.cam(model, batch(count=1), layer="features")
 
 
 def test_cam_refuses_a_network_where_it_would_be_wrong():

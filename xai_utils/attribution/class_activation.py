@@ -266,7 +266,7 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
         )
     layer = check_layer(model, batch.shape, layer)
     maps, gap = compiled(model, _cam, layer=layer)(batch, indices)
-    if not gap.numpy() < 1e-3:
+    if not gap.numpy() < 1e-4:
         raise ValueError(_NOT_GAP.format(model.name, layer))
     return maps.numpy()
 
@@ -357,8 +357,9 @@ def _dense_head(model, layer: str) -> keras.layers.Dense:
 
 
 def _cam(model, images, indices, layer):
-    """Maps, and the largest distance of their mean over positions from the logit, relative to the
-    spread of logits.
+    """Maps, and the largest distance of their mean over the positions from the logit.
+
+    The distance is relative to the size of what the logit adds up, its terms taken without signs.
     """
     with capture(model, [layer]) as activations:
         logits = model(images, training=False)
@@ -366,14 +367,13 @@ def _cam(model, images, indices, layer):
     if dense.kernel.shape != (maps.shape[-1], logits.shape[-1]):
         return maps[..., 0], tf.constant(np.inf)
     indices = target_classes(logits, indices)
-    cams = tf.einsum("nhwk,kn->nhw", maps, tf.gather(dense.kernel, indices, axis=1))
-    mean = tf.reduce_mean(cams, axis=(1, 2)) + (
-        tf.gather(dense.bias, indices) if dense.use_bias else 0
-    )
-    gap = tf.abs(mean - tf.gather(logits, indices, batch_dims=1)) / (
-        tf.math.reduce_std(logits) + 1e-12
-    )
-    return cams, tf.reduce_max(gap)
+    weights = tf.gather(dense.kernel, indices, axis=1)
+    bias = tf.gather(dense.bias, indices) if dense.use_bias else 0
+    cams = tf.einsum("nhwk,kn->nhw", maps, weights)
+    size = tf.einsum("nk,kn->n", tf.reduce_mean(tf.abs(maps), axis=(1, 2)), tf.abs(weights))
+    mean = tf.reduce_mean(cams, axis=(1, 2)) + bias
+    gap = tf.abs(mean - tf.gather(logits, indices, batch_dims=1))
+    return cams, tf.reduce_max(gap / (size + abs(bias) + 1e-12))
 
 
 def _masked_by_channel(model, images, norm, indices, pairs, function):
