@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from xai_utils.metrics import enrichment, grid_share, mass_share, pointing
+from xai_utils.metrics import (
+    enrichment,
+    grid_share,
+    mass_share,
+    peak_distance,
+    peak_inside,
+    pointing,
+)
 
 MAP = np.array([[4.0, 1, 0, 0], [2, 1, -5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 CORNER = np.zeros((4, 4), bool)
@@ -30,6 +37,27 @@ def test_pointing_knows_only_the_peak():
     assert not pointing(MAP, far, tolerance=2.9) and pointing(MAP, far, tolerance=3)
     assert pointing(MAP - 100, CORNER), "the peak may be negative"
     assert not pointing(np.ones((4, 4)), CORNER), "a constant map points nowhere"
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int8])
+def test_of_a_mask_and_of_a_box_it_is_one_game(kind):
+    """On MAP the largest size is evidence against: -5 in the second row, -128 at the edge of int8."""
+    box = (0, 0, 2, 2)  # CORNER
+    against = np.where(MAP == -5, -128, MAP).astype(kind)
+    there = (2, 1, 3, 2)  # the cell of that value
+    for values in (MAP.astype(kind), against, (MAP - 100).astype(kind)):
+        assert pointing(values, CORNER) and peak_inside(values, box, (4, 4))
+        assert not peak_inside(values, there, (4, 4))
+    for constant in (np.zeros((4, 4)), np.full((4, 4), 3.0), np.full((4, 4), -1.0)):
+        assert not pointing(constant, CORNER) and not peak_inside(constant, box, (4, 4))
+        assert np.isnan(peak_distance(constant, CORNER))
+    assert peak_distance(MAP, CORNER) == pytest.approx(np.hypot(0.5, 0.5))
+
+
+def test_the_peak_of_a_coarse_map_is_the_middle_of_its_cell():
+    values = np.array([[0.0, 1], [0, 0]])
+    assert peak_inside(values, (299, 99, 301, 101), (400, 400))
+    assert not peak_inside(values, (200, 0, 298, 200), (400, 400)), "the cell, not its middle"
 
 
 def test_the_share_of_a_cell():

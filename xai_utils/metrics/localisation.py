@@ -1,8 +1,8 @@
-"""How much of a map lies on an object, and whether its peak does, where the object's place is
-known.
+"""How much of a map lies on an object of known place, and whether its peak does.
 
-Maps here have the size of their masks (`show.resize_map` enlarges them). Only what is above zero
-counts as mass: evidence against the target, or a zero, places nothing.
+The object is a mask, of the map's size (`pictures.resize_map` enlarges maps), or a box. On a mask
+only what is above zero counts as mass: evidence against the target, or a zero, places nothing. A
+map points to its highest value, signed maps too, and a constant map points nowhere.
 """
 
 import numpy as np
@@ -44,9 +44,10 @@ def enrichment(values, mask) -> float:
 def pointing(values, mask, tolerance: float = 0) -> bool:
     """The pointing game: whether a map's highest place lies on the object, or near enough.
 
+    The highest value counts, not the largest size: evidence against the target points nowhere. Of
+    several highest places the first in reading order counts; a constant map points nowhere.
     Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section
-    4.1, where the tolerance is 15 pixels. Of several highest places the first in reading order
-    counts; a constant map points nowhere.
+    4.1, where the tolerance is 15 pixels.
 
     Args:
         values, mask: as for `mass_share`.
@@ -58,10 +59,10 @@ def pointing(values, mask, tolerance: float = 0) -> bool:
     values, mask = _checked(values, mask)
     if not tolerance >= 0:
         raise ValueError(f"pointing: tolerance must not be negative, got {tolerance}")
-    if np.ptp(values) == 0:
+    peak = _peak(values)
+    if peak is None:
         return False
-    distances = np.hypot(*(np.argwhere(mask) - _peak(values)).T)
-    return bool(distances.min() <= tolerance)
+    return bool(np.hypot(*(np.argwhere(mask) - peak).T).min() <= tolerance)
 
 
 def grid_share(values, rows: int, columns: int, cell: tuple[int, int]) -> float:
@@ -95,8 +96,12 @@ def grid_share(values, rows: int, columns: int, cell: tuple[int, int]) -> float:
 
 
 def peak_distance(values, mask) -> float:
-    """Distance of a map's highest place from the middle of an object, in pixels; see `middle`."""
-    return float(np.hypot(*(_peak(values) - middle(mask))))
+    """Distance of a map's highest place from the middle of an object, in pixels; see `middle`.
+
+    It is nan for a constant map, which points nowhere.
+    """
+    peak, place = _peak(values), middle(mask)
+    return float("nan") if peak is None else float(np.hypot(*(peak - place)))
 
 
 def middle(mask) -> np.ndarray:
@@ -111,8 +116,12 @@ def middle(mask) -> np.ndarray:
     return places.mean(axis=0)
 
 
-def _peak(values) -> np.ndarray:
-    return np.array(np.unravel_index(np.argmax(values), np.shape(values)))
+def _peak(values) -> np.ndarray | None:
+    """(row, column) of a map's highest value, the first in reading order; None of a constant map."""
+    values = np.asarray(values)
+    if values.min() == values.max():
+        return None
+    return np.array(np.unravel_index(values.argmax(), values.shape))
 
 
 def _checked(values, mask) -> tuple[np.ndarray, np.ndarray]:
@@ -162,12 +171,19 @@ def share_inside(values: np.ndarray, box, size: tuple[int, int]) -> tuple[float,
 
 
 def peak_inside(values: np.ndarray, box, size: tuple[int, int]) -> bool:
-    """Whether the middle of the map's largest cell lies in the box: the pointing game. The
-    arguments: `share_inside`.
+    """The pointing game for a box: whether the middle of the map's highest cell lies in it.
 
+    As `pointing`: the highest value counts, not the largest size, and a constant map points
+    nowhere.
     Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section
     4.2.
+
+    Args:
+        values: one map `(h, w)` of any resolution.
+        box, size: see `coverage`.
     """
-    row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
-    y, x = (row + 0.5) * size[0] / values.shape[0], (column + 0.5) * size[1] / values.shape[1]
+    peak = _peak(values)
+    if peak is None:
+        return False
+    y, x = (peak + 0.5) * size / np.shape(values)
     return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
