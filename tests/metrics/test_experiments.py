@@ -85,6 +85,28 @@ def test_keep_shows_exactly_the_share_that_was_asked_for():
     assert moved.shape == (20, 1, 10, 10) and (moved.sum((2, 3)) == 7).all() and moved.std(0).any()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint64, np.int8, bool, np.float16])
+def test_what_type_a_map_has_does_not_matter(kind):
+    maps = np.array([[[0, 100, 3], [1, 0, 2], [0, 1, 0]]]).astype(kind)
+    floats = maps.astype(np.float64)
+    np.testing.assert_array_equal(metrics.ranks(maps), metrics.ranks(floats))
+    for share in (0.1, 0.3, 0.6):
+        chosen = metrics.top_share(maps, share)
+        np.testing.assert_array_equal(chosen, metrics.top_share(floats, share))
+        assert chosen.flat[1], "the highest value is among the highest"
+    other = np.arange(9.0).reshape(3, 3)
+    assert rank_correlation(maps[0], other) == rank_correlation(floats[0], other)
+
+
+def test_a_picture_of_bytes_is_covered_as_one_of_floats():
+    image = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
+    mask = np.eye(4, dtype=bool)[None]
+    for fill in (-20, 300, 127.5, "mean", "blur", "random", np.full(3, -1)):
+        np.testing.assert_array_equal(
+            metrics.keep(image, mask, fill), metrics.keep(image.astype(np.float32), mask, fill)
+        )
+
+
 def test_a_pasted_object_keeps_its_place_and_size():
     cutout, mask = np.full((40, 40, 3), 200, np.float32), np.zeros((40, 40), bool)
     mask[10:20, 10:20] = True

@@ -41,7 +41,7 @@ def test_pointing_knows_only_the_peak():
 
 @pytest.mark.parametrize("kind", [np.float32, np.int8])
 def test_of_a_mask_and_of_a_box_it_is_one_game(kind):
-    """On MAP the largest size is evidence against: -5 in the second row, -128 at the edge of int8."""
+    """On MAP the largest size is evidence against: -5, or -128 at the edge of int8."""
     box = (0, 0, 2, 2)  # CORNER
     against = np.where(MAP == -5, -128, MAP).astype(kind)
     there = (2, 1, 3, 2)  # the cell of that value

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from xai_utils.engine import in_parts, keras
+from xai_utils.metrics.faithfulness import ranks
 from xai_utils.models import imagenet_labels, logits_of
 from xai_utils.pictures import PICTURES, filling
 
@@ -71,12 +72,8 @@ def top_share(maps, share: float) -> np.ndarray:
         raise ValueError(
             f"share must lie between 0 (nothing) and 1 (everything), both excluded; got {share}"
         )
-    maps = np.asarray(maps)
-    flat = maps.reshape(len(maps), -1)
-    count = max(1, round(share * flat.shape[1]))
-    kept = np.zeros(flat.shape, bool)
-    np.put_along_axis(kept, np.argsort(-flat, axis=1, kind="stable")[:, :count], True, axis=1)
-    return kept.reshape(maps.shape)
+    places = ranks(maps)
+    return places < max(1, round(share * places[0].size))
 
 
 def keep(images, masks, fill="black") -> np.ndarray:

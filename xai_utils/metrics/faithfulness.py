@@ -147,14 +147,17 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
 
 
 def ranks(maps) -> np.ndarray:
-    """The place of each pixel in its map's order, int32 of the maps' shape `(N, H, W)`: 0 is the
-    highest value.
+    """The place of each pixel in its map's order, int32 `(N, H, W)`: 0 is the highest value.
+
+    Equal values are taken in reading order. Maps may be of any number type, or bool.
     """
-    flat = np.asarray(maps).reshape(len(maps), -1)
+    maps = np.asarray(maps)
+    # Floats of enough digits: minus an unsigned number is a large one.
+    flat = maps.astype(np.result_type(maps, np.float32)).reshape(len(maps), -1)
     order = np.argsort(-flat, axis=1, kind="stable")
-    found = np.empty(order.shape, np.int32)
-    np.put_along_axis(found, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
-    return found.reshape(np.shape(maps))
+    places = np.empty(order.shape, np.int32)
+    np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
+    return places.reshape(maps.shape)
 
 
 def picture_sized(maps, shape) -> np.ndarray:

@@ -117,7 +117,7 @@ def middle(mask) -> np.ndarray:
 
 
 def _peak(values) -> np.ndarray | None:
-    """(row, column) of a map's highest value, the first in reading order; None of a constant map."""
+    """(row, column) of a map's first highest value in reading order; None of a constant map."""
     values = np.asarray(values)
     if values.min() == values.max():
         return None

@@ -115,7 +115,7 @@ def rank_correlation(one, other, where=None) -> float:
     Raises:
         ValueError: maps of different shapes, or fewer than two places.
     """
-    one, other = np.asarray(one), np.asarray(other)
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if one.shape != other.shape:
         raise ValueError(
             f"rank_correlation compares maps of one shape, not {one.shape} and {other.shape}"

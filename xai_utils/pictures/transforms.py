@@ -211,7 +211,7 @@ def masked(images, masks, covers=None) -> tf.Tensor:
 
 
 def filling(images, fill, seed: int = 0) -> np.ndarray:
-    """What is put in place of covered pixels, as pictures `(N, H, W, C)`.
+    """What is put in place of covered pixels, as pictures `(N, H, W, C)` of floats.
 
     Args:
         images: `(N, H, W, C)`.
@@ -223,6 +223,8 @@ def filling(images, fill, seed: int = 0) -> np.ndarray:
         ValueError: another word, or not finite numbers of such a shape.
     """
     images = np.asarray(images)
+    if images.dtype.kind in "iub":
+        images = images.astype(np.float32)  # bytes hold no mean, and no -1
     if isinstance(fill, str):
         if fill not in _FILLINGS:
             raise ValueError(
