@@ -71,14 +71,15 @@ def read_records(notebook):
     return found
 
 
-def records_of(runs: str) -> dict[str, dict]:
-    """What the executed runs of this glob recorded, by name, for a summary:
-    `records_of("6[1-5]_*")`.
+def records_of(runs: str, model: str = "default") -> dict[str, dict]:
+    """What executed runs recorded, by name, for a summary: `records_of("6[1-5]_*")`.
 
-    They are read where the summary itself is made, or else among the default reports.
+    Args:
+        runs: a glob of their names.
+        model: whose reports; while reports are made, those are read that are being made.
     """
-    build = Path(os.environ.get("XAI_BUILD") or "../reports/build/default")
-    return {path.stem: read_records(path) for path in sorted(build.glob(f"{runs}.ipynb"))}
+    build = os.environ.get("XAI_BUILD") or f"../reports/build/{Path(model).stem}"
+    return {path.stem: read_records(path) for path in sorted(Path(build).glob(f"{runs}.ipynb"))}
 
 
 def thumbnail(notebook):
