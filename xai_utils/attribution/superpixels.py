@@ -8,6 +8,7 @@ samples they draw and how they weigh them.
 
 import numpy as np
 from skimage.segmentation import slic
+from sklearn.linear_model import Ridge
 
 from xai_utils.attribution import perturbation
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
@@ -49,7 +50,6 @@ def lime(
     Raises:
         ValueError: bad images, target or fill; too few segments or samples, or a negative penalty.
     """
-    from sklearn.linear_model import Ridge  # a second to import
 
     def draw(rng, features):
         kept = rng.integers(0, 2, (samples, features)).astype(bool)

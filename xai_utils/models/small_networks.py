@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 
 from xai_utils import pictures
 from xai_utils.engine import DATA_FOLDER, keras, tf, written_whole
@@ -178,8 +178,7 @@ def auc(scores, positive) -> float:
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
         raise ValueError(f"auc compares positive with negative cases: there are {ones} and {zeros}")
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float(roc_auc_score(positive, scores))
 
 
 def _key(*parameters) -> str:

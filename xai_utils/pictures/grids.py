@@ -3,6 +3,8 @@ cell.
 """
 
 import numpy as np
+from skimage.measure import block_reduce
+from skimage.util import montage
 
 
 def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -20,13 +22,12 @@ def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
         ValueError: a number of pictures that leaves a hole.
     """
     pictures = np.asarray(pictures)
-    count, height, width, channels = pictures.shape
+    count, height, width = pictures.shape[:3]
     if columns < 1 or not count or count % columns:
         raise ValueError(
             f"a grid of {columns} columns needs a multiple of {columns} pictures, not {count}"
         )
-    cells = pictures.reshape(count // columns, columns, height, width, channels)
-    grid = cells.swapaxes(1, 2).reshape(1, count // columns * height, columns * width, channels)
+    grid = montage(pictures, grid_shape=(count // columns, columns), channel_axis=-1)[None]
     number = np.arange(count).reshape(-1, columns).repeat(height, axis=0).repeat(width, axis=1)
     return grid, number == np.arange(count)[:, None, None]
 
@@ -36,7 +37,5 @@ def shrink(pictures, factor: int = 2) -> np.ndarray:
     one is cut off.
     """
     pictures = np.asarray(pictures, np.float32)
-    count, height, width, channels = pictures.shape
-    rows, columns = height // factor, width // factor
-    cut = pictures[:, : rows * factor, : columns * factor]
-    return cut.reshape(count, rows, factor, columns, factor, channels).mean(axis=(2, 4))
+    rows, columns = (extent // factor * factor for extent in pictures.shape[1:3])
+    return block_reduce(pictures[:, :rows, :columns], (1, factor, factor, 1), np.mean)
