@@ -41,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shift",
             "squeeze",
             "undo",
+            "warped",
             "zoom",
         ],
     },

@@ -16,10 +16,7 @@ from xai_utils.engine import compiled, keras, tf
 from xai_utils.synthesis import image_priors
 
 RATES = {"adam": 0.05, "sgd": 1.0}  # optimisers and their default learning rates
-MOMENTUM, SECOND = (
-    0.9,
-    0.999,
-)  # decay of the running sums of the gradient and, for Adam, of its square
+MOMENTUM, SECOND = 0.9, 0.999  # what is kept a step of the momentum and, by Adam, of the squares
 TINY = 1e-20  # keeps Adam from dividing by 0
 SETTLING = 0.5  # learning rate of the last steps, over that of the others
 
@@ -48,8 +45,8 @@ class State(NamedTuple):
     """What one step hands to the next, as tensors."""
 
     values: tf.Tensor  # parameters of the pictures
-    first: tf.Tensor  # running sum of the gradient
-    second: tf.Tensor  # and of its square
+    first: tf.Tensor  # momentum: running sum of the gradient, for Adam mean
+    second: tf.Tensor  # for Adam: running mean of its square
     best: tf.Tensor  # pictures (N, H, W, C)
     least: tf.Tensor  # and their objectives (N,)
 
@@ -255,7 +252,7 @@ def step(
         lambda: tf.ones_like(total),
     )
     better = total < state.least
-    best = tf.raw_ops.Select(condition=better, x=images, y=state.best)  # tf.where is slow at this
+    best = tf.where(better[:, None, None, None], images, state.best)
     least = tf.where(better, total, state.least)
     values, first, second = UPDATES[optimiser](
         state, gradient, age_and_rate[0], age_and_rate[1], np.prod(shape[1:])
@@ -269,14 +266,11 @@ def step(
 
 
 def _adam(state, gradient, age, rate, _size):
-    # Running sums in place of means, put right in the rate: fewer passes over the parameters.
-    first, second = MOMENTUM * state.first + gradient, SECOND * state.second + gradient**2
-    fair = (
-        tf.sqrt((1 - SECOND ** (age + 1)) / (1 - SECOND))
-        * (1 - MOMENTUM)
-        / (1 - MOMENTUM ** (age + 1))
-    )
-    return state.values - (rate * fair) * (first * tf.math.rsqrt(second + TINY)), first, second
+    first = MOMENTUM * state.first + (1 - MOMENTUM) * gradient
+    second = SECOND * state.second + (1 - SECOND) * gradient**2
+    # Means of the gradient and its square, which the zeros they began with have pulled down.
+    mean, square = first / (1 - MOMENTUM ** (age + 1)), second / (1 - SECOND ** (age + 1))
+    return state.values - rate * mean * tf.math.rsqrt(square + TINY), first, second
 
 
 def _sgd(state, gradient, _age, rate, size):
