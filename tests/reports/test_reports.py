@@ -19,14 +19,14 @@ from miniature import ROOT, Project, finish, make_project, processes, wait_for
 from xai_suite.reports import staleness
 from xai_suite.reports.__main__ import by_notebook
 
-GOOD = "import xai_suite.reports.{module}\nprint(steps)"
+GOOD = "import xai_suite.evaluation.cluster\nprint(steps)"
 
 
 def add_two_notebooks(project) -> None:
     """10_runs loads a room of the suite, 20_record one of the library, and has a model and a
     picture.
     """
-    project.notebook("10_runs", GOOD.format(module="runs"))
+    project.notebook("10_runs", GOOD)
     code = "from xai_utils import show\nshow.record(steps=steps)\nprint(steps)"
     project.notebook("20_record", code, parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'")
     project.run_file("10_runs--a")
@@ -171,7 +171,7 @@ def test_touching_everything_runs_nothing(built):
     [
         ("reports/runs/10_runs--a.yaml", ["10_runs--a"]),
         ("notebooks/20_record.ipynb", ["20_record--a"]),
-        ("xai_suite/reports/runs.py", ["10_runs--a", "10_runs--b"]),
+        ("xai_suite/evaluation/cluster.py", ["10_runs--a", "10_runs--b"]),
         ("xai_utils/show/record.py", ["20_record--a"]),
         ("xai_utils/__init__.py", ["20_record--a"]),
         ("xai_utils/attribution/gradients.py", []),
@@ -217,15 +217,15 @@ def test_a_replaced_picture_or_weights_file_runs_its_reports_again(built, place)
 
 
 def test_what_changes_while_a_run_is_under_way_runs_it_again(built):
-    built.notebook("15_slow", f"{GOOD.format(module='runs')}\n{SLOW}")
+    built.notebook("15_slow", f"{GOOD}\n{SLOW}")
     built.run_file("15_slow--x")
     process = built.make("reports", "RUNS=15_*")
     wait_for((built.folder / "notebooks" / "started").exists)
-    path = built.folder / "xai_suite" / "reports" / "runs.py"
+    path = built.folder / "xai_suite" / "evaluation" / "cluster.py"
     path.write_text(path.read_text() + "\n# changed\n")
     (built.folder / "notebooks" / "go on").touch()
     finish(process)
-    assert planned(built)["15_slow--x"] == "xai_suite/reports/runs.py"
+    assert planned(built)["15_slow--x"] == "xai_suite/evaluation/cluster.py"
 
 
 def test_a_changed_run_alone_is_executed_and_its_page_written(built):
@@ -646,7 +646,7 @@ def test_ctrl_c(waiting):
 def test_nbval_runs_kernels_one_at_a_time_and_finds_errors(project):
     shutil.copy2(ROOT / "notebooks" / "conftest.py", project.folder / "notebooks")
     for name in ("10_a", "11_b"):
-        project.notebook(name, GOOD.format(module="runs"))
+        project.notebook(name, GOOD)
     recipe = finish(project.make("-n", "test")).splitlines()[-1]
     finish(project.start("sh", "-c", recipe))
     runtime = Path(project.env["JUPYTER_RUNTIME_DIR"])
