@@ -1,10 +1,9 @@
-"""Measure what techniques cost, as ratios to one compiled forward pass of the same batch, and write
-a page of it.
+"""Measure what techniques cost against a compiled forward pass, and write a page of it.
 
-Every round times the forward pass just before each technique, so that a machine that slows down
-slows both; quick techniques get more rounds. A ratio is that of the medians: least times would
-favour the shorter of the two, which a burst of the processor covers more often.
-Weights are random, which does not change the arithmetic.
+Figures are ratios to a pass of the same batch. Every round times the forward pass just before each
+technique, so that a machine that slows down slows both; quick techniques get more rounds. A ratio
+is that of the medians: least times would favour the shorter of the two, which a burst of the
+processor covers more often. Weights are random, which does not change the arithmetic.
 """
 
 import argparse
@@ -27,18 +26,15 @@ from tf_keras_vis.saliency import Saliency
 
 from xai_suite import evaluation
 from xai_suite.reports import provenance, site
-from xai_utils import attribution, keras, models, show, synthesis, tf
-from xai_utils.attribution import d_rise
-from xai_utils.attribution.class_activation import IMAGES_AT_ONCE
+from xai_utils import attribution, keras, models, pictures, show, synthesis, tf
 from xai_utils.engine import forward
 from xai_utils.models import code_at
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 SAMPLES, MASKS = 4, 4  # of SmoothGrad and integrated gradients; of RISE
-STEPS, STEP_BOUND = (
-    8,
-    1.15,
-)  # of an inversion that is timed; one of them over a forward and input-gradient pass
+STEPS = 8  # of an inversion that is timed
+STEP_BOUND = 1.15  # one of them over a forward and input-gradient pass
+AT_ONCE = 32  # masked pictures in one pass of D-RISE
 AT_LEAST, MOST_ROUNDS = 12.0, 50  # seconds a technique is timed for, within so many rounds
 FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
 
@@ -61,7 +57,7 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
     maps = keras.Model(model.input, model.get_layer(narrow).output)(images[:1]).numpy()
     live = int((maps.max(axis=(1, 2)) > maps.min(axis=(1, 2))).sum())
     half = images.shape[1] // 2
-    found = {
+    calls = {
         "Grad-CAM": (partial(a.grad_cam, model, images), 1, 1.05),
         "five CAMs together": (family, 1, 1.08),
         "five CAMs, four classes": (partial(family, targets=(0, 1, 2, 3)), 1, 1.08 + 3 * 0.03),
@@ -86,8 +82,8 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         ),
     }
     if model.name.startswith("efficientnet"):
-        found["CAM"] = (partial(a.cam, model, images), 1, 1.02)
-    return found | peers(model, images)
+        calls["CAM"] = (partial(a.cam, model, images), 1, 1.02)
+    return calls | peers(model, images)
 
 
 def peers(model: keras.Model, images: np.ndarray) -> dict:
@@ -106,9 +102,7 @@ def peers(model: keras.Model, images: np.ndarray) -> dict:
 def ratios(
     model: keras.Model, images: np.ndarray, chosen: dict, rounds: int
 ) -> tuple[float, dict[str, float]]:
-    """Seconds of a forward pass, and each technique's median time over that of the forward passes
-    between.
-    """
+    """Seconds of a forward pass, and each technique's median time over that of passes between."""
     base = partial(_forward, model, images)
     taken, bare = {name: [] for name in chosen}, {name: [] for name in chosen}
     base()
@@ -122,7 +116,7 @@ def ratios(
             if turn < wanted[name]:
                 bare[name].append(_seconds(base))
                 taken[name].append(_seconds(call))
-    base_time = statistics.median(seconds for each in bare.values() for seconds in each)
+    base_time = statistics.median(seconds for times in bare.values() for seconds in times)
     return base_time, {
         name: statistics.median(taken[name]) / statistics.median(bare[name]) for name in chosen
     }
@@ -139,9 +133,7 @@ def _seconds(call) -> float:
 
 
 def peak_memory(name: str, technique: str, passes: int) -> float:
-    """Largest resident memory in MB of a process of its own that explains one image with so many
-    passes.
-    """
+    """Peak memory in MB of a process of its own that explains an image with so many passes."""
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import run, numpy as np,"
         f" resource\nmodel = run.build({name!r}); images = np.full((1, 224, 224, 3), 99,"
@@ -165,16 +157,14 @@ def memory_case(model, images, technique: str, passes: int) -> None:
 
 
 def compare(name: str, batch: int, rounds: int) -> list[tuple]:
-    """Rows (technique, ratio, passes, ratio per pass, bound, kept?) of one network; prints them as
-    they come.
-    """
+    """Rows (technique, ratio, passes, ratio per pass, bound, kept?) of one network; prints them."""
     model = build(name)
     images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
     return measure(model, images, techniques(model, images), rounds)
 
 
 def measure(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> list[tuple]:
-    base, found = ratios(model, images, chosen, rounds)
+    base, times = ratios(model, images, chosen, rounds)
     print(
         f"\n{model.name}, batch {len(images)}, {images.shape[1]} px: one forward pass takes"
         f" {base:.3f} s"
@@ -182,12 +172,12 @@ def measure(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -
     rows = []
     for technique, (_, passes, bound) in chosen.items():
         # Score-CAM explains one image of the batch; its passes are counted in batches.
-        each = found[technique] / passes
-        verdict = "" if bound is None else ("kept" if each <= bound else "MISSED")
-        rows.append((technique, found[technique], passes, each, bound, verdict))
+        per_pass = times[technique] / passes
+        verdict = "" if bound is None else ("kept" if per_pass <= bound else "MISSED")
+        rows.append((technique, times[technique], passes, per_pass, bound, verdict))
         limit = "" if bound is None else f"<= {bound:.2f}"
         print(
-            f"  {technique:<34} {found[technique]:8.2f} {passes:8.1f} {each:8.3f} {limit:>8}"
+            f"  {technique:<34} {times[technique]:8.2f} {passes:8.1f} {per_pass:8.3f} {limit:>8}"
             f" {verdict}"
         )
     return rows
@@ -197,17 +187,16 @@ def compare_detector(masks: int, rounds: int) -> list[tuple]:
     """The same rows for D-RISE on a photo; passes are counted in batches."""
     detector = models.load_model(models.DETECTOR)
     image = detector.prepare("coffee")[0]
-    call = partial(d_rise, detector, image, detector.find(image), masks)
-    chosen = {f"D-RISE, {masks} masks": (call, masks / IMAGES_AT_ONCE, 1.05)}
-    return measure(detector.model, np.repeat(image[None], IMAGES_AT_ONCE, axis=0), chosen, rounds)
+    call = partial(attribution.d_rise, detector, image, detector.find(image), masks)
+    chosen = {f"D-RISE, {masks} masks": (call, masks / AT_ONCE, 1.05)}
+    return measure(detector.model, np.repeat(image[None], AT_ONCE, axis=0), chosen, rounds)
 
 
 def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
-    """Rows (network, layer, settings, ratio, bound, kept?): a step of an inversion over forward and
-    input gradient.
+    """Rows (network, layer, settings, ratio, bound, kept?) of one step of an inversion.
 
-    Both run the network up to the layer, forward and back to the pixels; what a step adds is what
-    makes it dearer.
+    The ratio is to a forward pass and its input gradient. Both run the network up to the layer,
+    forward and back to the pixels; what a step adds is what makes it dearer.
     """
     model = build(name)
     images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
@@ -226,8 +215,10 @@ def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
                 synthesis.invert, model, images, layer, steps=STEPS, settle=0, **settings
             )
             _step_ratios(invert, bare)  # compiles
-            found = [ratio for _ in range(max(rounds, 2)) for ratio in _step_ratios(invert, bare)]
-            ratio = statistics.median(found)
+            measured = [
+                ratio for _ in range(max(rounds, 2)) for ratio in _step_ratios(invert, bare)
+            ]
+            ratio = statistics.median(measured)
             verdict = "kept" if ratio <= STEP_BOUND else "MISSED"
             rows.append((name, layer, label, ratio, STEP_BOUND, verdict))
             print("  {} at {}, {}: {:.3f} <= {:.2f} {}".format(*rows[-1]))
@@ -235,8 +226,9 @@ def optimisation_step(name: str, batch: int, rounds: int) -> list[tuple]:
 
 
 def _step_ratios(invert, bare) -> list[float]:
-    """Time of each step over that of the bare pass just after it; `invert` reports after each
-    step.
+    """Time of each step over that of the bare pass just after it.
+
+    `invert` reports after each step.
     """
     marks = []
 
@@ -258,20 +250,17 @@ def _gradient_of_code(model, layer, images):
 
 
 def evaluation_throughput(
-    rounds: int, pictures: int = 4, squares: int = 16, step: float = 0.1
+    rounds: int, count: int = 4, squares: int = 16, step: float = 0.1
 ) -> list[tuple]:
-    """Rows (metrics, pictures, passes, seconds, share): time of the bare forward passes over that
-    of an evaluation.
+    """Rows (metrics, pictures, passes, seconds, share of the bare passes' pace).
 
-    Grad-CAM and the floors over named pictures of Lite0: reading, explaining, measuring and
-    writing. Passes are those that are needed for a picture: itself, black, blurred, for Grad-CAM,
-    and one for each change of it.
+    The share is the time of the bare forward passes over that of an evaluation. Grad-CAM and the
+    floors over named pictures of Lite0: reading, explaining, measuring and writing. Passes are
+    those that are needed for a picture: itself, black, blurred, for Grad-CAM, and one for each
+    change of it.
     """
-    names, maps, inner = (
-        list(pictures.PICTURES)[3 : 3 + pictures],
-        1 + len(attribution.FLOORS),
-        round(1 / step) - 1,
-    )
+    names, inner = list(pictures.PICTURES)[3 : 3 + count], round(1 / step) - 1
+    maps = 1 + len(attribution.FLOORS)
     kinds = {
         "deletion, insertion, drop, infidelity, localisation": (
             4 + 2 * maps * inner + maps + squares
@@ -283,14 +272,14 @@ def evaluation_throughput(
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder, "manifest.csv")
         manifest.write_text("\n".join(["path,label", *(f"{name},0" for name in names)]))
-        for number, (label, each) in enumerate(kinds.items()):
+        for number, (label, needed) in enumerate(kinds.items()):
             chosen = [
                 name
                 for name in evaluation.GROUPS
                 if name != "sensitivity" and (number or name != "road")
             ]
             settings = {"metrics": chosen, "squares": squares, "step": step}
-            passes, found = each * pictures, []
+            passes, runs = needed * count, []
             for turn in range(rounds + 1):
                 bare = _seconds(partial(_forward, model, images)) / len(images) * passes
                 out = Path(folder, f"{number}-{turn}.parquet")
@@ -298,10 +287,9 @@ def evaluation_throughput(
                     evaluation.evaluate, "efficientnet_lite0", "grad_cam", manifest, out, **settings
                 )
                 taken = _seconds(call)
-                found.append((taken, bare / taken))
-            rows.append(
-                (label, pictures, passes, *map(statistics.median, zip(*found[1:])))
-            )  # the first one compiles
+                runs.append((taken, bare / taken))
+            # the first one compiles
+            rows.append((label, count, passes, *map(statistics.median, zip(*runs[1:]))))
             print(
                 "  {}: {} pictures, {} passes, {:.1f} s, {:.2f} of the bare passes' pace".format(
                     *rows[-1]
@@ -323,11 +311,11 @@ def growth(rounds: int) -> list[tuple]:
                 "Grad-CAM": (partial(attribution.grad_cam, model, images),),
                 "saliency": (partial(attribution.saliency, model, images),),
             }
-            base, found = ratios(model, images, chosen, rounds)
-            rows.append((batch, size, base / batch, found["Grad-CAM"], found["saliency"]))
+            base, times = ratios(model, images, chosen, rounds)
+            rows.append((batch, size, base / batch, times["Grad-CAM"], times["saliency"]))
             print(
                 f"  batch {batch:>2}, {size} px: {1000 * base / batch:6.1f} ms an image forward, "
-                f"Grad-CAM x {found['Grad-CAM']:.2f}, saliency x {found['saliency']:.2f}"
+                f"Grad-CAM x {times['Grad-CAM']:.2f}, saliency x {times['saliency']:.2f}"
             )
     return rows
 
@@ -344,9 +332,7 @@ def memory(quick: bool) -> list[tuple]:
 
 
 def page(results: dict) -> None:
-    """Write the figures as JSON and, in the dress of a report, as
-    `reports/site/bench/index.html`.
-    """
+    """Write the figures as JSON and as a page, `reports/site/bench/index.html`."""
     folder = REPORTS / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(results, indent=1))

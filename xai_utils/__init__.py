@@ -1,5 +1,4 @@
-"""What image models look at: networks, pictures, attribution and its evaluation, and how to show
-them.
+"""What image models look at: networks, pictures, attribution, metrics, and how to show them.
 
 From the ground up: `engine`, `pictures`, `models` and `show`, then `attribution`, `synthesis` and
 `metrics`. A wing is loaded when it is first used, so that `from xai_utils import show` does not

@@ -1,6 +1,4 @@
-"""Techniques against answers known beforehand (REFERENCE: GAP networks, Captum's net, finite
-differences).
-"""
+"""Techniques against answers known beforehand: GAP networks, Captum's, finite differences."""
 
 import gc
 import weakref

@@ -1,6 +1,4 @@
-"""Class activation techniques against formulas written in NumPy, and against what holds on networks
-with GAP.
-"""
+"""Class activation against formulas in NumPy, and against what holds on networks with GAP."""
 
 import numpy as np
 import pytest
@@ -219,9 +217,7 @@ def test_an_unknown_method_is_named():
 
 
 def slow_score_cam(model, images, target, baseline=0.0):
-    """The formula, one channel of one image at a time; a constant channel leaves a black
-    picture.
-    """
+    """The formula, one channel of one image at a time; a constant one leaves a black picture."""
     a, _, _ = values(model, images, target)
 
     def f(picture):

@@ -235,9 +235,7 @@ def test_rise_weighs_with_any_score():
 
 
 def additive(image, segments, seed=0):
-    """A linear model of the picture, and the exact weight of each of its superpixels when it is
-    covered with 0.
-    """
+    """A linear model of the picture, and the weight of each superpixel when covered with 0."""
     model, weights, _ = linear_net(len(image), seed=seed)
     regions = attribution.superpixels(image, segments)
     each = (weights[1] * image).sum(-1)

@@ -107,9 +107,7 @@ def test_a_layer_without_weights_or_without_existence_is_refused_before_anything
 
 
 def test_compiled_techniques_see_the_shuffled_weights_and_the_old_ones_again():
-    """CAM with shuffled class weights is the activations times the shuffled column, known
-    beforehand.
-    """
+    """CAM with shuffled class weights is the activations times the shuffled column."""
     model, images = biased(nets.gap_net), nets.batch()
     maps = cam(model, images, 2)
     activations = keras.Model(model.input, model.get_layer("features").output)(images).numpy()
@@ -124,9 +122,7 @@ def test_compiled_techniques_see_the_shuffled_weights_and_the_old_ones_again():
 
 
 def test_what_cannot_depend_on_the_head_does_not():
-    """Eigen-CAM reads no class: the first step of the cascade leaves it as it is, and changes
-    saliency.
-    """
+    """Eigen-CAM reads no class: the cascade's first step leaves it alone, and changes saliency."""
     model, images = biased(nets.gap_net), nets.batch()
     before = eigen_cam(model, images), saliency(model, images, 0)
     with metrics.randomised(model, ["logits"]):

@@ -16,9 +16,7 @@ def scenes(request):
 
 
 def test_the_masks_are_exactly_where_something_would_change(scenes):
-    """Outside the object's mask nothing shows that there is an object; inside, something does; the
-    same for trees.
-    """
+    """Outside the object's mask nothing shows it; inside, something does; the same for trees."""
     for mask, without in (
         (scenes.object_mask, scenes.without_object),
         (scenes.tree_mask, scenes.without_tree),
@@ -109,9 +107,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order():
     ],
 )
 def test_behaviour_of_networks_that_are_known(monkeypatch, bird, tree, expected):
-    """Log odds `bird` for a bird and as much less for a fish, and `tree` for a tree; one scene of
-    each kind.
-    """
+    """Log odds `bird` for a bird, as much less for a fish, `tree` for a tree; all four kinds."""
     scenes = pictures.bird_or_tree.draw([0, 0, 1, 1], [True, False, True, False])
     kind = np.array([1, 1, -1, -1])
     answers = iter([bird * kind + tree * scenes.tree, tree * scenes.tree, bird * kind])
@@ -229,9 +225,7 @@ def test_the_logits_are_opposite_and_softmax_did_not_notice(tmp_path):
 
 
 def test_it_learns_what_tells_the_classes_apart(tmp_path):
-    """With trees beside birds only, a tree is all it takes: known beforehand, and seen after a few
-    steps.
-    """
+    """With trees beside birds only, a tree is all it takes, and is seen to be after a few steps."""
     model = models.small_networks.build(seed=0)
     model.set_weights(models.small_networks.trained([(1, 0, 60)], count=512, folder=tmp_path)[-1])
     found = models.small_networks.behaviour(

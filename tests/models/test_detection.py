@@ -1,6 +1,4 @@
-"""Detection: decoding, suppression, targets of one box and D-RISE against answers worked out by
-hand.
-"""
+"""Decoding, suppression, targets of one box and D-RISE against answers worked out by hand."""
 
 import dataclasses
 import functools
@@ -22,8 +20,9 @@ ANCHORS = np.array([[0.2, 0.2, 0.6, 0.4], [0.5, 0.1, 0.7, 0.9]], np.float32)
 
 
 def by_hand(weights: dict, classes: int = 3) -> Detector:
-    """A linear detector of two anchors: `weights[(output, anchor, column)]` is a picture `(H, W,
-    3)` of weights.
+    """A linear detector of two anchors.
+
+    `weights[(output, anchor, column)]` is a picture `(H, W, 3)` of weights.
     """
     inputs = keras.Input((SIZE, SIZE, 3), dtype=keras.config.dtype_policy().compute_dtype)
     flat = keras.layers.Flatten()(inputs)
@@ -123,10 +122,8 @@ def test_suppression_is_class_by_class_and_the_likelier_stays():
     assert [d.anchor for d in detector.detect(some_pictures(), overlap=0.7)[0]] == [0, 1, 2, 3, 4]
     assert [d.anchor for d in detector.detect(some_pictures(), threshold=0.65)[0]] == [0, 2]
     large = detector.detect(np.zeros((1, 30, 60, 3), np.uint8))[0]
-    assert np.allclose(large[0].box, (0, 0, 30, 15)) and large[0].size == (
-        30,
-        60,
-    ), "pixels of the picture it was given"
+    assert np.allclose(large[0].box, (0, 0, 30, 15)), "pixels of the picture it was given"
+    assert large[0].size == (30, 60)
 
 
 # --- targets --------------------------------------------------------------------------------------

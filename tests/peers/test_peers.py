@@ -1,6 +1,4 @@
-"""The same numbers as a peer where it is right, and the difference named where it is not
-(tf-keras-vis 0.8.7).
-"""
+"""The same numbers as tf-keras-vis 0.8.7 where it is right, and the difference where it is not."""
 
 import numpy as np
 import pytest

@@ -32,9 +32,7 @@ def test_shrinking_takes_means():
 
 
 def test_a_network_that_looks_at_one_pixel_at_a_time_scores_a_grid_as_the_mean_of_its_cells():
-    """With 1 x 1 convolutions the class's map of a grid is the grid of the maps, so every cell gets
-    what it earned.
-    """
+    """With 1 x 1 convolutions a grid's map is the grid of maps: every cell gets what it earned."""
     layers = nets.layers
 
     def build(size):

@@ -3,8 +3,8 @@
 - `model`: a Keras model (`classifier.model`), images to logits.
 - `images`: one batch `(N, H, W, C)` in the model's pixel range (0..255 for the networks of
   `models`).
-- `target`: None (each image's top class), a class index or name, N of them, or a callable `outputs
-  -> (N,)` scores.
+- `target`: None (each image's top class), a class index or name, N of them, or a callable
+  `outputs -> (N,)` scores.
 - `maps`: float32 `(N, h, w)`, raw: not resized, not normalised, not coloured; that is `show`'s
   work.
 

@@ -1,7 +1,7 @@
-"""Maps that know nothing of the network, with the signature of a technique: what a metric gives for
-nothing.
+"""Maps that know nothing of the network: what a metric gives for nothing.
 
-A technique that does not beat them shows nothing of the network by that metric.
+They have the signature of a technique; one that does not beat them shows nothing of the network by
+that metric.
 """
 
 import zlib
@@ -13,15 +13,14 @@ from xai_utils.pictures import grey
 
 
 def random(model, images, target=None, seed: int = 0) -> np.ndarray:
-    """Independent noise for every pixel, float32 `(N, H, W)` in 0..1; another picture gets another
-    noise.
+    """Independent noise for every pixel, float32 `(N, H, W)` in 0..1.
 
     What a picture gets depends on the seed and the picture alone, so a batch gives what its images
     give one by one.
     """
     images = np.ascontiguousarray(images, np.float32)
     seeds = [zlib.crc32(image.tobytes(), seed) for image in images]
-    return np.concatenate([random_maps(1, images.shape[1:3], each) for each in seeds])
+    return np.concatenate([random_maps(1, images.shape[1:3], own) for own in seeds])
 
 
 def centre(model, images, target=None) -> np.ndarray:
@@ -31,11 +30,9 @@ def centre(model, images, target=None) -> np.ndarray:
 
 
 def edges(model, images, target=None) -> np.ndarray:
-    """An edge detector: the size of the Sobel gradient of the grey picture, float32 `(N, H, W)`, in
-    grey levels.
-    """
+    """Edges: the size of the grey picture's Sobel gradient, float32 `(N, H, W)`, in grey levels."""
     return np.stack(
-        [np.hypot(sobel(each, axis=0), sobel(each, axis=1)) / 8 for each in grey(images)]
+        [np.hypot(sobel(image, axis=0), sobel(image, axis=1)) / 8 for image in grey(images)]
     )
 
 

@@ -87,8 +87,7 @@ def cams(
     layer_names: Sequence[str | None] = (None,),
     relu: bool | None = None,
 ) -> dict[str | None, dict[str, np.ndarray]]:
-    """Several class activation maps from one forward pass: any methods, for several targets and
-    several layers.
+    """Several class activation maps from one forward pass: any methods, targets and layers.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
@@ -161,9 +160,9 @@ def grad_cam_plus_plus(
     relu: bool = True,
     rescaled: bool = False,
 ) -> np.ndarray:
-    """Grad-CAM++: channels weighted by the positive gradients, each place by `alpha = g^2 / (2 g^2
-    + sum(A) g^3)`.
+    """Grad-CAM++: channels weighted by their positive gradients, each place by its alpha.
 
+    `alpha = g^2 / (2 g^2 + sum(A) g^3)`.
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), equations 9 to 19 with Y = exp(S). The
     authors' program also divides alpha by its sum over each channel, which the paper does not say:
     that variant is `rescaled=True`. Where g is negative the denominator can come near zero and
@@ -177,8 +176,7 @@ def grad_cam_plus_plus(
 def layer_cam(
     model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True
 ) -> np.ndarray:
-    """LayerCAM: every place has a weight of its own, its positive gradient, `ReLU(sum_k ReLU(g_k)
-    A_k)`.
+    """LayerCAM: every place weighted by its own positive gradient, `ReLU(sum_k ReLU(g_k) A_k)`.
 
     Source: Jiang et al., "LayerCAM" (TIP 2021), equations 6 and 7. Usable at early layers too.
 
@@ -203,9 +201,9 @@ def hires_cam(
 def xgrad_cam(
     model: keras.Model, images, target=None, layer: str | None = None, relu: bool = False
 ) -> np.ndarray:
-    """XGrad-CAM: channel weights `sum(g_k A_k) / sum(A_k)`, the gradient averaged where the channel
-    is active.
+    """XGrad-CAM: channels weighted by `sum(g_k A_k) / sum(A_k)`.
 
+    That is the gradient, averaged where the channel is active.
     Source: Fu et al., "Axiom-based Grad-CAM" (BMVC 2020), equation 8.
 
     Args, Returns, Raises: as `grad_cam`.
@@ -214,14 +212,12 @@ def xgrad_cam(
 
 
 def _cams(model, images, indices, names, methods, relu, functions):
-    """One forward pass; nothing below the first layer is differentiated, and each target costs one
-    way back.
-    """
+    """One forward pass, and for each target one way back, down to the first of the layers."""
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         with capture(model, names, tape) as activations:
             outputs = model(images, training=False)
-        scores = [score(outputs, indices[i], function) for i, function in enumerate(functions)]
-    gradients = [tape.gradient(each, activations) for each in scores]
+        asked = [score(outputs, indices[i], function) for i, function in enumerate(functions)]
+    gradients = [tape.gradient(of_target, activations) for of_target in asked]
     maps = {name: {} for name in names}
     for name in names:
         if any(gradient[name] is None for gradient in gradients):
@@ -238,11 +234,10 @@ def _cams(model, images, indices, names, methods, relu, functions):
 
 
 def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
-    """CAM: activations weighted by the target's column of the last Dense layer, `sum_k w_k A_k`; no
-    gradient needed.
+    """CAM: activations weighted by the target's column of the last Dense layer, `sum_k w_k A_k`.
 
-    Exact where the network ends in global average pooling and one Dense layer; that is checked on
-    the batch itself.
+    No gradient is needed. Exact where the network ends in global average pooling and one Dense
+    layer; that is checked on the batch itself.
     Source: Zhou et al., "Learning deep features for discriminative localization" (CVPR 2016),
     equation 2.
 
@@ -280,13 +275,13 @@ _NOT_GAP = (
 def score_cam(
     model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True
 ) -> np.ndarray:
-    """Score-CAM: each channel, scaled to 0..1 and enlarged, masks the picture; its weight is the
-    score that is left.
+    """Score-CAM: each channel masks the picture; its weight is the score that is left.
 
-    `alpha = softmax_k(f(x * norm(up A_k)))`, `ReLU(sum_k alpha_k A_k)`. The paper subtracts
-    f(baseline) from every f; the softmax drops what all have in common, so it is left out. Dead
-    channels are skipped: their mask is empty and leaves a black picture, which is scored once.
-    Pictures are masked and scored in chunks, so that memory does not grow with the channels.
+    To be a mask a channel is scaled to 0..1 and enlarged. `alpha = softmax_k(f(x * norm(up A_k)))`,
+    `ReLU(sum_k alpha_k A_k)`. The paper subtracts f(baseline) from every f; the softmax drops what
+    all have in common, so it is left out. Dead channels are skipped: their mask is empty and leaves
+    a black picture, which is scored once. Pictures are masked and scored in chunks, so that memory
+    does not grow with the channels.
     Source: Wang et al., "Score-CAM" (CVPRW 2020), equations 4 to 7, with the logit as f.
 
     Args:
@@ -321,10 +316,10 @@ def score_cam(
 
 
 def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
-    """Eigen-CAM: the activations projected on their first principal direction; no class, no
-    gradient.
+    """Eigen-CAM: the activations projected on their first principal direction.
 
-    The direction's sign is chosen so that the map adds up to something positive.
+    No class, no gradient. The direction's sign is chosen so that the map adds up to something
+    positive.
     Source: Muhammad & Yeasin, "Eigen-CAM" (IJCNN 2020), equation 3.
 
     Args, Raises: as `grad_cam`; `target` is checked and has no effect: the map is the same for
@@ -350,7 +345,7 @@ def _eigen_cam(model, images, layer):
 
 def _dense_head(model, layer: str) -> keras.layers.Dense:
     """The last Dense layer, whose weights CAM reads."""
-    dense = [each for _, each in walk(model) if isinstance(each, keras.layers.Dense)]
+    dense = [part for _, part in walk(model) if isinstance(part, keras.layers.Dense)]
     if not dense:
         raise ValueError(_NOT_GAP.format(model.name, layer))
     return dense[-1]

@@ -1,5 +1,6 @@
-"""D-RISE: why this box? Random masks, weighted by how much of a detection is left under each. No
-gradient is needed.
+"""D-RISE: why this box? Random masks, weighted by how much of a detection is left under each.
+
+No gradient is needed.
 """
 
 import functools
@@ -26,8 +27,7 @@ def d_rise(
     centred: bool = False,
     return_error: bool = False,
 ):
-    """D-RISE: the average of random soft masks, weighted by what is left of each detection under
-    them.
+    """D-RISE: the mean of random soft masks, weighted by what each leaves of a detection.
 
     The weight of a mask is the largest, over all boxes found in the masked picture, of
     `similarity`. All detections share the masks and the forward passes.
@@ -76,7 +76,7 @@ def d_rise(
         raise ValueError(
             "d_rise got no detections to explain: find some first, at a lower threshold perhaps"
         )
-    labels = list(dict.fromkeys(each.label for each in detections))
+    labels = list(dict.fromkeys(detection.label for detection in detections))
     boxes, classes, _ = (part[0] for part in _arrays([detections], labels, None))
     if isinstance(detect, Detector) and image.shape == detect.model.input_shape[1:]:
         one_graph = compiled(detect.model, _detector_sums, grid=grid, errors=return_error)
@@ -102,16 +102,15 @@ def d_rise(
 
 
 def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
-    """How alike found boxes are to T aimed ones: overlap times cosine of the class probabilities
-    times objectness.
+    """How alike boxes are to T aimed ones: overlap times cosine of classes times objectness.
 
     Source: as `d_rise`, equations 2 to 6.
 
     Args:
         aimed: boxes `(T, 4)`.
         classes: their class probabilities `(T, C)`.
-        boxes, probabilities, objectness: those of F pictures with K boxes: `(F, K, 4)`, `(F, K,
-            C)`, `(F, K)`.
+        boxes, probabilities, objectness: those of F pictures with K boxes: `(F, K, 4)`,
+            `(F, K, C)`, `(F, K)`.
 
     Returns:
         float32 `(F, T, K)` in 0..1.
@@ -125,25 +124,24 @@ def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
 def _detector_sums(model, anchors, image, boxes, classes, keep, seed, numbers, grid, errors):
     """The sums of a part of the masks, all in one graph; of one picture `(1, H, W, 3)`."""
     masks = _masks(numbers, image.shape[1:3], grid, keep, seed)
-    found = all_boxes(model, masked(image, masks), anchors, image.shape[1:3])
-    return _sums(masks, similarity(boxes, classes, *found), keep, errors)
+    proposals = all_boxes(model, masked(image, masks), anchors, image.shape[1:3])
+    return _sums(masks, similarity(boxes, classes, *proposals), keep, errors)
 
 
 def _callable_sums(detect, labels, image, boxes, classes, keep, seed, numbers, grid, errors):
     masks = _compiled_masks(tuple(image.shape[1:3]), grid)(numbers, keep=keep, seed=seed)
-    found = _found(detect, masked(image, masks), labels, classes.shape[-1])
-    return _sums(masks, similarity(boxes, classes, *found), keep, errors)
+    proposals = _proposals(detect, masked(image, masks), labels, classes.shape[-1])
+    return _sums(masks, similarity(boxes, classes, *proposals), keep, errors)
 
 
 def _sums(masks, alike, keep, errors: bool):
-    """Sums over masks of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1,
-    H W)`; and of w.
+    """Sums over masks, from which means and standard errors follow.
+
+    Of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1, H W)`; and of w.
     """
     weights = tf.reduce_max(alike, axis=-1)  # (F, T)
-    ones, flat = (
-        tf.ones_like(weights[:, :1]),
-        tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2])),
-    )
+    ones = tf.ones_like(weights[:, :1])
+    flat = tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2]))
     first = tf.matmul(tf.concat([weights, ones], 1) / keep, flat, transpose_a=True)
     second = tf.zeros(())
     if errors:
@@ -162,42 +160,41 @@ def _compiled_masks(size: tuple[int, int], grid: int) -> Callable:
     return tf.function(functools.partial(_masks, size=tuple(size), grid=grid), autograph=False)
 
 
-def _found(detect, pictures: tf.Tensor, labels: list[str], width: int):
-    """Boxes, class vectors and objectness in each picture: of every anchor, or of what a callable
-    returns.
-    """
+def _proposals(detect, pictures: tf.Tensor, labels: list[str], width: int):
+    """Boxes, class vectors and objectness in each picture, of all anchors or of a callable."""
     if isinstance(detect, Detector):
         return detect.proposals(pictures)
-    found = detect(pictures.numpy())
-    if len(found) != len(pictures):
+    detections = detect(pictures.numpy())
+    if len(detections) != len(pictures):
         raise ValueError(
             f"detect must return one sequence a picture, {len(pictures)} in all; it returned"
-            f" {len(found)}"
+            f" {len(detections)}"
         )
-    return _arrays(found, labels, width)
+    return _arrays(detections, labels, width)
 
 
-def _arrays(found, labels: list[str], width: int | None):
-    """Detections of F pictures as arrays: boxes `(F, K, 4)`, class vectors `(F, K, C)`, objectness
-    `(F, K)`.
+def _arrays(detections, labels: list[str], width: int | None):
+    """Detections of F pictures as arrays: boxes, class vectors and objectness.
 
-    Pictures with fewer than K are filled with boxes without area. A detection without probabilities
-    has a vector that is one for its label, so that the cosine asks for the same label, and its
-    score for objectness.
+    `(F, K, 4)`, `(F, K, C)` and `(F, K)`. Pictures with fewer than K are filled with boxes without
+    area. A detection without probabilities has a vector that is one for its label, so that the
+    cosine asks for the same label, and its score for objectness.
     """
-    vectors = [[_vector(one, labels) for one in each] for each in found]
-    widths = {len(vector) for each in vectors for vector in each} | ({width} if width else set())
+    vectors = [[_vector(one, labels) for one in picture] for picture in detections]
+    widths = {len(vector) for picture in vectors for vector in picture} | (
+        {width} if width else set()
+    )
     if len(widths) > 1:
         raise ValueError(
             f"detections have class vectors of lengths {sorted(widths)}: all need probabilities, or"
             " none"
         )
-    many = max(1, *(len(each) for each in found))
+    many = max(1, *(len(picture) for picture in detections))
     boxes, classes, sure = (
-        np.zeros((len(found), many, *tail), np.float32) for tail in ((4,), (widths.pop(),), ())
+        np.zeros((len(detections), many, *tail), np.float32) for tail in ((4,), (widths.pop(),), ())
     )
-    for row, each in enumerate(found):
-        for place, one in enumerate(each):
+    for row, picture in enumerate(detections):
+        for place, one in enumerate(picture):
             boxes[row, place], classes[row, place] = one.box, vectors[row][place]
             known = getattr(one, "probabilities", None) is not None
             sure[row, place] = one.objectness if known else one.score
@@ -207,7 +204,7 @@ def _arrays(found, labels: list[str], width: int | None):
 def _vector(detection, labels: list[str]) -> np.ndarray:
     given = getattr(detection, "probabilities", None)
     return (
-        np.array([detection.label == each for each in labels], np.float32)
+        np.array([detection.label == label for label in labels], np.float32)
         if given is None
         else given
     )

@@ -72,8 +72,7 @@ def smooth_grad(
     input_range: float = 255.0,
     seed=0,
 ) -> np.ndarray:
-    """SmoothGrad: the largest absolute value over the channels of the mean gradient over noisy
-    copies.
+    """SmoothGrad: the mean gradient over noisy copies, its largest size over the channels.
 
     Source: Smilkov et al., "SmoothGrad" (2017), section 3.
 
@@ -129,10 +128,10 @@ def integrated_gradients(
     seed=0,
     return_gap: bool = False,
 ):
-    """Integrated gradients: `(x - x') * integral of dS/dx along the straight path from x' to x`, by
-    the midpoint rule.
+    """Integrated gradients: `(x - x') * integral of dS/dx` on the way from x' to x.
 
-    The map adds up to `S(x) - S(x')`; how far it misses is the completeness gap.
+    The path is straight; the integral is taken by the midpoint rule. The map adds up to
+    `S(x) - S(x')`; how far it misses is the completeness gap.
     Source: Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (ICML 2017),
     equation 1.
 
@@ -229,8 +228,9 @@ def _path_gradient(model, images, indices, start, fractions, function):
 
 
 def _noisy_sums(model, images, indices, sigma, seed, samples, function):
-    """Sums of gradients and of their squares; a sample's noise has a seed of its own and is shared
-    by all images.
+    """Sums of gradients and of their squares over noisy copies.
+
+    A sample's noise has a seed of its own and is shared by all images.
     """
 
     def draw(sample):

@@ -15,8 +15,7 @@ RELUS = ("Relu", "Relu6")
 
 
 def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
-    """Guided backpropagation: at every ReLU pass a gradient only where it and the input are
-    positive.
+    """Guided backpropagation: a ReLU passes a gradient only where it and the input are positive.
 
     Source: Springenberg et al., "Striving for simplicity" (2015), section 3.4. It draws the
     picture's edges whatever the network has learnt (Adebayo et al. 2018): read it with care.
@@ -56,7 +55,7 @@ def guided_grad_cam(
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017), section 3.3.
 
-    Args, Raises: as `class_activation.grad_cam` and `guided_backprop`.
+    Args, Raises: as `grad_cam` and `guided_backprop`.
 
     Returns:
         float32 maps `(N, H, W)`, signed.

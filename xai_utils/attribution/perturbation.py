@@ -34,7 +34,7 @@ def occlusion(
         patch: side of the patch in pixels.
         stride: side of a cell, at most: how far patches are apart.
         fill: what the patch shows: a pixel value, a colour, pictures, or a word; see
-            `transforms.filling`.
+            `pictures.filling`.
 
     Returns:
         float32 maps `(N, h, w)`, one value a patch, signed, in logits: large where covering takes
@@ -132,17 +132,13 @@ def rise(
 
 
 def _starts(extent: int, patch: int, stride: int) -> np.ndarray:
-    """First pixels of patches around the middles of equal cells; below 0 where a patch hangs
-    over.
-    """
+    """First pixels of patches around the middles of cells; below 0 where a patch hangs over."""
     cells = math.ceil(extent / stride)
     return np.floor((np.arange(cells) + 0.5) * extent / cells - patch / 2 + 0.5).astype(np.int32)
 
 
 def _masked_scores(model, images, masks, indices, function, cover=None):
-    """Scores `(N, F)` of N images under F masks `(F, H, W)`: 1 keeps a pixel, 0 covers it (with
-    black by default).
-    """
+    """Scores `(N, F)` of N images under F masks `(F, H, W)`: 1 keeps a pixel, 0 covers it."""
     changed = masked(images[:, None], masks[None], None if cover is None else cover[:, None])
     flat, copies = tf.reshape(changed, (-1, *images.shape[1:])), tf.shape(masks)[0]
     return tf.reshape(scores(model, flat, tf.repeat(indices, copies), function), (-1, copies))
@@ -159,11 +155,10 @@ def _occluded_scores(model, images, indices, cover, corners, patch, function):
 def rise_masks(
     numbers: tf.Tensor, size: tuple[int, int], grid: int, keep, seed, dtype=tf.float32
 ) -> tf.Tensor:
-    """The soft masks of RISE and D-RISE with these numbers: `(F, H, W)` in 0..1, each pixel's mean
-    is `keep`.
+    """The soft masks of RISE and D-RISE with these numbers: `(F, H, W)` in 0..1.
 
-    A grid of `(grid + 1)^2` random cells is enlarged, bilinear, and cut out at a random place
-    within one cell.
+    Each pixel's mean is `keep`. A grid of `(grid + 1)^2` random cells is enlarged, bilinear, and
+    cut out at a random place within one cell.
     """
     cell = [math.ceil(extent / grid) for extent in size]
     large = [(grid + 1) * extent for extent in cell]
@@ -180,9 +175,7 @@ def rise_masks(
 
 
 def _rise_sums(model, images, indices, keep, seed, numbers, grid, function):
-    """Sums over masks of what each adds to the map, and of its square; `(N, H W)` each, one matrix
-    product each.
-    """
+    """Sums over masks of what each adds to the map, and of its square; `(N, H W)` each."""
     masks = rise_masks(numbers, images.shape[1:3], grid, keep, seed, images.dtype)
     left = _masked_scores(model, images, masks, indices, function)
     flat = tf.reshape(masks, (-1, images.shape[1] * images.shape[2])) / keep

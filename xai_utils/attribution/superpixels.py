@@ -1,5 +1,4 @@
-"""Attribution by covering superpixels and fitting a linear model to the scores: LIME and Kernel
-SHAP.
+"""LIME and Kernel SHAP: superpixels are covered, and a linear model is fitted to the scores.
 
 Every function has the signature `method(model, images, target=None, **settings) -> maps`; see
 `attribution`. Both make samples in which each superpixel is kept or covered; they differ in which
@@ -74,12 +73,12 @@ def kernel_shap(
     fill=None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Kernel SHAP: Shapley values of superpixels by regression, with subset sizes drawn from the
-    Shapley kernel.
+    """Kernel SHAP: Shapley values of superpixels, by regression.
 
-    The values of the superpixels add up to `S(picture) - S(everything covered)`, exactly. Each
-    subset is drawn with its complement, which makes the result steadier. A pair is one equation, so
-    at least twice as many samples as superpixels are needed, and some more, for draws may repeat.
+    The sizes of subsets are drawn from the Shapley kernel. The values of the superpixels add up to
+    `S(picture) - S(everything covered)`, exactly. Each subset is drawn with its complement, which
+    makes the result steadier. A pair is one equation, so at least twice as many samples as
+    superpixels are needed, and some more, for draws may repeat.
     Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017),
     theorem 2.
 
@@ -143,8 +142,7 @@ def mean_colours(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
 def kept_scores(
     model: keras.Model, image, cover, regions, kept, index, function=None
 ) -> np.ndarray:
-    """Scores `(F,)` of one image with the superpixels kept that each row of `kept` names, in
-    chunks.
+    """Scores `(F,)` of one image with those superpixels kept that each row of `kept` names.
 
     Args:
         image, cover: `(H, W, C)`; a covered superpixel shows `cover`.
@@ -154,7 +152,7 @@ def kept_scores(
         function: a callable target instead of a class index.
     """
     run = compiled(model, _kept_scores, function=function)
-    image, cover = (tf.cast(each, model.compute_dtype) for each in (image, cover))
+    image, cover = (tf.cast(picture, model.compute_dtype) for picture in (image, cover))
     regions, index = tf.cast(regions, tf.int32), tf.reshape(tf.cast(index, tf.int32), (1,))
     parts = in_parts(kept, perturbation.IMAGES_AT_ONCE)
     return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in parts])

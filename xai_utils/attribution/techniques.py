@@ -1,6 +1,4 @@
-"""Techniques as a command or a notebook names them: `grad_cam`, or with settings
-`rise:masks=500,grid=7`.
-"""
+"""Techniques as a command or a notebook names them: `rise`, or `rise:masks=500,grid=7`."""
 
 import contextlib
 import inspect
@@ -58,8 +56,7 @@ METHODS = TECHNIQUES | FLOORS
 
 
 def parse(techniques: str | Sequence[str]) -> dict[str, list]:
-    """Techniques with their settings, `{name as given: [technique, settings]}`, the floors behind
-    them.
+    """Techniques with their settings, `{name as given: [technique, settings]}`, and the floors.
 
     Raises:
         ValueError: none, an unknown one, a setting it does not have or that is no number, or one
@@ -69,20 +66,20 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
     given = [*TECHNIQUES] if given == ["all"] else given
     if not given:
         raise ValueError(f"say which techniques: all, or some of {', '.join(TECHNIQUES)}")
-    found = {}
+    parsed = {}
     for text in [*given, *(name for name in FLOORS if name not in given)]:
         name, _, settings = text.partition(":")
         if name not in METHODS:
             raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
-        if text in found:
+        if text in parsed:
             raise ValueError(f"technique {text} is given twice")
         all_settings = list(inspect.signature(METHODS[name]).parameters.items())[3:]
-        known = {each: about for each, about in all_settings if not each.startswith("return_")}
-        found[text] = [
+        known = {key: about for key, about in all_settings if not key.startswith("return_")}
+        parsed[text] = [
             name,
-            dict(_setting(each, known, name) for each in settings.split(",") if each),
+            dict(_setting(part, known, name) for part in settings.split(",") if part),
         ]
-    return found
+    return parsed
 
 
 def short_names(names: Sequence[str]) -> list[str]:

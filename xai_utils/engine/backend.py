@@ -120,9 +120,7 @@ def _of_any_length(tensor) -> tf.TensorSpec:
 
 
 def forward(model: keras.Model, images) -> tf.Tensor:
-    """Run a model on a batch, compiled once for all batch sizes, in inference mode; whatever it
-    returns.
-    """
+    """What a model returns for a batch, in inference mode; compiled once for all batch sizes."""
     images = tf.cast(images, model.compute_dtype)
     spec = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
 
@@ -133,8 +131,9 @@ def forward(model: keras.Model, images) -> tf.Tensor:
 
 
 def in_parts(values, most: int) -> list:
-    """Parts of an array or tensor, at most so long; equal, or all but the last: one or two shapes
-    to trace.
+    """Parts of an array or tensor, at most so long: equal, or all but the last.
+
+    So there are one or two shapes to trace.
     """
     size = math.ceil(len(values) / math.ceil(len(values) / max(most, 1))) if len(values) else 1
     return [values[i : i + size] for i in range(0, len(values), size)]

@@ -10,8 +10,7 @@ DATA_FOLDER = Path(__file__).resolve().parents[2] / "data"
 
 @contextlib.contextmanager
 def written_whole(path: Path, replace: bool = True) -> Iterator[Path]:
-    """A place beside `path` to write to, renamed at the end of the block: nobody ever sees half a
-    file.
+    """A place beside `path` to write to, renamed at the end: nobody ever sees half a file.
 
     Args:
         path: where the file will be; its folder is made.

@@ -1,7 +1,6 @@
-"""What the experiments share: keep a part of a picture, cover it rectangle by rectangle, and what
-to compare with.
+"""Keep a part of a picture, cover it square by square, paste it elsewhere; and controls.
 
-Maps here have the size of their pictures (`show.resize_map` enlarges them), and every changed
+Maps here have the size of their pictures (`pictures.resize_map` enlarges them), and every changed
 picture goes through the network in a batch.
 """
 
@@ -20,17 +19,14 @@ PICTURES_AT_ONCE = 16  # in one call of a technique
 
 
 def explain(method: Callable, model: keras.Model, images, target=None) -> np.ndarray:
-    """Raw maps `(N, h, w)` of any number of pictures by a technique of `attribution`; `target` is
-    one for all.
-    """
+    """Raw maps `(N, h, w)` of any number of pictures by a technique; `target` is one for all."""
     return np.concatenate(
         [method(model, part, target) for part in in_parts(images, PICTURES_AT_ONCE)]
     )
 
 
 def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
-    """Classes that count as the same answer about a prepared picture `(H, W, 3)`: its top class
-    first.
+    """Classes that count as one answer about a prepared picture `(H, W, 3)`, the top class first.
 
     A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as
     good as the top class, if that is one of them.
@@ -43,9 +39,7 @@ def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
 
 
 def answer(classifier, image: np.ndarray, name: str) -> str:
-    """What the network says about a prepared picture `(H, W, 3)`, and whether it is right where
-    that is known.
-    """
+    """What the network says about a prepared picture, and whether it is right, if that is known."""
     ((label, probability),) = classifier.top(image[None], 1)[0]
     text = f"{classifier.name} calls {name} {label!r} ({100 * probability:.0f} %)"
     truth = PICTURES[name].classes if name in PICTURES else ()
@@ -58,8 +52,9 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
 
 
 def top_share(maps, share: float) -> np.ndarray:
-    """The share of pixels where maps are largest, bool `(N, H, W)`: exactly that many, ties in
-    reading order.
+    """The share of pixels where maps are largest, bool `(N, H, W)`.
+
+    Exactly that many, ties in reading order.
 
     Args:
         maps: `(N, H, W)`.
@@ -82,7 +77,7 @@ def keep(images, masks, fill="black") -> np.ndarray:
     Args:
         images: `(N, H, W, C)`, or one picture `(1, H, W, C)` for all masks.
         masks: bool `(N, H, W)`, True where the picture stays.
-        fill: what is shown elsewhere; see `transforms.filling`.
+        fill: what is shown elsewhere; see `pictures.filling`.
 
     Raises:
         ValueError: a mask that keeps nothing or everything, so that nothing is tested.
@@ -98,8 +93,9 @@ def keep(images, masks, fill="black") -> np.ndarray:
 
 
 def moved_at_random(masks, count: int, seed: int = 0) -> np.ndarray:
-    """Controls: each mask `(N, H, W)` moved to `count` random places, around the border; `(count,
-    N, H, W)`.
+    """Controls: each mask `(N, H, W)` at `count` random places, `(count, N, H, W)`.
+
+    What leaves on one side comes back on the other.
     """
     masks, rng = np.asarray(masks), np.random.default_rng(seed)
     return np.stack(
@@ -148,8 +144,9 @@ def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.n
 def cover_in_turn(
     image, corners, side: int, fill="black", which=slice(None)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One picture `(H, W, C)` with its first, first two, ... squares covered; `which` of these
-    pictures are made.
+    """One picture `(H, W, C)` with its first, first two, ... squares covered.
+
+    `which` of these pictures are made.
 
     Returns:
         float32 `(count, H, W, C)`, and what is covered, bool `(count, H, W)`.
@@ -192,8 +189,7 @@ def cover_until_flip(
     same=(),
     at_once=8,
 ) -> list[Flip]:
-    """Cover the brightest places of maps with squares, one after another, until the predicted class
-    changes.
+    """Cover a picture where a map is brightest, square by square, until its class changes.
 
     Args:
         model: Keras model, images to logits.
@@ -202,7 +198,7 @@ def cover_until_flip(
             controls.
         side, stride: of the squares; see `brightest_rectangles`.
         most: squares to try at most.
-        fill: what squares show; see `transforms.filling`.
+        fill: what squares show; see `pictures.filling`.
         same: indices of classes that do not count as a change; the top class never does.
         at_once: squares tried before it is asked whether a label has changed: more of them make
             larger batches.
@@ -216,9 +212,9 @@ def cover_until_flip(
     before = int(logits_of(model, image[None])[0].argmax())
     same = [before, *same]
     orders = [brightest_rectangles(values, side, most, stride) for values in maps]
-    found: list[Flip | None] = [None] * len(orders)
+    flips: list[Flip | None] = [None] * len(orders)
     for start in range(0, most, at_once):
-        open_ = [i for i, flip in enumerate(found) if flip is None]
+        open_ = [i for i, flip in enumerate(flips) if flip is None]
         now = slice(start, start + at_once)
         parts = {i: cover_in_turn(image, orders[i], side, fill, now) for i in open_}
         parts = {i: part for i, part in parts.items() if len(part[0])}
@@ -233,10 +229,10 @@ def cover_until_flip(
             if fallen.any():
                 last = int(np.argmax(fallen))
                 count = start + last + 1
-                found[i] = Flip(
+                flips[i] = Flip(
                     count, float(covered[last].mean()), int(mine[last]), orders[i][:count]
                 )
-    return [flip or _never(image, order, side, before) for flip, order in zip(found, orders)]
+    return [flip or _never(image, order, side, before) for flip, order in zip(flips, orders)]
 
 
 def _never(image, corners, side, label) -> Flip:
@@ -255,8 +251,8 @@ def paste(
 
     Args:
         background: one picture `(H, W, C)`.
-        cutout, mask: the picture the object is cut from, `(H, W, C)`, and where it is, bool `(H,
-            W)`.
+        cutout, mask: the picture the object is cut from, `(H, W, C)`, and where it is, bool
+            `(H, W)`.
         centre: (x, y) where the middle of the object goes, as fractions of the picture.
         scale: size relative to the size it had.
 

@@ -54,14 +54,14 @@ def deletion(
         target: None (top class of the whole picture), a class index or name, N of them, or a
             callable `outputs -> (N,)`, whose scores are taken as they are.
         step: pixels changed at a time if a whole number, their share of the picture if below 1.
-        fill: what covered pixels show; see `transforms.filling`.
+        fill: what covered pixels show; see `pictures.filling`.
         probability: of the target's class, instead of its logit.
 
     Returns:
         `Curves`, scores `(N, S)` or `(M, N, S)`.
 
     Raises:
-        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
+    ValueError: bad images, target or fill; maps that are not finite or not one for each image;
             a bad step.
     """
     return _curves(model, images, maps, target, [(0, fill)], step, probability)[0]
@@ -76,8 +76,9 @@ def insertion(
     fill="blur",
     probability: bool = True,
 ) -> Curves:
-    """Scores while pixels of the picture are put on `fill`, those where the map is highest first. A
-    high area is good.
+    """Scores while pixels are put on `fill`, those where the map is highest first.
+
+    A high area is good.
 
     Source, Args, Returns, Raises: as `deletion`.
     """
@@ -94,8 +95,9 @@ def deletion_and_insertion(
     probability=True,
     whole=None,
 ) -> tuple[Curves, Curves]:
-    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`, `whole` as for
-    `average_drop`.
+    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`.
+
+    `whole` as for `average_drop`.
     """
     return _curves(
         model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability, whole
@@ -161,8 +163,10 @@ def ranks(maps) -> np.ndarray:
 
 
 def picture_sized(maps, shape) -> np.ndarray:
-    """Maps `(N, H, W)` or `(M, N, H, W)` at the size of a batch of that shape, or one line about
-    what is wrong.
+    """Maps `(N, H, W)` or `(M, N, H, W)` at the size of a batch of that shape.
+
+    Raises:
+        ValueError: maps that are not finite, or not one for each image.
     """
     maps = np.asarray(maps, np.float32)
     if maps.ndim not in (3, 4) or maps.shape[-3] != shape[0]:
@@ -177,8 +181,10 @@ def picture_sized(maps, shape) -> np.ndarray:
 
 
 def checked(model, images, maps, target) -> tuple:
-    """The batch, its maps in one row `(M N, H, W)`, class indices and function of the target, shape
-    of the answer.
+    """What every metric here begins with.
+
+    The batch; its maps in one row `(M N, H, W)`; class indices and function of the target; the
+    shape of the answer.
     """
     batch = check_images(model, images)
     maps = picture_sized(maps, batch.shape)
@@ -191,8 +197,9 @@ def checked(model, images, maps, target) -> tuple:
 
 
 def in_batches(run, count: int, arguments) -> np.ndarray:
-    """Scores `(count,)`, some dozens at a time; `arguments` makes the tensors of a part from its
-    numbers.
+    """Scores `(count,)`, some dozens at a time.
+
+    `arguments` makes the tensors of a part from its numbers.
     """
     return np.concatenate(
         [run(*arguments(part)).numpy() for part in in_parts(np.arange(count), PICTURES_AT_ONCE)]
@@ -216,8 +223,9 @@ def picture_scores(model, images, indices, function, probability):
 
 
 def masked_scores(model, images, indices, masks, covers, function, probability):
-    """Scores of pictures under masks `(F, H, W)`, 1 where a picture shows, 0 where its cover does;
-    for `compiled`.
+    """Scores of pictures under masks `(F, H, W)`; for `compiled`.
+
+    1 shows the picture, 0 its cover.
     """
     return picture_scores(model, masked(images, masks, covers), indices, function, probability)
 
@@ -228,10 +236,10 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
     counts, count = _counts(maps[0].size, step), len(batch)
     covers = tf.concat([tf.constant(filling(batch.numpy(), fill)) for _, fill in kinds], axis=0)
     ends = covers if whole is not None else tf.concat([covers, batch], axis=0)
-    found = whole_scores(
+    at_ends = whole_scores(
         model, ends, tf.tile(indices, [len(ends) // count]), function, probability
     ).reshape(-1, count)
-    nothing, whole = found[: len(kinds)], found[-1] if whole is None else whole
+    nothing, whole = at_ends[: len(kinds)], at_ends[-1] if whole is None else whole
     run = compiled(model, _partly_covered, function=function, probability=probability)
     ordered, inner = tf.constant(ranks(maps)), len(counts) - 2
     changed = tf.constant(counts[1:-1], tf.int32)
@@ -250,14 +258,14 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
             late,
         )
 
-    found = (
+    between = (
         in_batches(run, len(kinds) * len(maps) * inner, arguments)
         if inner
         else np.zeros(0, np.float32)
     )
-    found = found.reshape(len(kinds), len(maps) // count, count, inner)
+    between = between.reshape(len(kinds), len(maps) // count, count, inner)
     result = []
-    for (late, _), bare, middle in zip(kinds, nothing, found):
+    for (late, _), bare, middle in zip(kinds, nothing, between):
         start, end = (bare, whole) if late else (whole, bare)
         sides = [np.broadcast_to(side[:, None], (*middle.shape[:2], 1)) for side in (start, end)]
         scores = np.concatenate([sides[0], middle, sides[1]], axis=-1)

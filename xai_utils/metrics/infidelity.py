@@ -24,8 +24,9 @@ def infidelity(
     seed=0,
     whole=None,
 ) -> np.ndarray:
-    """Infidelity: `E[(sum_removed map - (f(x) - f(x with that removed)))^2]` over random squares, f
-    a logit.
+    """Infidelity: does a map's sum over a square say what covering it costs?
+
+    `E[(sum_removed map - (f(x) - f(x with that removed)))^2]` over random squares, f a logit.
 
     The map is taken as contributions to the score: its sum over a square should be what covering
     the square costs. For a gradient g that is `(x - fill) g`, added up over the channels, which
@@ -52,10 +53,8 @@ def infidelity(
     if samples < 2:
         raise ValueError(f"infidelity needs at least 2 samples, not {samples}")
     batch, maps, indices, function, lead = checked(model, images, maps, target)
-    covers, squares = (
-        tf.constant(filling(batch.numpy(), fill)),
-        random_squares(samples, batch.shape[1:3], seed),
-    )
+    covers = tf.constant(filling(batch.numpy(), fill))
+    squares = random_squares(samples, batch.shape[1:3], seed)
     run, count = compiled(model, masked_scores, function=function, probability=False), len(batch)
     kept = tf.constant(~squares, batch.dtype)
 
@@ -85,8 +84,9 @@ def infidelity(
 
 
 def random_squares(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Squares of an eighth to half of the picture's shorter side at random places inside it, bool
-    `(count, H, W)`.
+    """Squares at random places inside a picture, bool `(count, H, W)`.
+
+    Their sides are an eighth to half of the picture's shorter side.
     """
     rng, shorter = np.random.default_rng(seed), min(size)
     sides = rng.integers(max(1, shorter // 8), max(1, shorter // 2) + 1, count)
@@ -107,9 +107,9 @@ def max_sensitivity(
     seed: int = 0,
     maps=None,
 ) -> np.ndarray:
-    """Max-sensitivity: the largest change of a map under small noise, `max ||map(x + d) - map(x)||
-    / ||map(x)||`.
+    """Max-sensitivity: the largest change of a map under small noise.
 
+    `max ||map(x + d) - map(x)|| / ||map(x)||`.
     Source: Yeh et al. (2019), definition 3.1, relative to the map's norm so that techniques
     compare.
 

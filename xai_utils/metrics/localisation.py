@@ -30,8 +30,7 @@ def mass_share(values, mask) -> float:
 
 
 def enrichment(values, mask) -> float:
-    """Share of the positive mass on an object over the object's share of the area: 1 is no better
-    than chance.
+    """Share of positive mass on an object over its share of the area: 1 is no better than chance.
 
     Args, Raises: as `mass_share`.
 
@@ -66,8 +65,7 @@ def pointing(values, mask, tolerance: float = 0) -> bool:
 
 
 def grid_share(values, rows: int, columns: int, cell: tuple[int, int]) -> float:
-    """Share of the positive mass that lies in one cell of a grid of pictures; the grid pointing
-    game.
+    """The grid pointing game: the share of positive mass that lies in one cell of a grid.
 
     Source: Boehle, Fritz & Schiele, "Convolutional dynamic alignment networks" (CVPR 2021), section
     4.
@@ -136,8 +134,9 @@ def _checked(values, mask) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coverage(box, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """How much of each cell of a map lies in a box: float64 `(h, w)` in 0..1, exact for cells that
-    it cuts.
+    """How much of each cell of a map lies in a box: float64 `(h, w)` in 0..1.
+
+    Exact for cells that it cuts.
 
     Args:
         box: in pixels of the picture.

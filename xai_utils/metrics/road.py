@@ -56,8 +56,8 @@ def road(
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch in the model's pixel range.
-        maps: `(N, H, W)`, or of several techniques `(M, N, H, W)`; see `faithfulness.deletion`.
-        target, probability: as for `faithfulness.deletion`.
+        maps: `(N, H, W)`, or of several techniques `(M, N, H, W)`; see `deletion`.
+        target, probability: as for `deletion`.
         shares: of the pixels to remove, each above 0 and below 1.
         noise: standard deviation of what is added to imputed pixels, as a fraction of the range
             0..255.
@@ -85,7 +85,7 @@ def road(
         for least in (0, 1)
         for share in shares
     ]
-    found = []
+    scores = []
 
     def imputed(job):
         m, n, least = job
@@ -99,19 +99,18 @@ def road(
     ) as pool:
         for part in in_parts(jobs, PICTURES_AT_ONCE):
             changed = np.stack([*pool.map(imputed, part)])
-            found.append(
+            scores.append(
                 run(tf.constant(changed), tf.gather(indices, [m % count for m, *_ in part]))
             )
-    scores = np.concatenate(found).reshape(*lead, 2, len(shares))
+    scores = np.concatenate(scores).reshape(*lead, 2, len(shares))
     return Road(shares, scores[..., 0, :], scores[..., 1, :])
 
 
 def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
-    """One picture with hidden pixels replaced by the weighted mean of their neighbours, all at
-    once.
+    """One picture with hidden pixels replaced by the weighted mean of their neighbours.
 
-    Weights are 1/6 for direct and 1/12 for diagonal neighbours; at the border those that exist are
-    scaled to one. What is linear around a hole stays linear across it.
+    All are replaced at once. Weights are 1/6 for direct and 1/12 for diagonal neighbours; at the
+    border those that exist are scaled to one. What is linear around a hole stays linear across it.
 
     Args:
         image: `(H, W, C)` in 0..255.

@@ -1,5 +1,4 @@
-"""Sanity checks: does a map change when what the network has learnt is destroyed, and with what is
-it compared?
+"""Sanity checks: does a map change when what the network has learnt is destroyed?
 
 Source: Adebayo et al., "Sanity checks for saliency maps" (NeurIPS 2018).
 """
@@ -16,27 +15,25 @@ from xai_utils.engine import keras
 
 
 def cascade(model: keras.Model) -> list[str]:
-    """Paths of the layers that hold weights themselves, from the logits down to the pixels: the
-    order of the cascade.
+    """Paths of the layers that hold weights themselves, from the logits down to the pixels.
 
-    Layers of a functional model are in the order in which it was built, others in the order of
-    their attributes.
+    That is the order of the cascade. Layers of a functional model are in the order in which it was
+    built, others in the order of their attributes.
     """
-    found = dict(models.walk(model))
+    layers = dict(models.walk(model))
 
     def own(path):
-        inside = [layer for other, layer in found.items() if other.startswith(f"{path}/")]
-        return {id(weight) for weight in found[path].weights} - {
+        inside = [layer for other, layer in layers.items() if other.startswith(f"{path}/")]
+        return {id(weight) for weight in layers[path].weights} - {
             id(w) for layer in inside for w in layer.weights
         }
 
-    return [path for path in found if own(path)][::-1]
+    return [path for path in layers if own(path)][::-1]
 
 
 @contextlib.contextmanager
 def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Iterator[keras.Model]:
-    """Destroy what layers have learnt, and put their weights back at the end of the block, whatever
-    happens.
+    """Destroy what layers have learnt, and put their weights back at the end, whatever happens.
 
     Every weight tensor is shuffled: it keeps its values and loses their order, so that maps do not
     differ merely because weights are larger or smaller than they were. (The paper draws new values
@@ -93,7 +90,7 @@ def similarity(one, other) -> dict[str, float]:
             f"similarity compares maps of one shape, 3 x 3 at least, not {one.shape} and"
             f" {other.shape}"
         )
-    sizes = [np.abs(each) / max(np.abs(each).max(), 1e-30) for each in (one, other)]
+    sizes = [np.abs(values) / max(np.abs(values).max(), 1e-30) for values in (one, other)]
     varied = min(map(np.ptp, sizes)) > 0
     return {
         "rank": float(np.nan_to_num(rank_correlation(one, other))),
@@ -105,8 +102,7 @@ def similarity(one, other) -> dict[str, float]:
 
 
 def rank_correlation(one, other, where=None) -> float:
-    """Spearman's rank correlation of two maps `(h, w)` of one shape; nan where one of them is
-    constant.
+    """Spearman's rank correlation of two maps `(h, w)`; nan where one of them is constant.
 
     Args:
         one, other: maps.

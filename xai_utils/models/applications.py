@@ -74,8 +74,9 @@ class Preprocess(keras.layers.Layer):
 
 
 def load_application(name: str, weights=None) -> keras.Model:
-    """Build a network of `APPLICATIONS`, pixels in 0..255 to logits, as one flat graph with its
-    ImageNet weights.
+    """Build a network of `APPLICATIONS`, pixels in 0..255 to logits, with its ImageNet weights.
+
+    It is one flat graph.
 
     Args:
         weights: a weights file in Keras' old `.h5` layout or `.weights.h5`; None looks in
@@ -110,12 +111,13 @@ def load_application(name: str, weights=None) -> keras.Model:
 
 
 def local_weights(name: str) -> Path | None:
-    """The weights file of a `keras.applications` network in `data/models/`, under Keras' own file
-    name, or None.
+    """The weights file of a `keras.applications` network in `data/models/`, or None.
+
+    It has the name that Keras gives it.
     """
-    found = [
+    files = [
         p
         for p in sorted(MODELS_FOLDER.glob("*.h5"))
         if p.name.startswith((f"{name}_weights", f"{name}.weights"))
     ]
-    return next((p for p in found if "notop" not in p.name), None)
+    return next((p for p in files if "notop" not in p.name), None)

@@ -27,10 +27,8 @@ def decode(encodings, anchors) -> tf.Tensor:
     y, x, height, width = tf.unstack(tf.convert_to_tensor(encodings), axis=-1)
     x_min, y_min, x_max, y_max = tf.unstack(tf.cast(anchors, x.dtype), axis=-1)
     wide, high = x_max - x_min, y_max - y_min
-    middle_x, middle_y = (
-        x_min + wide / 2 + x / SCALES[0] * wide,
-        y_min + high / 2 + y / SCALES[1] * high,
-    )
+    middle_x = x_min + wide / 2 + x / SCALES[0] * wide
+    middle_y = y_min + high / 2 + y / SCALES[1] * high
     half_x, half_y = wide * tf.exp(width / SCALES[2]) / 2, high * tf.exp(height / SCALES[3]) / 2
     return tf.stack(
         [middle_x - half_x, middle_y - half_y, middle_x + half_x, middle_y + half_y], axis=-1
@@ -43,9 +41,7 @@ def in_pixels(boxes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def measure(boxes, quantity: str):
-    """One number of each box `(..., 4)`: an edge, the width, the height or the area; the unit is
-    the boxes' own.
-    """
+    """One number of each box `(..., 4)`: an edge, width, height or area, in the boxes' unit."""
     if quantity in EDGES:
         return boxes[..., EDGES.index(quantity)]
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
@@ -53,18 +49,14 @@ def measure(boxes, quantity: str):
 
 
 def overlaps(boxes, others) -> tf.Tensor:
-    """Intersection over union of boxes `(..., 4)` that broadcast to each other; 0 for two boxes
-    without area.
-    """
+    """Intersection over union of boxes `(..., 4)` that broadcast; 0 for two without area."""
     boxes = tf.convert_to_tensor(boxes)
     others = tf.cast(others, boxes.dtype)
-    low, high = (
-        tf.maximum(boxes[..., :2], others[..., :2]),
-        tf.minimum(boxes[..., 2:], others[..., 2:]),
-    )
+    low = tf.maximum(boxes[..., :2], others[..., :2])
+    high = tf.minimum(boxes[..., 2:], others[..., 2:])
     shared = tf.reduce_prod(tf.nn.relu(high - low), axis=-1)
     areas = [
-        tf.reduce_prod(tf.nn.relu(each[..., 2:] - each[..., :2]), axis=-1)
-        for each in (boxes, others)
+        tf.reduce_prod(tf.nn.relu(corners[..., 2:] - corners[..., :2]), axis=-1)
+        for corners in (boxes, others)
     ]
     return tf.math.divide_no_nan(shared, areas[0] + areas[1] - shared)

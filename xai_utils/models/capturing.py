@@ -1,9 +1,8 @@
-"""Record what layers return while a model runs, and let a gradient tape watch it, leaving the model
-as it was.
+"""Record what layers return while a model runs, and let a gradient tape watch it.
 
-No cloning, no surgery: for the time of one `with` block the chosen layers' `call` is replaced on
-the instance. Inside a `tf.function` that happens while it is traced, so that later runs cost
-nothing.
+The model is left as it was. No cloning, no surgery: for the time of one `with` block the chosen
+layers' `call` is replaced on the instance. Inside a `tf.function` that happens while it is traced,
+so that later runs cost nothing.
 """
 
 import contextlib
@@ -42,7 +41,7 @@ def capture(
     Raises:
         ValueError: no such layer, or it did not run by the end of the block.
     """
-    found: dict = {}
+    activations: dict = {}
     targets: dict = {}
     for name in names:
         targets.setdefault(layers.find_layer(model, name), []).append(name)
@@ -53,7 +52,7 @@ def capture(
                 output = call(*args, **kwargs)
                 if tape is not None:
                     tape.watch(output)
-                found.update(dict.fromkeys(names_of_layer, output))
+                activations.update(dict.fromkeys(names_of_layer, output))
                 return output
 
             return recorded
@@ -61,33 +60,34 @@ def capture(
         return wrap
 
     with layers.replaced_calls({layer: recorder(of_layer) for layer, of_layer in targets.items()}):
-        yield found
-    missing = [name for name in names if name not in found]
+        yield activations
+    missing = [name for name in names if name not in activations]
     if missing:
         _did_not_run(model, missing[0])
 
 
 @contextlib.contextmanager
 def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
-    """As `capture`, for one layer, but record what goes into its activation: a ReLU layer's or an
-    `activation=`.
+    """As `capture`, for one layer, but record what goes into its activation.
+
+    That is a ReLU layer's own, or its `activation=`.
 
     Raises:
         ValueError: as `capture`; a layer without an activation.
     """
-    found: dict = {}
+    codes: dict = {}
     layer = layers.find_layer(model, name)
 
     def noting(function):
         def noted(inputs, *args, **kwargs):
-            found[name] = inputs
+            codes[name] = inputs
             return function(inputs, *args, **kwargs)
 
         return noted
 
     if isinstance(layer, ACTIVATIONS):
         with layers.replaced_calls({layer: noting}):
-            yield found
+            yield codes
     elif getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
         raise ValueError(
             f"layer {name!r} has no activation, so its output is the code before it: leave it as"
@@ -95,20 +95,19 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
         )
     else:
         activation = vars(layer)["activation"]
-        vars(layer)["activation"] = noting(
-            activation
-        )  # past Keras' tracking, and back whatever happens
+        vars(layer)["activation"] = noting(activation)  # past Keras' tracking
         try:
-            yield found
+            yield codes
         finally:
             vars(layer)["activation"] = activation
-    if name not in found:
+    if name not in codes:
         _did_not_run(model, name)
 
 
 def code_at(model: keras.Model, images, layer: str, before_activation: bool = False):
-    """What a layer returns for a batch, or what goes into its activation; nothing above it is
-    computed.
+    """What a layer returns for a batch, or what goes into its activation.
+
+    Nothing above it is computed.
 
     Raises:
         ValueError: as `capture` and `capture_before_activation`.
@@ -116,9 +115,9 @@ def code_at(model: keras.Model, images, layer: str, before_activation: bool = Fa
     part = layers.up_to(model, layer)
     with (
         capture_before_activation(part, layer) if before_activation else capture(part, [layer])
-    ) as found:
+    ) as codes:
         part(images, training=False)
-    return found[layer]
+    return codes[layer]
 
 
 def _did_not_run(model, name):

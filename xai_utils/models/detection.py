@@ -21,8 +21,9 @@ MOST = 100  # boxes kept for a class of one picture
 
 @dataclass(frozen=True)
 class Detection:
-    """One box that a detector found. D-RISE needs the first three fields only, of a detector of
-    your own.
+    """One box that a detector found.
+
+    D-RISE needs the first three fields only, of a detector of your own.
 
     Attributes:
         box: `(x_min, y_min, x_max, y_max)` in pixels of the picture, cut off at its border.
@@ -76,8 +77,9 @@ class Detector:
         return self.model.input_shape[1]
 
     def prepare(self, *images) -> np.ndarray:
-        """Squeeze whole pictures (names, paths or arrays `(H, W, 3)`) to one float32 batch `(N,
-        size, size, 3)`.
+        """Squeeze whole pictures to one float32 batch `(N, size, size, 3)`.
+
+        Pictures are names, paths or arrays `(H, W, 3)`.
         """
         loaded = [
             image if isinstance(image, np.ndarray) else pictures.load_image(image)
@@ -93,9 +95,9 @@ class Detector:
                 squeezed as by `prepare`.
 
         Returns:
-            Boxes `(N, A, 4)` in pixels of these pictures, not cut off; probabilities `(N, A, C -
-            1)` of the classes without the background; objectness `(N, A)`, one minus the
-            probability of the background.
+            Boxes `(N, A, 4)` in pixels of these pictures, not cut off; probabilities
+            `(N, A, C - 1)` of the classes without the background; objectness `(N, A)`, one minus
+            the probability of the background.
         """
         shape = np.shape(images)
         if len(shape) == 4 and shape[1:3] != (self.input_size, self.input_size):
@@ -118,7 +120,7 @@ class Detector:
         Returns:
             N lists, empty where nothing reaches the threshold; boxes in pixels of these pictures.
         """
-        boxes, probabilities, _ = found = [part.numpy() for part in self.proposals(images)]
+        boxes, probabilities, _ = proposals = [part.numpy() for part in self.proposals(images)]
         results = []
         for image, scores in enumerate(probabilities):
             kept = []
@@ -130,53 +132,51 @@ class Detector:
                     boxes[image, rows], scores[rows, column], MOST, overlap
                 )
                 kept += [
-                    self._detection(found, image, rows[i], column, np.shape(images))
+                    self._detection(proposals, image, rows[i], column, np.shape(images))
                     for i in best.numpy()
                 ]
             results.append(sorted(kept, key=lambda detection: -detection.score))
         return results
 
     def find(self, image: np.ndarray, threshold: float = 0.5) -> list[Detection]:
-        """The boxes of one picture `(H, W, 3)`; ValueError with the best score if nothing reaches
-        the threshold.
+        """The boxes of one picture `(H, W, 3)`.
+
+        Raises:
+            ValueError: nothing reaches the threshold; the message names the best score.
         """
-        found = self.detect(image[None], threshold)[0]
-        if not found:
+        detections = self.detect(image[None], threshold)[0]
+        if not detections:
             best = self.best(image)
             raise ValueError(
                 f"no detection scores {threshold:g} or more; the best is {best}: lower the"
                 " threshold"
             )
-        return found
+        return detections
 
     def best(self, image: np.ndarray, label: str | int | None = None) -> Detection:
-        """The likeliest box of a class (any class if None) in one picture `(H, W, 3)`, however
-        unlikely it is.
-        """
-        found = [part.numpy() for part in self.proposals(image[None])]
-        scores = found[1][0].copy()
+        """The likeliest box of a class (None: of any) in one picture, however unlikely it is."""
+        proposals = [part.numpy() for part in self.proposals(image[None])]
+        scores = proposals[1][0].copy()
         if label is not None:
             column = labels.class_index(label, self.labels) - 1
             scores[:, np.arange(scores.shape[1]) != column] = -1
         anchor, column = np.unravel_index(scores.argmax(), scores.shape)
-        return self._detection(found, 0, anchor, column, (1, *image.shape))
+        return self._detection(proposals, 0, anchor, column, (1, *image.shape))
 
     def level(self, detection: Detection) -> tuple[str, int, int]:
-        """Where a box comes from: the layer that its predictor reads, and the row and column
-        there.
-        """
+        """Where a box comes from: the layer its predictor reads, and row and column there."""
         first = detection.anchor
-        for layer, side, each in self.levels:
-            if 0 <= first < side * side * each:
-                return layer, first // each // side, first // each % side
-            first -= side * side * each
+        for layer, side, anchors in self.levels:
+            if 0 <= first < side * side * anchors:
+                return layer, first // anchors // side, first // anchors % side
+            first -= side * side * anchors
         raise ValueError(
             f"anchor {detection.anchor} is on none of the {len(self.levels)} feature maps of"
             f" {self.name}"
         )
 
-    def _detection(self, found, image: int, anchor: int, column: int, shape) -> Detection:
-        boxes, probabilities, objectness = (part[image, anchor] for part in found)
+    def _detection(self, proposals, image: int, anchor: int, column: int, shape) -> Detection:
+        boxes, probabilities, objectness = (part[image, anchor] for part in proposals)
         box = np.clip(boxes, 0, [shape[2], shape[1]] * 2).tolist()
         return Detection(
             tuple(box),
@@ -226,36 +226,29 @@ class BoxTarget:
 def box_class(
     detection: Detection, class_index: int | None = None, follow: bool = False
 ) -> BoxTarget:
-    """Target: the logit of the detection's class, or of another one (its column of the logits), for
-    its box.
+    """Target: the logit of the detection's class, or of another one, for its box.
 
-    With `follow` the box is looked for anew in each picture: the one with the largest product of
-    overlap with the detection and probability of the class. Without it the same anchor answers,
-    whatever it shows by then.
+    Another class is given by its column of the logits. With `follow` the box is looked for anew in
+    each picture: the one with the largest product of overlap with the detection and probability of
+    the class. Without it the same anchor answers, whatever it shows by then.
     """
     return _target(detection, "class", follow, class_index)
 
 
 def box_objectness(detection: Detection, follow: bool = False) -> BoxTarget:
-    """Target: minus the background's logit, that there is an object at all; `follow` as for
-    `box_class`.
-    """
+    """Target: minus the background's logit: is there an object? `follow` as for `box_class`."""
     return _target(detection, "objectness", follow)
 
 
 def box_edge(detection: Detection, edge: str, follow: bool = False) -> BoxTarget:
-    """Target: where an edge is, `x_min`, `y_min`, `x_max` or `y_max`, in pixels; `follow` as for
-    `box_class`.
-    """
+    """Target: where an edge is, one of `EDGES`, in pixels; `follow` as for `box_class`."""
     if edge not in EDGES:
         raise ValueError(f"a box has the edges {', '.join(EDGES)}, not {edge!r}")
     return _target(detection, edge, follow)
 
 
 def box_size(detection: Detection, quantity: str = "area", follow: bool = False) -> BoxTarget:
-    """Target: the box's `width`, `height` (pixels) or `area` (square pixels); `follow` as for
-    `box_class`.
-    """
+    """Target: the box's `width`, `height` or `area`, in pixels; `follow` as for `box_class`."""
     if quantity not in SIZES:
         raise ValueError(f"a box has the sizes {', '.join(SIZES)}, not {quantity!r}")
     return _target(detection, quantity, follow)
@@ -274,23 +267,25 @@ def _target(detection, quantity, follow, class_index=None) -> BoxTarget:
 def choose(detections: Sequence[Detection], index: int) -> Detection:
     """The detection of that number; ValueError that lists them if there is none."""
     if isinstance(index, bool) or index not in range(len(detections)):
-        known = ", ".join(f"{i}: {each}" for i, each in enumerate(detections)) or "none at all"
+        known = ", ".join(f"{i}: {known}" for i, known in enumerate(detections)) or "none at all"
         raise ValueError(f"there is no detection {index!r}; there are {known}")
     return detections[index]
 
 
 def follow(detection: Detection, detections: Sequence[Detection]) -> tuple[Detection | None, float]:
-    """The detection that overlaps most with one of an earlier picture, and their intersection over
-    union (None, 0).
+    """The detection that overlaps most with one of an earlier picture, and how much.
+
+    That is their intersection over union; (None, 0) if none overlaps.
     """
-    shared = [float(overlaps(each.box, detection.box)) for each in detections]
+    shared = [float(overlaps(other.box, detection.box)) for other in detections]
     best = int(np.argmax(shared)) if shared else 0
     return (detections[best], shared[best]) if shared and shared[best] > 0 else (None, 0.0)
 
 
 def all_boxes(model, images, anchors, size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What `Detector.proposals` returns; images have the model's size, boxes are in pixels of
-    pictures of `size`.
+    """What `Detector.proposals` returns, for images of the model's size.
+
+    Boxes are in pixels of pictures of `size`.
     """
     outputs = model(images, training=False)
     probabilities = tf.sigmoid(outputs["logits"])

@@ -1,5 +1,4 @@
-"""EfficientNet-Lite as a Keras functional model: ReLU6, no squeeze-and-excite, plain global average
-pooling.
+"""EfficientNet-Lite as a Keras functional model: ReLU6, no squeeze-and-excite, plain pooling.
 
 Source: Tan & Le, "EfficientNet" (ICML 2019) for the block table; the Lite variants fix the stem and
 the head and replace swish by ReLU6. The head is global average pooling and one Dense layer, so CAM
@@ -40,8 +39,8 @@ def build(name: str, size: int | None = None, normalisation: bool = False) -> ke
             `models.load_model` does that.
 
     Returns:
-        A flat functional model: float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N,
-        1000)`.
+        A flat functional model: float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits
+        `(N, 1000)`.
     """
     width, depth, trained_on = VARIANTS[name]
     size = size or trained_on
@@ -77,9 +76,7 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def _conv(x, layer: layers.Layer, activation: bool = True, *, normalisation: bool):
-    """Convolution, batch normalisation or bias and, if asked for, ReLU6; the names follow the
-    convolution's.
-    """
+    """Convolution, batch normalisation or bias, and ReLU6 if asked for, named after the first."""
     layer.use_bias, stem = not normalisation, layer.name.removesuffix("_conv")
     x = layer(x)
     if normalisation:
@@ -100,8 +97,9 @@ def _block(x, name: str, kernel: int, channels: int, expansion: int, stride: int
 
 
 def enlarged(classifier, factor: int = 2) -> keras.Model:
-    """The same network for pictures `factor` times as large: same weights, global average pooling
-    over more places.
+    """The same network for pictures `factor` times as large, with the same weights.
+
+    Its global average pooling reads more places.
 
     Args:
         classifier: of `models.load_model`, an EfficientNet-Lite.

@@ -32,8 +32,9 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 @functools.cache
 def coco_labels() -> tuple[str, ...]:
-    """COCO's 80 names in the columns of their ids, 1 to 90; `background` in column 0, `unused 12`
-    where an id is.
+    """COCO's 80 names in the columns of their ids, 1 to 90.
+
+    `background` is in column 0; an id without a name, such as 12, is `unused 12`.
     """
     names = json.loads((DATA_FOLDER / "coco_classes.json").read_text(encoding="utf-8"))
     return ("background", *(names.get(str(i), f"unused {i}") for i in range(1, 91)))
@@ -60,27 +61,25 @@ def class_index(
     if wnids and name in wnids:
         return wnids.index(name)
     plain = [_plain(label) for label in labels]
-    found = [i for i, label in enumerate(plain) if label == _plain(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        which = ", ".join(f"{i} ({wnids[i]})" if wnids else str(i) for i in found)
+    matches = [i for i, label in enumerate(plain) if label == _plain(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        which = ", ".join(f"{i} ({wnids[i]})" if wnids else str(i) for i in matches)
         raise ValueError(
-            f"{name!r} is the name of {len(found)} classes: give an index or WordNet id, one of"
+            f"{name!r} is the name of {len(matches)} classes: give an index or WordNet id, one of"
             f" {which}"
         )
     if digits := re.fullmatch(r"(\d+)(\.0*)?", name.strip()):
         # What a table made 3.0 of may be a name as well.
         return class_index(digits[1] if digits[2] else int(digits[1]), labels, wnids)
     near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
-    nearest = ", ".join(labels[plain.index(each)] for each in near) or "none"
+    nearest = ", ".join(labels[plain.index(known)] for known in near) or "none"
     raise ValueError(f"no class is called {name!r}; nearest: {nearest}")
 
 
 def name_classes(model, names: tuple[str, ...]) -> None:
-    """Remember a model's class names for as long as the model lives, so that a target can be a
-    name.
-    """
+    """Remember a model's class names as long as it lives, so that a target can be a name."""
     _NAMES[model] = tuple(names)
 
 

@@ -1,6 +1,4 @@
-"""Find a model's layers by name, on flat, nested, Sequential and subclassed Keras 3 models
-alike.
-"""
+"""Find layers by name, on flat, nested, Sequential and subclassed Keras 3 models alike."""
 
 import contextlib
 import difflib
@@ -37,12 +35,12 @@ def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, ker
 def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     if isinstance(layer, keras.Model):
         return layer.layers
-    found = {}
+    children = {}
     for value in vars(layer).values():
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(item, keras.layers.Layer):
-                found[id(item)] = item
-    return list(found.values())
+                children[id(item)] = item
+    return list(children.values())
 
 
 def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
@@ -55,26 +53,25 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     layers = dict(walk(model))
     if name in layers:
         return layers[name]
-    found = {path: layer for path, layer in layers.items() if layer.name == name}
-    if len(set(map(id, found.values()))) > 1:
+    named = {path: layer for path, layer in layers.items() if layer.name == name}
+    if len(set(map(id, named.values()))) > 1:
         raise ValueError(
-            f"{len(found)} layers are called {name!r}: say which by its path, one of"
-            f" {', '.join(found)}"
+            f"{len(named)} layers are called {name!r}: say which by its path, one of"
+            f" {', '.join(named)}"
         )
-    if not found:
+    if not named:
         near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.3)
         hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(list(layers)[-5:])}"
         raise ValueError(f"{model.name} has no layer {name!r}; {hint}")
-    return next(iter(found.values()))
+    return next(iter(named.values()))
 
 
 @contextlib.contextmanager
 def replaced_calls(wrappers: dict):
-    """Let `wrappers[layer](call)` stand in for each layer's `call`, then put every layer back,
-    whatever happens.
+    """Let `wrappers[layer](call)` stand in for each layer's `call` in a `with` block.
 
-    The instance's own `__dict__` is used, past Keras' attribute tracking, so that nothing of it
-    stays behind.
+    Every layer is put back, whatever happens. The instance's own `__dict__` is used, past Keras'
+    attribute tracking, so that nothing of it stays behind.
     """
     before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer in wrappers]
     try:
@@ -90,19 +87,19 @@ def replaced_calls(wrappers: dict):
 
 
 def up_to(model: keras.Model, layer: str) -> keras.Model:
-    """The part of a model that ends with a layer, so that nothing above it is built; it shares all
-    layers.
+    """The part of a model that ends with a layer; it shares all layers.
 
-    Only a flat graph has such parts; another model is returned as it is.
+    So nothing above the layer is built. Only a flat graph has such parts; another model is returned
+    as it is.
 
     Raises:
         ValueError: as `find_layer`.
     """
-    found = find_layer(model, layer)
+    last = find_layer(model, layer)
 
     def make():
         try:
-            return keras.Model(model.input, found.output)
+            return keras.Model(model.input, last.output)
         except (AttributeError, ValueError):  # no graph, used twice, or inside another model
             return None
 
@@ -132,9 +129,7 @@ def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
 
 
 def _graph_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object] | None:
-    """`output_shapes` of a flat Functional or Sequential model of one image size; None of any
-    other.
-    """
+    """`output_shapes` of a flat Functional or Sequential model of one image size, else None."""
     layers = [layer for layer in _children(model) if not isinstance(layer, keras.layers.InputLayer)]
     if getattr(model, "input_shape", None) != (None, *shape[1:]) or any(map(_children, layers)):
         return None
@@ -172,11 +167,10 @@ def _trace_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
 
 
 def default_layer(model: keras.Model, shape: tuple) -> str:
-    """The path of the last layer with spatial extent that computes features: not a pooling, padding
-    or the like.
+    """The path of the last layer with spatial extent that computes features.
 
-    For VGG19 that is `block5_conv4`, for a network that ends in global pooling the layer before the
-    pooling.
+    Poolings, paddings and the like compute none. For VGG19 that is `block5_conv4`, for a network
+    that ends in global pooling the layer before the pooling.
 
     Raises:
         ValueError: no layer of the model has spatial extent.
@@ -192,8 +186,7 @@ def default_layer(model: keras.Model, shape: tuple) -> str:
 
 
 def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
-    """The layer a technique reads: `default_layer` if None, else that name, found and seen to have
-    spatial extent.
+    """The layer a technique reads: that name, seen to have spatial extent, or `default_layer`.
 
     Raises:
         ValueError: as `find_layer` and `default_layer`; a layer without spatial extent.
@@ -214,25 +207,24 @@ def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
 
 
 def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
-    """The shape of what a layer returns, `(None, ...)`, for a batch of a shape; empty if that is
-    not one tensor.
+    """The shape of what a layer returns for a batch, `(None, ...)`; empty if not one tensor.
 
     Raises:
         ValueError: as `find_layer`.
     """
-    found = find_layer(model, layer)
+    wanted = find_layer(model, layer)
     shapes = output_shapes(model, shape)[0]
     return next(
-        (shapes[path] for path, each in walk(model) if each is found and path in shapes), ()
+        (shapes[path] for path, part in walk(model) if part is wanted and path in shapes), ()
     )
 
 
 def stages(model: keras.Model, shape: tuple) -> list[str]:
-    """Where to cut a network, shallow to deep: the last layer of each block, and the last code
-    before the logits.
+    """Where to cut a network, shallow to deep: the last layer of each block, and the last code.
 
-    Blocks are told by the names of their layers (`block3b_add`, `conv4_block6_out`); a network
-    whose names do not tell is cut after the last layer of each resolution.
+    The last code is that before the logits. Blocks are told by the names of their layers
+    (`block3b_add`, `conv4_block6_out`); a network whose names do not tell is cut after the last
+    layer of each resolution.
     """
     shapes = {
         path: extent

@@ -30,9 +30,8 @@ EMBEDDED = {
 }
 DETECTOR = "ssd_mobilenet_v2"
 
-_IN_USE: weakref.WeakKeyDictionary = (
-    weakref.WeakKeyDictionary()
-)  # embedded networks handed out, and their names
+# embedded networks handed out, and their names
+_IN_USE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _RETURNED: list[tuple[str, keras.Model]] = []  # those that nobody needs any more
 
 
@@ -42,8 +41,8 @@ class Classifier:
 
     Attributes:
         name: what `load_model` was asked for.
-        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits `(N,
-            classes)`.
+        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits
+            `(N, classes)`.
         input_size: side of the square input in pixels.
         labels: one name for each class, in the order of the logits.
         conv_layer: the layer Grad-CAM reads by default: the last one with spatial extent that is
@@ -57,8 +56,9 @@ class Classifier:
     conv_layer: str
 
     def prepare(self, *images) -> np.ndarray:
-        """Crop and resize pictures (names, paths or arrays) to one float32 batch `(N, size, size,
-        3)` in 0..255.
+        """Crop and resize pictures to one float32 batch `(N, size, size, 3)` in 0..255.
+
+        Pictures are names, paths or arrays.
         """
         loaded = [
             image if isinstance(image, np.ndarray) else pictures.load_image(image)
@@ -67,15 +67,11 @@ class Classifier:
         return np.stack([pictures.prepare(image, self.input_size) for image in loaded])
 
     def prepare_mask(self, name: str) -> np.ndarray:
-        """The object mask of a drawn picture, cropped and resized as `prepare` does it: bool
-        `(size, size)`.
-        """
+        """The object mask of a drawn picture, as `prepare` crops it: bool `(size, size)`."""
         return pictures.prepare(pictures.load_mask(name), self.input_size, nearest=True)
 
     def predict(self, images) -> np.ndarray:
-        """Probabilities, float32 `(N, classes)`, of a batch of prepared images `(N, size, size, 3)`
-        in 0..255.
-        """
+        """Probabilities, float32 `(N, classes)`, of a batch of prepared images in 0..255."""
         return tf.nn.softmax(forward(self.model, check_images(self.model, images))).numpy()
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -88,8 +84,10 @@ class Classifier:
         ]
 
     def class_index(self, name: str | int) -> int:
-        """The index of a class given by name, WordNet id (ImageNet networks) or index; ValueError
-        if there is none.
+        """The index of a class given by name, WordNet id (ImageNet networks) or index.
+
+        Raises:
+            ValueError: there is no such class.
         """
         return labels.model_class(self.model, name)
 
@@ -113,10 +111,10 @@ def load_model(
             ...
 
     Returns:
-        A `Classifier`, or a `detection.Detector`, whose model is frozen (`trainable = False`).
+        A `Classifier`, or a `Detector`, whose model is frozen (`trainable = False`).
 
     Raises:
-        ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
+    ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
         FileNotFoundError: the file is missing, or the weights are neither on this machine nor to be
             downloaded.
     """
@@ -165,10 +163,10 @@ def load_model(
 
 
 def return_networks() -> None:
-    """Let `load_model` hand out again, with fresh weights, the embedded networks that were loaded
-    so far.
+    """Let `load_model` hand out again the embedded networks that were loaded so far.
 
-    For a kernel between two runs: what was compiled for a network serves the next run too.
+    They get fresh weights then. For a kernel between two runs: what was compiled for a network
+    serves the next run too.
     """
     _RETURNED.extend((name, model) for model, name in _IN_USE.items())
     _IN_USE.clear()
@@ -176,7 +174,7 @@ def return_networks() -> None:
 
 def _embedded(name: str, build: Callable) -> keras.Model:
     """A network without its weights, one that was returned if there is."""
-    model = next((each for each_name, each in _RETURNED if each_name == name), None)
+    model = next((network for known, network in _RETURNED if known == name), None)
     if model is None:
         model = build()
     else:
@@ -188,9 +186,7 @@ def _embedded(name: str, build: Callable) -> keras.Model:
 def _load_embedded(
     name: str, build: Callable, epsilon: float
 ) -> tuple[keras.Model, np.ndarray | None]:
-    """The model, frozen, with its weights of `data/models/`, and the anchors if it is a
-    detector.
-    """
+    """The model, frozen, with its weights of `data/models/`, and a detector's anchors."""
     path = applications.MODELS_FOLDER / f"{name}.npz"
     if not path.is_file():
         raise FileNotFoundError(
@@ -212,20 +208,17 @@ def _load_embedded(
 
 
 def _folded(arrays, layer, epsilon: float) -> list[np.ndarray]:
-    """A layer's weights; the batch normalisation that was trained after it becomes part of kernel
-    and bias.
-    """
+    """A layer's weights, the batch normalisation trained after it folded into kernel and bias."""
     normalisation = layer.name.removesuffix("_conv") + "_bn"
     if f"{normalisation}/gamma" not in arrays:
         return [arrays[f"{layer.name}/{weight.name}"] for weight in layer.weights]
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     gamma, beta, mean, variance = (
-        arrays[f"{normalisation}/{each}"].astype(np.float64) for each in names
+        arrays[f"{normalisation}/{name}"].astype(np.float64) for name in names
     )
     scale = gamma / np.sqrt(variance + epsilon)
-    by_channel = (
-        scale[:, None] if isinstance(layer, keras.layers.DepthwiseConv2D) else scale
-    )  # (h, w, C, 1)
+    # A depthwise kernel is (h, w, C, 1).
+    by_channel = scale[:, None] if isinstance(layer, keras.layers.DepthwiseConv2D) else scale
     return [arrays[f"{layer.name}/kernel"] * by_channel, beta - mean * scale]
 
 
@@ -240,9 +233,7 @@ def _own_labels(label_file) -> tuple[str, ...] | None:
 
 
 def _load_own(path: Path, preprocessing: str | None) -> keras.Model:
-    """Load a user's model, put its preprocessing in front, and take a final softmax or sigmoid
-    off.
-    """
+    """A user's model with its preprocessing in front and a final softmax or sigmoid taken off."""
     if not path.is_file():
         raise FileNotFoundError(f"no model file at {path}")
     if preprocessing not in PREPROCESSING:

@@ -1,8 +1,8 @@
-"""Small networks trained on `bird_or_tree` scenes within seconds, kept on disk, and what they rely
-on.
+"""Small networks trained on `bird_or_tree` scenes within seconds, and what they rely on.
 
-A network is one Keras model with weights put in: all techniques keep what they compiled for it when
-the weights change (`model.set_weights`), so a dozen networks cost little more than one.
+They are kept on disk. A network is one Keras model with weights put in: all techniques keep what
+they compiled for it when the weights change (`model.set_weights`), so a dozen networks cost little
+more than one.
 """
 
 import contextlib
@@ -69,8 +69,9 @@ def trained(
     progress: Callable | None = None,
     folder: Path | None = None,
 ) -> list[list[np.ndarray]]:
-    """Train a network, or fetch it from disk if it was trained before with the same parameters by
-    the same code.
+    """Train a network, or fetch it from disk.
+
+    It is there if it was trained before with the same parameters by the same code.
 
     Args:
         phases: one after another, `(P(tree | bird), P(tree | fish), steps)`: so a network can be
@@ -100,15 +101,14 @@ def trained(
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder nobody can write to: train, and keep nothing
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(
-                FileLock(path.with_suffix(".lock"))
-            )  # of two runs that need one network, one trains it
-        found = _read(path, len(phases))
-        if found is None:
-            found = _train(phases, seed, count, ground, shuffled_labels, progress)
+            # of two runs that need one network, one trains it
+            stack.enter_context(FileLock(path.with_suffix(".lock")))
+        weights = _read(path, len(phases))
+        if weights is None:
+            weights = _train(phases, seed, count, ground, shuffled_labels, progress)
             with contextlib.suppress(OSError):
-                _write(path, found)
-        return found
+                _write(path, weights)
+        return weights
 
 
 def training_scenes(
@@ -145,8 +145,8 @@ def behaviour(model: keras.Model, scenes: pictures.bird_or_tree.Scenes) -> dict[
         both. `reliance`: of the sizes of the two, the tree's share.
     """
     odds, *without = (
-        log_odds(model, each)
-        for each in (scenes.images, scenes.without_object, scenes.without_tree)
+        log_odds(model, images)
+        for images in (scenes.images, scenes.without_object, scenes.without_tree)
     )
     bird = scenes.labels == 0
     conflict = bird != scenes.tree
@@ -168,8 +168,9 @@ def log_odds(model: keras.Model, images) -> np.ndarray:
 
 
 def auc(scores, positive) -> float:
-    """Area under the ROC curve: how often a positive case scores higher than a negative one; a tie
-    counts half.
+    """Area under the ROC curve: how often a positive case scores higher than a negative one.
+
+    A tie counts half.
 
     Raises:
         ValueError: no positive case, or none that is not.
@@ -200,7 +201,9 @@ def _read(path: Path, phases: int) -> list[list[np.ndarray]] | None:
 
 def _write(path: Path, weights: list[list[np.ndarray]]) -> None:
     arrays = {
-        f"{phase}_{i}": array for phase, each in enumerate(weights) for i, array in enumerate(each)
+        f"{phase}_{i}": array
+        for phase, arrays in enumerate(weights)
+        for i, array in enumerate(arrays)
     }
     with written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
@@ -240,8 +243,6 @@ def _step(model, optimizer):
 
 
 def _centred(model) -> list[np.ndarray]:
-    """The weights, with the mean over the classes taken from the last layer's: softmax does not
-    notice.
-    """
+    """The weights, the last layer's less their mean over the classes: softmax does not notice."""
     *rest, kernel, bias = model.get_weights()
     return [*rest, kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()]

@@ -1,5 +1,4 @@
-"""SSDLite on MobileNetV2 as a Keras functional model: pixels in, raw box encodings and class logits
-out.
+"""SSDLite on MobileNetV2 as a Keras functional model: pixels in, encoded boxes and logits out.
 
 Sources: Sandler et al., "MobileNetV2" (CVPR 2018), section 6.2 (SSDLite) and table 2; Liu et al.,
 "SSD" (ECCV 2016) for the anchors. The published graph has the batch normalisation of ordinary
@@ -30,12 +29,8 @@ BLOCKS = [
     *[(160, 6, 1)] * 2,
     (320, 6, 1),
 ]
-EXTRAS = [
-    (256, 512),
-    (128, 256),
-    (128, 256),
-    (64, 128),
-]  # channels of the two convolutions of each further level
+# channels of the two convolutions of each further level
+EXTRAS = [(256, 512), (128, 256), (128, 256), (64, 128)]
 # The feature maps that boxes are read from: layer, positions along a side, anchors at each
 # position.
 LEVELS = [
@@ -46,7 +41,7 @@ LEVELS = [
     ("extra2_relu", 2, 6),
     ("extra3_relu", 1, 6),
 ]
-ANCHORS = sum(side * side * each for _, side, each in LEVELS)  # 1917
+ANCHORS = sum(side * side * anchors for _, side, anchors in LEVELS)  # 1917
 
 
 def build(normalisation: bool = False) -> keras.Model:
@@ -73,14 +68,11 @@ def build(normalisation: bool = False) -> keras.Model:
         x = _relu(x, layers.Conv2D(narrow, 1, name=f"extra{index}_reduce_conv"))
         x = depthwise(x, f"extra{index}", stride=2)
         x = _relu(x, layers.Conv2D(wide, 1, name=f"extra{index}_conv"))
-    found = keras.Model(pixels, x)
-    sources = [
-        (level, found.get_layer(name).output, each) for level, (name, _, each) in enumerate(LEVELS)
-    ]
-    boxes = [_head(source, f"box{level}", each, 4, depthwise) for level, source, each in sources]
-    logits = [
-        _head(source, f"class{level}", each, CLASSES, depthwise) for level, source, each in sources
-    ]
+    body, boxes, logits = keras.Model(pixels, x), [], []
+    for level, (name, _, anchors) in enumerate(LEVELS):
+        maps = body.get_layer(name).output
+        boxes.append(_head(maps, f"box{level}", anchors, 4, depthwise))
+        logits.append(_head(maps, f"class{level}", anchors, CLASSES, depthwise))
     outputs = {
         "boxes": layers.Concatenate(axis=1, name="boxes")(boxes),
         "logits": layers.Concatenate(axis=1, name="logits")(logits),
@@ -114,8 +106,6 @@ def _block(x, name: str, channels: int, expansion: int, stride: int, depthwise):
 
 
 def _head(x, name: str, anchors: int, width: int, depthwise):
-    """`width` numbers for each of the anchors of each position: `(N, positions * anchors,
-    width)`.
-    """
+    """`width` numbers for each anchor of each position: `(N, positions * anchors, width)`."""
     x = layers.Conv2D(anchors * width, 1, name=f"{name}_conv")(depthwise(x, name))
     return layers.Reshape((-1, width), name=f"{name}_flat")(x)

@@ -62,8 +62,9 @@ def check_target(
 def fixed_target(
     model: keras.Model, images: tf.Tensor, target
 ) -> tuple[tf.Tensor, Callable | None]:
-    """As `check_target`, with the top class looked up on these images: changed copies are then
-    asked for the same.
+    """As `check_target`, with the top class looked up on these images.
+
+    Changed copies are then asked for the same.
     """
     indices, function = check_target(model, images, target)
     if function is None and target is None:
@@ -92,21 +93,16 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
 def scores(
     model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None
 ) -> tf.Tensor:
-    """Scores `(N,)` of images, in one pass; for `compiled`. The other arguments are those of
-    `score`.
-    """
+    """Scores `(N,)` of images, in one pass, for `compiled`; arguments as for `score`."""
     return score(outputs_of(model, images), indices, function)
 
 
 def outputs_of(model: keras.Model, images: tf.Tensor):
-    """What a model returns; in a function that is traced, without tracing the model again for every
-    target.
-    """
+    """What a model returns; in a traced function, without tracing it anew for every target."""
     outputs = forward(model, images)
     for output in tf.nest.flatten(outputs):
-        output.set_shape(
-            images.shape[:1].concatenate(output.shape[1:])
-        )  # a callable may rely on it
+        # a callable may rely on it
+        output.set_shape(images.shape[:1].concatenate(output.shape[1:]))
     return outputs
 
 

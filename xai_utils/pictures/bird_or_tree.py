@@ -1,10 +1,9 @@
-"""Scenes of which everything is known: a bird or a fish on textured ground, with or without a tree,
-and exact masks.
+"""Scenes of which everything is known: a bird or a fish, a tree or none, and exact masks.
 
-How often a tree stands beside a bird, and beside a fish, is up to the caller: the data's bias is a
-parameter, so it can be asked whether a network trained on them follows it, and whether an
-explanation says so. The object is in one half of the picture and the tree in the other; what lies
-under them is known too, so each can be taken away without a trace.
+The ground is textured. How often a tree stands beside a bird, and beside a fish, is up to the
+caller: the data's bias is a parameter, so it can be asked whether a network trained on them follows
+it, and whether an explanation says so. The object is in one half of the picture and the tree in the
+other; what lies under them is known too, so each can be taken away without a trace.
 """
 
 from typing import NamedTuple
@@ -17,13 +16,8 @@ from xai_utils.pictures import load
 SIZE = 48  # side of a scene in pixels
 CLASSES = ("bird", "fish")
 GROUNDS = ("texture", "photos")
-PHOTOS = (
-    "cat",
-    "coffee",
-    "astronaut",
-    "rocket",
-    "motorcycle",
-)  # of scikit-image, under everything in `photos`
+# of scikit-image, under everything in `photos`
+PHOTOS = ("cat", "coffee", "astronaut", "rocket", "motorcycle")
 
 
 class Scenes(NamedTuple):
@@ -84,7 +78,7 @@ def draw(labels, tree, seed: int = 0, ground: str = "texture") -> Scenes:
     plant, tree_mask = _trees(24 - right, rng)
     tree_mask &= tree[:, None, None]
     below, animal, plant = (
-        np.clip(each, 0, 255).astype(np.uint8) for each in (below, animal, plant)
+        np.clip(layer, 0, 255).astype(np.uint8) for layer in (below, animal, plant)
     )
     without_tree = np.where(object_mask[..., None], animal, below)
     without_object = np.where(tree_mask[..., None], plant, below)
@@ -130,9 +124,7 @@ def _draws(rng, count: int, low: float, high: float, width: int = 0):
 
 
 def _smooth(count: int, cells: int, rng) -> np.ndarray:
-    """Smooth noise around 0, `(N, 48, 48)`: random numbers on a coarse grid, enlarged
-    bilinearly.
-    """
+    """Smooth noise around 0, `(N, 48, 48)`: random numbers on a grid, enlarged bilinearly."""
     place = np.linspace(0, cells - 1, SIZE)
     weight = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
     return weight @ rng.standard_normal((count, cells, cells), np.float32) @ weight.T
@@ -160,8 +152,7 @@ def _photos(count: int, rng) -> np.ndarray:
 
 
 def _animals(bird, right, behind, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Birds or fish in random colours that differ from what is behind: pixels `(N, 48, 48, 3)` and
-    masks.
+    """Birds or fish in random colours unlike what is behind: pixels `(N, 48, 48, 3)` and masks.
 
     `right` is how far the half lies to the right, `(N, 1, 1)`.
     """
@@ -183,9 +174,7 @@ def _animals(bird, right, behind, rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bird(u, v):
-    """Body, head, beak, tail and two legs; dark bars along the body; an eye. Bool `(N, 48, 48)`
-    each.
-    """
+    """Body, head, beak, tail, legs; dark bars along the body; an eye. Bool `(N, 48, 48)` each."""
     body = u**2 + (v / 0.68) ** 2 < 1
     head = (u - 0.9) ** 2 + (v + 0.6) ** 2 < 0.24
     beak = (u > 1.2) & (u < 1.85) & (np.abs(v + 0.55) < 0.45 * (1.85 - u))

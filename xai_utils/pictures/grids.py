@@ -1,6 +1,4 @@
-"""Pictures of different classes tiled in one: whatever speaks for a class should come from its own
-cell.
-"""
+"""Pictures of several classes in one: what speaks for a class should come from its own cell."""
 
 import numpy as np
 from skimage.measure import block_reduce
@@ -15,8 +13,8 @@ def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
         columns: pictures in a row.
 
     Returns:
-        The grid `(1, rows H, columns W, C)` and where each picture is, bool `(N, rows H, columns
-        W)`.
+        The grid `(1, rows H, columns W, C)` and where each picture is, bool
+        `(N, rows H, columns W)`.
 
     Raises:
         ValueError: a number of pictures that leaves a hole.
@@ -33,8 +31,9 @@ def tile(pictures, columns: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shrink(pictures, factor: int = 2) -> np.ndarray:
-    """Make pictures smaller by a whole factor, each pixel the mean of a square; what does not fill
-    one is cut off.
+    """Make pictures smaller by a whole factor, each pixel the mean of a square.
+
+    What does not fill one is cut off.
     """
     pictures = np.asarray(pictures, np.float32)
     rows, columns = (extent // factor * factor for extent in pictures.shape[1:3])

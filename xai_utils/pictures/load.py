@@ -32,8 +32,9 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a named picture comes from, and its ImageNet classes where they are known (any of them
-    is right).
+    """Where a named picture comes from, and its ImageNet classes where they are known.
+
+    Any of them is right.
     """
 
     package: str
@@ -41,50 +42,29 @@ class Picture:
     classes: tuple[int, ...] = ()
 
 
-_FOOLBOX = [
-    "hound",
-    "folding_chair",
-    "beaker",
-    "buckeye",
-    "strawberry",
-    "thatch",
-    "jeep",
-    "jeep_2",
-    "yurt",
-    "bottlecap",
-    "drum",
-    "loafer",
-    "prayer_rug",
-    "cannon",
-    "spoonbill",
-    "geese",
-    "dalmatian",
-    "bald_eagle",
-    "leafhopper",
-    "dung_beetle",
-]
-_FOOLBOX_CLASSES = [
-    243,
-    559,
-    438,
-    990,
-    949,
-    853,
-    609,
-    609,
-    915,
-    455,
-    541,
-    630,
-    741,
-    471,
-    129,
-    99,
-    251,
-    22,
-    317,
-    305,
-]
+# in foolbox's order, and their classes
+_FOOLBOX = {
+    "hound": 243,
+    "folding_chair": 559,
+    "beaker": 438,
+    "buckeye": 990,
+    "strawberry": 949,
+    "thatch": 853,
+    "jeep": 609,
+    "jeep_2": 609,
+    "yurt": 915,
+    "bottlecap": 455,
+    "drum": 541,
+    "loafer": 630,
+    "prayer_rug": 741,
+    "cannon": 471,
+    "spoonbill": 129,
+    "geese": 99,
+    "dalmatian": 251,
+    "bald_eagle": 22,
+    "leafhopper": 317,
+    "dung_beetle": 305,
+}
 
 PICTURES = {
     "cat": Picture("skimage", "chelsea.png", (281, 282, 285)),
@@ -92,7 +72,7 @@ PICTURES = {
     "mushroom": Picture("drawn", "mushroom", (947, 992)),
     **{
         name: Picture("foolbox", f"imagenet_{i:02d}_{index}.jpg", (index,))
-        for i, (name, index) in enumerate(zip(_FOOLBOX, _FOOLBOX_CLASSES, strict=True))
+        for i, (name, index) in enumerate(_FOOLBOX.items())
     },
     "coffee": Picture("skimage", "coffee.png", (504, 967, 968)),
     "astronaut": Picture("skimage", "astronaut.png"),
@@ -144,9 +124,7 @@ def load_image(name_or_path) -> np.ndarray:
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:
-    """As `load_image`, from the content of a file, such as an upload; `name` is what messages call
-    it.
-    """
+    """As `load_image`, of a file's content, such as an upload; `name` is for messages."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture")
         path.write_bytes(content)
@@ -165,10 +143,10 @@ def load_mask(name: str) -> np.ndarray:
 
 
 def prepare(image: np.ndarray, size: int | tuple[int, int], nearest: bool = False) -> np.ndarray:
-    """Crop the central square, `size / (size + 32)` of the shorter side, and resize it to the
-    network's input.
+    """Crop the central square of a picture and resize it to the network's input.
 
-    This is how the embedded networks were evaluated; another crop gives other labels.
+    The square's side is `size / (size + 32)` of the shorter one. This is how the embedded networks
+    were evaluated; another crop gives other labels.
 
     Args:
         image: uint8 `(H, W, 3)`, or a bool mask `(H, W)` with `nearest`.
@@ -205,10 +183,8 @@ def _find(name: str) -> Path:
         for candidate in (path, IMAGES_FOLDER / name):
             if candidate.exists():
                 return candidate
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # a closed folder, a name too long, ~ of an unknown user
+    # a closed folder, a name too long, ~ of an unknown user
+    except (OSError, RuntimeError) as error:
         raise PictureError(
             f"{name!r} cannot be looked up: {getattr(error, 'strerror', error)}"
         ) from None
@@ -217,7 +193,8 @@ def _find(name: str) -> Path:
     own = [p.name for p in IMAGES_FOLDER.glob("*.*") if p.name != "README.md"]
     near = difflib.get_close_matches(name, [*PICTURES, *own], n=3, cutoff=0.4) or list(PICTURES)[:4]
     raise PictureError(
-        f"no picture is called {name!r}; nearest: {', '.join(near)} (data.image_names() lists all)"
+        f"no picture is called {name!r}; nearest: {', '.join(near)}"
+        " (pictures.image_names() lists all)"
     )
 
 
@@ -229,9 +206,8 @@ def _read(path: Path, name: str) -> np.ndarray:
         if not path.stat().st_size:
             raise PictureError(f"{name!r} is empty (0 bytes)")
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of large pictures and odd metadata; size is checked here
+            # Pillow warns of large pictures and odd metadata; size is checked here
+            warnings.simplefilter("ignore")
             # EPS is left out: Pillow would start Ghostscript on it.
             Image.init()
             with Image.open(path, formats=[kind for kind in Image.OPEN if kind != "EPS"]) as opened:
@@ -255,9 +231,8 @@ def _read(path: Path, name: str) -> np.ndarray:
         ) from None
     except PermissionError:
         raise PictureError(f"{name!r} cannot be read: permission denied") from None
-    except (
-        Exception
-    ) as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    # decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
 

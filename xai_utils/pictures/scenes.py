@@ -1,5 +1,4 @@
-"""Two drawn scenes, an umbrella in the sky and a fly agaric in the grass, with exact object masks
-and free placement.
+"""An umbrella in the sky and a fly agaric in the grass, drawn where asked, with exact masks.
 
 A photograph comes with a rough box at best; here it is known for every pixel whether it belongs to
 the object, so a map can be scored against the truth. The objects are formulas on a plane of object
@@ -28,8 +27,9 @@ class Scene:
 
 
 def draw_umbrella(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=None) -> Scene:
-    """Draw a red umbrella with a J-shaped handle; at scale 1 it is .72 of the picture wide and
-    high.
+    """Draw a red umbrella with a J-shaped handle.
+
+    At scale 1 it is .72 of the picture wide and high.
 
     Args:
         size: side of the square picture in pixels, at least 16.
@@ -51,10 +51,10 @@ def draw_umbrella(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=Non
 
 
 def draw_mushroom(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=None) -> Scene:
-    """Draw a fly agaric: red cap with pale warts, gills, ring and stem; at scale 1 .72 of the
-    picture wide and high.
+    """Draw a fly agaric: red cap with pale warts, gills, ring and stem.
 
-    As `draw_umbrella`, but `seed` is that of the ground, the grass and the warts on the cap.
+    At scale 1 it is .72 of the picture wide and high. As `draw_umbrella`, but `seed` is that of the
+    ground, the grass and the warts on the cap.
     """
     background = _checked(size, center, scale, background, "mushroom", seed)
     return _compose(
@@ -106,13 +106,13 @@ def _checked(size, center, scale, background, kind, seed):
     return background
 
 
-# -- the drawing surface: functions on a grid of object coordinates
-# -------------------------------------------------
+# -- the drawing surface: functions on a grid of object coordinates --------------------------------
 
 
 def _plane(size, center, scale):
-    """Object coordinates x (to the right) and y (down) of every sample, 0 at the center, 1 = the
-    picture's side.
+    """Object coordinates x (to the right) and y (down) of every sample.
+
+    0 is the center, 1 the picture's side.
     """
     ticks = (np.arange(size * OVERSAMPLING) + 0.5) / (size * OVERSAMPLING)
     x, y = (ticks - center[0]) / scale, (ticks - center[1]) / scale
@@ -120,9 +120,7 @@ def _plane(size, center, scale):
 
 
 def _compose(background, colour, cover):
-    """Lay the object's samples over the background; `cover` tells which samples belong to the
-    object.
-    """
+    """Lay the object's samples over the background; `cover` tells which are the object's."""
     size = len(background)
     blocks = (size, OVERSAMPLING, size, OVERSAMPLING)
     share = cover.reshape(blocks).mean((1, 3))[..., None]
@@ -151,17 +149,13 @@ def _noise(size, cells, rng):
     ).clip(0, 1)
 
 
-# -- umbrella
-# --------------------------------------------------------------------------------------------------
+# -- umbrella --------------------------------------------------------------------------------------
 
 
 def _umbrella(x, y):
     layers = _Layers(x.shape)
-    rim, height, reach = (
-        -0.06,
-        0.24,
-        0.36,
-    )  # level of the canopy's lower edge, its height, its half width
+    # level of the canopy's lower edge, its height, its half width
+    rim, height, reach = -0.06, 0.24, 0.36
     # Shaft and handle: a bar, then half a ring below it.
     bend_x, bend_y, bend, thick = -0.055, 0.286, 0.055, 0.019
     shaft = (abs(x) < 0.009) & (y > -0.3) & (y < 0.2)
@@ -202,8 +196,7 @@ def _sky(size, rng):
     return np.rint(sky + (255 - sky) * np.clip(cloud - 0.5, 0, 1) * 0.15).astype(np.uint8)
 
 
-# -- mushroom
-# --------------------------------------------------------------------------------------------------
+# -- mushroom --------------------------------------------------------------------------------------
 
 
 def _mushroom(x, y, rng):
@@ -263,9 +256,7 @@ def _mushroom(x, y, rng):
 
 
 def _grass(size, rng):
-    """Mossy ground, darker and blurred towards the top, with blades of grass that get longer
-    towards the viewer.
-    """
+    """Mossy ground, darker and blurred to the top, its blades longer towards the viewer."""
     down = np.linspace(0, 1, size)[:, None, None]
     texture = 0.5 * _noise(size, 9, rng) + 0.3 * _noise(size, 30, rng) + 0.2 * _noise(size, 90, rng)
     ground = (0.35 + 0.65 * down) * (
@@ -274,9 +265,8 @@ def _grass(size, rng):
     picture = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)).filter(
         ImageFilter.GaussianBlur(size / 140)
     )
-    large = picture.resize(
-        (2 * size, 2 * size)
-    )  # blades are drawn at twice the size, for smooth edges
+    # blades are drawn at twice the size, for smooth edges
+    large = picture.resize((2 * size, 2 * size))
     draw = ImageDraw.Draw(large)
     for foot in np.sort(rng.uniform(0.35, 1.15, 700)):
         x, length = rng.uniform(-0.05, 1.05), (0.02 + 0.11 * (foot - 0.3)) * rng.uniform(0.6, 1.3)

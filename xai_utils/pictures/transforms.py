@@ -1,5 +1,4 @@
-"""Changes of pictures: pure functions of a batch, and the way back where a change only moves
-pixels.
+"""Changes of pictures: pure functions of a batch, and the way back where pixels only move.
 
 Images are float32 `(N, H, W, C)` in 0..255 and stay in that range. What moves pixels (`flip_*`,
 `rotate`, `zoom`, `shift`) takes maps `(N, H, W)` of any values as well, and is undone by itself
@@ -29,9 +28,7 @@ def flip_vertical(images, amount=1) -> np.ndarray:
 
 
 def rotate(images, degrees: float, fill: float = 0.0) -> np.ndarray:
-    """Rotate about the middle, counter-clockwise, bilinear; what comes in from outside is
-    `fill`.
-    """
+    """Rotate about the middle, counter-clockwise, bilinear; from outside comes `fill`."""
     angle = np.deg2rad(degrees)
     return _warp(
         images, [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], (0, 0), fill
@@ -39,18 +36,14 @@ def rotate(images, degrees: float, fill: float = 0.0) -> np.ndarray:
 
 
 def zoom(images, factor: float, fill: float = 0.0) -> np.ndarray:
-    """Enlarge about the middle (factor above 1) or shrink, bilinear; what comes in from outside is
-    `fill`.
-    """
+    """Enlarge about the middle (factor above 1) or shrink, bilinear; from outside comes `fill`."""
     if not factor > 0:
         raise ValueError(f"zoom: the factor must be above 0, not {factor}")
     return _warp(images, np.eye(2) / factor, (0, 0), fill)
 
 
 def shift(images, right: float, down: float = 0.0, fill: float = 0.0) -> np.ndarray:
-    """Move by so many pixels, bilinear where they are no whole numbers; what comes in from outside
-    is `fill`.
-    """
+    """Move by so many pixels, bilinear between whole numbers; from outside comes `fill`."""
     return _warp(images, np.eye(2), (right, down), fill)
 
 
@@ -60,9 +53,7 @@ def brightness(images, levels: float) -> np.ndarray:
 
 
 def contrast(images, factor: float) -> np.ndarray:
-    """Multiply the distance from each picture's mean grey level; 1 changes nothing, 0 leaves that
-    grey.
-    """
+    """Multiply the distance from each picture's mean grey: 1 changes nothing, 0 leaves the grey."""
     images = np.asarray(images, np.float32)
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
     return _clip(mean + factor * (images - mean))
@@ -74,9 +65,7 @@ def blur(images, sigma: float) -> np.ndarray:
 
 
 def noise(images, sigma: float, seed: int = 0) -> np.ndarray:
-    """Add Gaussian noise with a standard deviation of so many grey levels, the same to each picture
-    of the batch.
-    """
+    """Add Gaussian noise, its deviation so many grey levels, the same to each picture."""
     images = np.asarray(images, np.float32)
     return _clip(
         images + sigma * np.random.default_rng(seed).standard_normal(images.shape[1:], np.float32)
@@ -156,8 +145,9 @@ def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
-    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear: within their range, unlike
-    bicubic.
+    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear.
+
+    So they stay within their range; bicubic would leave it.
     """
     maps = np.asarray(maps, np.float32)
     if maps.shape[-2:] == tuple(size):
@@ -167,15 +157,17 @@ def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
 
 
 def grey(images) -> np.ndarray:
-    """How bright the colours `(..., 3)` look, float32 `(...)` in their range. Source: ITU-R BT.601,
-    luma.
+    """How bright the colours `(..., 3)` look, float32 `(...)` in their range.
+
+    Source: ITU-R BT.601, luma.
     """
     return np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def squeeze(image: np.ndarray, size: int) -> np.ndarray:
-    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`: bilinear, of a huge one first the
-    mean of blocks.
+    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`, bilinear.
+
+    Of a huge one the mean of blocks is taken first.
 
     Raises:
         PictureError: not numbers of that shape.

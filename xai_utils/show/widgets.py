@@ -1,6 +1,4 @@
-"""Widgets for people: `stepper` walks through frames, live in Jupyter and as a plain slider in a
-report.
-"""
+"""Widgets for people: frames to step through, live and in a report, and a progress bar."""
 
 from base64 import b64encode
 from html import escape
@@ -63,11 +61,10 @@ def picture(content, alt, attributes='style="max-width: 100%"'):
 
 
 def progress(title="loss"):
-    """A bar for a long computation: a function to call as `(step, steps, losses)`, which draws step
-    and mean loss.
+    """A bar for a long computation: a function to call as `(step, steps, losses)`.
 
-    It shows itself at the first call and is drawn anew at most a hundred times; at the end a line
-    of text is left.
+    It draws the step and the mean loss. It shows itself at the first call and is drawn anew at most
+    a hundred times; at the end a line of text is left.
     """
     from IPython.display import display
 
@@ -106,9 +103,7 @@ def _html(frames, labels, alts, title, value):
 
 
 def _live(frames, labels, alts, title, value):
-    """The mime bundle of the live widget: the frames stay in the kernel, one at a time goes to the
-    browser.
-    """
+    """The live widget's mime bundle: frames stay in the kernel, one at a time is sent."""
     import ipywidgets
 
     last = len(frames) - 1

@@ -1,5 +1,4 @@
-"""What a picture made by optimisation is allowed to look like: parameterisations, regularisers,
-random movements.
+"""What an optimised picture may look like: parameterisations, regularisers, movements.
 
 All functions take and return batches, treat every picture of a batch by itself, and can be traced
 by `tf.function`.
@@ -75,18 +74,18 @@ def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tens
 
 
 def project(parameterisation: str, values: tf.Tensor) -> tf.Tensor:
-    """The nearest parameters whose picture is within 0..255: pixels are clipped, the sigmoid needs
-    nothing.
+    """The nearest parameters whose picture is within 0..255.
+
+    Pixels are clipped; the sigmoid needs nothing.
     """
     return tf.clip_by_value(values, -1, 1) if parameterisation == "pixels" else values
 
 
 def _frequency_scale(height: int, width: int) -> np.ndarray:
-    """What a coefficient of each frequency is multiplied with, `(H, W // 2 + 1)`: 1 / frequency, as
-    in photographs.
+    """What a coefficient of each frequency is multiplied with, `(H, W // 2 + 1)`.
 
-    Scaled so that coefficients of unit variance (real and imaginary part) give pictures of unit
-    variance.
+    1 / frequency, as in photographs. Scaled so that coefficients of unit variance (real and
+    imaginary part) give pictures of unit variance.
     """
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     scale = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
@@ -97,9 +96,7 @@ def _frequency_scale(height: int, width: int) -> np.ndarray:
 
 
 def _mirrored(width: int) -> np.ndarray:
-    """How many columns of the full transform each column of the half one stands for: 2, and 1 at
-    its ends.
-    """
+    """How many columns of the full transform each of the half one stands for: 2, 1 at the ends."""
     twice = np.full(width // 2 + 1, 2.0)
     twice[0] = 1
     if width % 2 == 0:
@@ -129,8 +126,7 @@ def _inverse_fft(height: int, width: int, values: tf.Tensor) -> tf.Tensor:
 
 
 def alpha_norm(images: tf.Tensor, alpha: float = 6.0) -> tf.Tensor:
-    """Mean over the pixels of `(|x - grey| / 80)^alpha`, with |.| the length of the colour vector;
-    `(N,)`.
+    """Mean over the pixels of `(|x - grey| / 80)^alpha`, |.| the length of a colour; `(N,)`.
 
     Source: Mahendran & Vedaldi, "Visualizing deep convolutional neural networks using natural
     pre-images" (IJCV 2016), section 3.2.
@@ -156,8 +152,9 @@ def total_variation(images: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
 
 
 def draw_moves(seeds: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Numbers `(N, 4)` in -1..1 for `move`; those of a picture depend on its seed and the step
-    alone.
+    """Numbers `(N, 4)` in -1..1 for `move`.
+
+    Those of a picture depend on its seed and the step alone.
     """
     drawn = [
         tf.random.stateless_uniform((4,), tf.stack([seed, step]), -1.0, 1.0)
@@ -167,16 +164,15 @@ def draw_moves(seeds: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 
 
 def shift(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Each picture moved by its own whole number of pixels, int32 `(N, 2)`; what leaves on one side
-    comes back.
-    """
+    """Each picture moved by its own whole pixels, int32 `(N, 2)`; what leaves comes back."""
     pairs = zip(tf.unstack(images), tf.unstack(pixels), strict=True)
     return tf.stack([tf.roll(image, by, (0, 1)) for image, by in pairs])
 
 
 def move(images: tf.Tensor, drawn: tf.Tensor, jitter, scale, rotate) -> tf.Tensor:
-    """Each picture shifted, enlarged and turned about its middle by amounts of its own, bilinear,
-    mirrored at the edge.
+    """Each picture shifted, enlarged and turned about its middle by amounts of its own.
+
+    Bilinear, mirrored at the edge.
 
     Args:
         images: `(N, H, W, C)`.

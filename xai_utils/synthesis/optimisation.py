@@ -81,8 +81,8 @@ def optimise(
     finite, with a warning.
 
     Args:
-        objective: `(function, *settings)`, hashable; losses `(N,)` are `function(model, images,
-            constants, *settings)`.
+        objective: `(function, *settings)`, hashable; losses `(N,)` are
+            `function(model, images, constants, *settings)`.
         constants: one for each picture, along the first axis.
         shape: `(H, W, C)` of a picture.
         steps: updates; the objective is looked at once more.
@@ -136,10 +136,8 @@ def optimise(
         moves="warp" if scale or rotate else "jitter" if jitter else "",
         powers=(alpha if alpha_weight else None, beta if tv_weight else None),
     )
-    weights, amounts = (
-        tf.constant((alpha_weight, tv_weight), dtype),
-        tf.constant((jitter, scale, rotate), dtype),
-    )
+    weights = tf.constant((alpha_weight, tv_weight), dtype)
+    amounts = tf.constant((jitter, scale, rotate), dtype)
     state = _start(parameterisation, seeds, shape, noise, dtype)
     settling = steps - round(settle * steps)
     losses, frames, taken, stopped = [], [], [], ""

@@ -1,7 +1,6 @@
-"""Pictures that have a given code (pre-images), and pictures that excite a class, channel, neuron
-or direction.
+"""Pictures that have a given code (pre-images), or excite a class, channel or direction.
 
-Both are found from noise by `optimisation.optimise`, whose settings they share. The method as
+Both are found from noise by `optimise`, whose settings they share. The method as
 published for VGG-like networks, untested here on VGG19's real weights, which could not be
 downloaded: `optimiser="sgd"`, `parameterisation="pixels"`, codes such as `block5_pool` or `fc2`,
 `alpha_weight=1`; `tv_weight` .024 for blocks 1 and 2, .24 for blocks 3 and 4, 2.4 for block 5 and
@@ -16,8 +15,6 @@ from xai_utils import models
 from xai_utils.engine import check_images, compiled, keras, tf
 from xai_utils.models import code_at
 from xai_utils.synthesis.optimisation import Synthesis, optimise
-
-__all__ = ["Synthesis", "activation_maximization", "code", "invert"]
 
 
 def invert(
@@ -45,7 +42,7 @@ def invert(
         before_activation: the code is what goes into the layer's activation (ReLU), not what comes
             out.
         shape: with `codes`, `(H, W, C)` of the pictures; default the model's own input.
-        settings: see `optimisation.optimise`. With restarts, those of one code come one after the
+        settings: see `optimise`. With restarts, those of one code come one after the
             other.
 
     Raises:
@@ -82,9 +79,9 @@ def activation_maximization(
     shape=None,
     **settings,
 ) -> Synthesis:
-    """Pictures that make a score large: of a class, a channel, a neuron or a direction; `losses`
-    are minus the scores.
+    """Pictures that make a score large: of a class, a channel, a neuron or a direction.
 
+    `losses` are minus the scores.
     Source: Simonyan, Vedaldi & Zisserman, "Deep inside convolutional networks" (2014), equation 1.
 
     Args:
@@ -97,7 +94,7 @@ def activation_maximization(
         before_activation: the unit before its activation (ReLU), where it has a gradient also when
             it is off.
         shape: `(H, W, C)` of the pictures; default the model's own input.
-        settings: see `optimisation.optimise`. With restarts, those of one target come one after the
+        settings: see `optimise`. With restarts, those of one target come one after the
             other.
 
     Raises:
@@ -114,11 +111,9 @@ def activation_maximization(
         count = 1 if callable(target) else np.size(target)
         indices, function = models.check_target(model, tf.zeros((count, *shape)), target)
         return optimise(model, (_minus_target, function), indices, shape, **settings)
-    extent, wanted = (
-        _code_shape(model, shape, layer),
-        target if isinstance(target, list) else [target],
-    )
-    weights = np.stack([_unit_weights(each, extent, layer) for each in wanted])
+    extent = _code_shape(model, shape, layer)
+    wanted = target if isinstance(target, list) else [target]
+    weights = np.stack([_unit_weights(unit, extent, layer) for unit in wanted])
     objective = (_minus_unit, layer, before_activation)
     return optimise(model, objective, tf.constant(weights, model.compute_dtype), shape, **settings)
 
@@ -164,9 +159,7 @@ def _code_shape(model, shape, layer) -> tuple:
 
 
 def _unit_weights(unit, extent: tuple, layer: str) -> np.ndarray:
-    """A unit as weights of a code, of its shape `extent`: the score is the sum of their
-    products.
-    """
+    """A unit as weights of a code, of its shape `extent`; the score is the sum of products."""
     weights, channels = np.zeros(extent), extent[-1]
     positions = np.prod(extent[:-1])
     if isinstance(unit, tuple):
