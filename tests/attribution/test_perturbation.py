@@ -444,9 +444,8 @@ def test_a_callable_target_and_a_second_output(name):
     model = gap_net()
     contrast = method(model, images, lambda s: s[:, 0] - s[:, 1], **settings)
     pair = [method(model, images, k, **settings) for k in (0, 1)]
-    np.testing.assert_allclose(
-        contrast, pair[0] - pair[1], atol=2e-5
-    )  # all four are linear in the score
+    # all four are linear in the score
+    np.testing.assert_allclose(contrast, pair[0] - pair[1], atol=2e-5)
     edge = method(two_outputs(), images, lambda outputs: outputs["box"][:, 0], **settings)
     assert edge.shape == contrast.shape and np.abs(edge).max() > 0
     with pytest.raises(ValueError, match="callable"):

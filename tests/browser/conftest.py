@@ -114,9 +114,8 @@ def tiny(tmp_path_factory):
     site.add(
         "10_saliency--hound", "## Part", code("show()", figure("blue")), title="Find the pixels"
     )
-    error = failure(
-        "\x1b[38;5;28;01mfor\x1b[39;00m \x1b[31mred\x1b[0m \x1b[1;33myellow\x1b[0m"
-    )  # as IPython does
+    # as IPython does
+    error = failure("\x1b[38;5;28;01mfor\x1b[39;00m \x1b[31mred\x1b[0m \x1b[1;33myellow\x1b[0m")
     site.add(
         "10_saliency--bad",
         code("1/0", text("half way"), error),

@@ -82,9 +82,8 @@ def run_all(page):
     open, too.
     """
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=START)
-    page.get_by_text(re.compile(r"\| Idle")).first.wait_for(
-        timeout=START
-    )  # before that nothing is run
+    # before that nothing is run
+    page.get_by_text(re.compile(r"\| Idle")).first.wait_for(timeout=START)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=START)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -182,9 +181,8 @@ def test_the_app_shows_no_code_and_answers(app, visit, tmp_path):
     page = visit(app)
     play(page, tmp_path)
     assert not re.search(r"import|Exercise", page.inner_text("body"))
-    Image.effect_noise((4200, 3000), 90).save(
-        tmp_path / "large.png"
-    )  # 12 MB: more than Tornado takes by itself
+    # 12 MB: more than Tornado takes by itself
+    Image.effect_noise((4200, 3000), 90).save(tmp_path / "large.png")
     changes(page, SEEN, lambda: upload(page, tmp_path / "large.png"))
     keep_picture(page, "app")
 

@@ -318,9 +318,8 @@ def test_settings_that_fail_on_every_picture_stop_it_at_once(place, tmp_path):
         ValueError, match=r"grad_cam:layer=nothere fails on every picture: .* no layer 'nothere'"
     ):
         measured("saliency grad_cam:layer=nothere", "out")
-    assert (
-        evaluation.read(measured("saliency", "out")).num_rows == PICTURES * 4 + 1
-    )  # nothing of it was left
+    # nothing of it was left
+    assert evaluation.read(measured("saliency", "out")).num_rows == PICTURES * 4 + 1
 
 
 @pytest.fixture

@@ -264,6 +264,5 @@ def test_an_overlay_shows_grey_colour_and_sign():
     assert empty.shape == (4, 4, 3) and empty.dtype == np.uint8
     assert (empty == empty[0, 0]).all()  # one colour: inferno's first over white
     signed = show.overlay(np.array([[-1.0, 1.0]]), np.zeros((4, 4, 3))).astype(int)
-    assert (
-        signed[0, 0, 2] > signed[0, 0, 0] and signed[0, -1, 0] > signed[0, -1, 2]
-    )  # blue against, red for
+    # blue against, red for
+    assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, -1, 0] > signed[0, -1, 2]

@@ -142,9 +142,8 @@ def test_max_sensitivity():
         additive(rng.normal(size=(12, 12, 3))),
         100 * rng.random((2, 12, 12, 3)).astype(np.float32),
     )
-    assert (
-        metrics.max_sensitivity(attribution.saliency, model, images, 0).max() < 1e-6
-    )  # a constant gradient
+    # a constant gradient
+    assert metrics.max_sensitivity(attribution.saliency, model, images, 0).max() < 1e-6
 
     def pixels(model, images, target):
         return images[..., 0]

@@ -476,9 +476,8 @@ def test_one_report_on_a_picture_of_any_name(built):
     shell = f"cd {shlex.quote(str(elsewhere))} && exec {shlex.join([*command, 'PARAMS=steps=8'])}"
     output = finish(built.start("sh", "-c", shell))
     [page] = (built.site / "one-off").glob("*--*.html")
-    assert (
-        f'href="{page.name}' in (built.site / "one-off" / "index.html").read_text()
-    )  # where its "All reports" leads
+    # where its "All reports" leads
+    assert f'href="{page.name}' in (built.site / "one-off" / "index.html").read_text()
     assert f"the report is in reports/site/one-off/{page.name}" in output
     [path] = (built.folder / "reports/build/one-off").glob("*.ipynb")
     changed = nbformat.read(path, 4).metadata["report"]["changed"]

@@ -239,9 +239,8 @@ def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(p
 
     path = project.build / "21_grad_cam--x.ipynb"
     text, notebook = path.read_text(), nbformat.read(path, as_version=4)
-    assert os.listdir(project.build) == [
-        "21_grad_cam--x.ipynb"
-    ]  # neither its own temporary files nor a dead run's
+    # neither its own temporary files nor a dead run's
+    assert os.listdir(project.build) == ["21_grad_cam--x.ipynb"]
     record = notebook.metadata["report"]
     assert record["parameters"] == {"steps": 8, "model": "lite0"} and record["changed"] == {
         "steps": 8
@@ -256,9 +255,8 @@ def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(p
     assert record["seconds"] > 0 and record["started"].endswith("+00:00")
     assert set(record["versions"]) == {"python", "tensorflow", "keras", "xai_utils"}
     assert notebook.cells[-1].outputs[-1].data["text/plain"] == "8"
-    assert (
-        "notebooks\n" in notebook.cells[-1].outputs[0].text
-    )  # the working directory, without what is above the project
+    # the working directory, without what is above the project
+    assert "notebooks\n" in notebook.cells[-1].outputs[0].text
     for place in (
         str(project.folder.parent),
         f"{sys.prefix}/lib",

@@ -638,12 +638,13 @@ def test_cards(site, monkeypatch):
     ]
     card = found.select(".card")[1]
     pairs = [(item.dt.get_text(), item.dd.get_text()) for item in card.select(".numbers div")]
+    # four, in the notebook's order
     assert pairs == [
         ("zebra", "0"),
         ("yak", "1"),
         ("ox", "2"),
         ("cat", "3"),
-    ]  # four, in the notebook's order
+    ]
     assert card.select_one(".changes").get_text(" ", strip=True) == "steps 64"
     assert card["id"] == "21_grad_cam" and "steps 64" in card["data-words"]
     assert (
@@ -682,9 +683,8 @@ def test_thumbnails(site, monkeypatch):
     )
     assert colour("10_saliency--step")[0][2] > 200
     site.add("10_saliency--clear", code("a", figure((255, 0, 0, 0), mode="RGBA")))
-    assert (
-        min(colour("10_saliency--clear")[0]) > 250
-    )  # what is clear becomes white, not what was under it
+    # what is clear becomes white, not what was under it
+    assert min(colour("10_saliency--clear")[0]) > 250
     site.add("10_saliency--none")
     assert (
         soup(site.index("10_saliency--none")).select_one(".thumb").get_text(strip=True)

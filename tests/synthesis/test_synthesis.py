@@ -314,9 +314,8 @@ def test_all_shapes_of_models_are_inverted_and_left_alone(shape):
 
 def test_losses_are_errors_of_the_frames_and_the_best_picture_is_kept():
     model, images = gap_net(), some_pictures(count=2)
-    found = synthesis.invert(
-        model, images, "features", steps=6, every=1, rate=3.0, settle=0
-    )  # far too fast on purpose
+    # far too fast on purpose
+    found = synthesis.invert(model, images, "features", steps=6, every=1, rate=3.0, settle=0)
     wanted = synthesis.code(model, images, "features")
     errors = [
         ((synthesis.code(model, frame, "features") - wanted) ** 2).sum((1, 2, 3))
@@ -400,9 +399,8 @@ def test_a_code_before_the_relu_moves_a_dead_unit():
     keras.utils.set_random_seed(0)
     model = gap_net()
     kernel, bias = model.get_layer("features").get_weights()
-    model.get_layer("features").set_weights(
-        [-np.abs(kernel), bias]
-    )  # every unit is off, whatever the picture
+    # every unit is off, whatever the picture
+    model.get_layer("features").set_weights([-np.abs(kernel), bias])
     wanted = np.ones((1, 6, 6, 6), np.float32)
     with pytest.raises(ValueError, match="loss of picture 0 has no gradient at the noise"):
         synthesis.invert(model, None, "features", codes=wanted, **FEW)

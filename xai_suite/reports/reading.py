@@ -62,9 +62,8 @@ def read_records(notebook):
     found = {}
     for output in _outputs(_notebook(notebook)["cells"]):
         data = output.get("data", {})
-        lines = "\n" + data.get(
-            "text/plain", ""
-        )  # in the author's order; a saved notebook sorts the names
+        # in the author's order; a saved notebook sorts the names
+        lines = "\n" + data.get("text/plain", "")
         found.update(
             sorted(data.get(RECORD, {}).items(), key=lambda pair: lines.find(f"\n{pair[0]} = "))
         )
