@@ -61,7 +61,7 @@ def deletion(
         `Curves`, scores `(N, S)` or `(M, N, S)`.
 
     Raises:
-    ValueError: bad images, target or fill; maps that are not finite or not one for each image;
+        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
             a bad step.
     """
     return _curves(model, images, maps, target, [(0, fill)], step, probability)[0]

@@ -114,7 +114,7 @@ def load_model(
         A `Classifier`, or a `Detector`, whose model is frozen (`trainable = False`).
 
     Raises:
-    ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
+        ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
         FileNotFoundError: the file is missing, or the weights are neither on this machine nor to be
             downloaded.
     """
