@@ -77,7 +77,7 @@ evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_ca
 	@$(PY) -m xai_suite.evaluation.command
 
 # Values go through the environment as they were typed, whatever is in them: there is no quoting to get wrong.
-TYPED = RUNS JOBS LAUNCH MODEL OUT NOTEBOOK IMAGE PARAMS MANIFEST TECHNIQUES METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS
+TYPED = RUNS JOBS LAUNCH MODEL OUT NOTEBOOK IMAGE PARAMS MANIFEST TECHNIQUES METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS TASK
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 

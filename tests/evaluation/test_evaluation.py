@@ -26,7 +26,7 @@ QUICK = {
     "squares": 3,
     "copies": 1,
     "shares": (0.5,),
-    "model_options": {"preprocessing": "unit"},
+    "model_options": {"preprocessing": "unit", "task": "classification"},
 }
 PICTURES = 6
 
@@ -96,7 +96,9 @@ def test_every_picture_and_technique_has_a_row(whole):
 
 
 def test_numbers_are_those_of_the_metrics(place, whole):
-    classifier = models.load_model(str(place / "net.keras"), preprocessing="unit")
+    classifier = models.load_model(
+        str(place / "net.keras"), preprocessing="unit", task="classification"
+    )
     image = classifier.prepare(str(place / "picture 3.png"))
     maps = attribution.centre(classifier.model, image)
     (row,) = (
@@ -253,7 +255,10 @@ def test_results_of_other_values_are_refused(place, whole):
 def test_weights_that_changed_are_noticed(place, tmp_path):
     file = tmp_path / "net.keras"
     gap_net(size=32).save(file)
-    given = {"metrics": ["drop"], "model_options": {"preprocessing": "unit"}}
+    given = {
+        "metrics": ["drop"],
+        "model_options": {"preprocessing": "unit", "task": "classification"},
+    }
     before = evaluation.evaluate(
         str(file), "random", place / "pictures.csv", tmp_path / "before", **given
     )
@@ -282,7 +287,7 @@ def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
     monkeypatch.setattr(
         scoring, "on_cluster", lambda address, compute, chunks: sent.append((compute, chunks)) or []
     )
-    options = {"preprocessing": "unit", "label_file": "names.txt"}
+    options = {"preprocessing": "unit", "task": "classification", "label_file": "names.txt"}
     evaluation.evaluate(
         "net.keras", "random", place / "pictures.csv", "out", scheduler="x", model_options=options
     )
@@ -290,6 +295,7 @@ def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
     assert compute.args[0]["model"] == str(tmp_path / "net.keras")
     assert compute.args[0]["model_options"] == {
         "preprocessing": "unit",
+        "task": "classification",
         "label_file": str(tmp_path / "names.txt"),
     }
     assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk)
@@ -311,7 +317,7 @@ def test_settings_that_fail_on_every_picture_stop_it_at_once(place, tmp_path):
             place / "pictures.csv",
             tmp_path / out,
             metrics=["drop"],
-            model_options={"preprocessing": "unit"},
+            model_options={"preprocessing": "unit", "task": "classification"},
         )
 
     with pytest.raises(
@@ -579,6 +585,7 @@ def test_make_evaluate(place):
         )
     ]
     given.append("PREPROCESSING=unit")
+    given.append("TASK=classification")
     output = finish(make(*given, "TECHNIQUES=saliency random", "METRICS=drop localisation"))
     assert (
         "[7/7] pictures" in output
@@ -602,7 +609,13 @@ def test_make_evaluate_takes_names_as_they_were_typed(project, place):
     (project.folder / f"{odd}.txt").write_text("\n".join(f"class {i}" for i in range(5)))
 
     def make(*words):
-        given = [f"MODEL={odd}.keras", f"MANIFEST={odd}.csv", "PREPROCESSING=unit", "METRICS=drop"]
+        given = [
+            f"MODEL={odd}.keras",
+            f"MANIFEST={odd}.csv",
+            "PREPROCESSING=unit",
+            "TASK=classification",
+            "METRICS=drop",
+        ]
         return project.make("-s", "evaluate", "TECHNIQUES=random", *given, *words)
 
     output = finish(make(f"OUT=new folder/{odd}", f"LABELS={odd}.txt"))

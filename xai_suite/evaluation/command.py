@@ -2,7 +2,7 @@
 
     MANIFEST=list.csv TECHNIQUES="grad_cam rise:masks=500" python -m xai_suite.evaluation.command
 
-MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING and LABELS may be given as well; see
+MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS and TASK may be given as well; see
 `evaluation.evaluate`.
 """
 
@@ -23,6 +23,7 @@ ASKED = (
     "SCHEDULER",
     "PREPROCESSING",
     "LABELS",
+    "TASK",
 )
 NEEDED = {"MANIFEST": "pictures.csv", "TECHNIQUES": '"grad_cam saliency" (or all)'}
 LOW_IS_GOOD = ("deletion", "drop", "infidelity", "sensitivity", "road_most")
@@ -51,7 +52,11 @@ def _evaluate(ask: dict[str, str]) -> None:
 
     model = ask["MODEL"] or "efficientnet_lite0"
     usual = Path("results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet")
-    options = {"preprocessing": ask["PREPROCESSING"], "label_file": ask["LABELS"]}
+    options = {
+        "preprocessing": ask["PREPROCESSING"],
+        "label_file": ask["LABELS"],
+        "task": ask["TASK"],
+    }
     folder = evaluate(
         model,
         ask["TECHNIQUES"],

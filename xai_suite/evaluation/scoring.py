@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from xai_suite.evaluation.cluster import on_cluster
 from xai_suite.evaluation.manifest import Row, digest, read_manifest
@@ -115,7 +114,7 @@ def evaluate(
     # A worker stands in another folder: files are sent with their whole path.
     plan["model"] = _whole(plan["model"])
     plan["model_options"] = {
-        name: value if name == "preprocessing" else _whole(value)
+        name: _whole(value) if name == "label_file" else value
         for name, value in model_options.items()
     }
     classifier, plan["weights"] = _classifier_of(plan)
@@ -291,7 +290,7 @@ def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
 def _measure(plan, classifier, rows, images) -> list[dict]:
     """Rows of the results for pictures that could be read."""
     logits = logits_of(classifier.model, images).astype(np.float64)
-    probabilities = softmax(logits, axis=1)
+    probabilities = models.probabilities(classifier.model, logits).numpy()
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
     explained = {

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
-from xai_utils.models import fixed_target, outputs_of, score
+from xai_utils.models import fixed_target, outputs_of, probabilities, score
 from xai_utils.pictures import filling, masked, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
@@ -217,9 +217,9 @@ def whole_scores(model, images, indices, function, probability: bool = True) -> 
 def picture_scores(model, images, indices, function, probability):
     """Scores `(F,)`, in one pass; for `compiled`."""
     outputs = outputs_of(model, images)
-    return score(
-        tf.nn.softmax(outputs) if probability and function is None else outputs, indices, function
-    )
+    if probability and function is None:
+        outputs = probabilities(model, outputs)
+    return score(outputs, indices, function)
 
 
 def masked_scores(model, images, indices, masks, covers, function, probability):

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose",
             "follow",
         ],
+        "endings": ["TASKS", "probabilities"],
         "efficientnet_lite": ["VARIANTS", "enlarged"],
         "labels": [
             "class_index",

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from xai_utils import pictures
-from xai_utils.engine import check_images, forward, keras, tf
+from xai_utils.engine import check_images, forward, keras
 from xai_utils.models import applications, efficientnet_lite, labels, layers, ssd_mobilenet
 from xai_utils.models.applications import APPLICATIONS, PREPROCESSING, Preprocess, load_application
 from xai_utils.models.detection import Detector
+from xai_utils.models.endings import Ending, ending, probabilities, remember_function, with_task
 
 EMBEDDED = {
     "efficientnet_lite0": "4b19272d63962130c76ca540114ce520495dd214cc78cfb12fc49c72dd7f211d",
@@ -47,6 +48,7 @@ class Classifier:
         labels: one name for each class, in the order of the logits.
         conv_layer: the layer Grad-CAM reads by default: the last one with spatial extent that is
             not a pooling.
+        task: `classification`, of which one class is true, or `multilabel`, each for itself.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Classifier:
     input_size: int
     labels: tuple[str, ...]
     conv_layer: str
+    task: str = "classification"
 
     def prepare(self, *images) -> np.ndarray:
         """Crop and resize pictures to one float32 batch `(N, size, size, 3)` in 0..255.
@@ -72,7 +75,8 @@ class Classifier:
 
     def predict(self, images) -> np.ndarray:
         """Probabilities, float32 `(N, classes)`, of a batch of prepared images in 0..255."""
-        return tf.nn.softmax(forward(self.model, check_images(self.model, images))).numpy()
+        scores = forward(self.model, check_images(self.model, images))
+        return probabilities(self.model, scores).numpy()
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each image, as `(label, probability)`, likeliest first."""
@@ -93,15 +97,20 @@ class Classifier:
 
 
 def load_model(
-    name_or_path: str = "efficientnet_lite0", *, weights=None, preprocessing=None, label_file=None
+    source: str | os.PathLike | keras.Model = "efficientnet_lite0",
+    *,
+    weights=None,
+    preprocessing=None,
+    label_file=None,
+    task=None,
 ) -> Classifier | Detector:
     """Load a classifier, pixels in, logits out; or the detector, pixels in, boxes and logits out.
 
     Args:
-        name_or_path: `efficientnet_lite0` or `efficientnet_lite2` (embedded, work offline), an
-            ImageNet network of `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), or
-            a path to your own `.keras` or `.h5`; `ssd_mobilenet_v2` for the object detector
-            (embedded).
+        source: `efficientnet_lite0` or `efficientnet_lite2` (embedded, work offline), an ImageNet
+            network of `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), a path to
+            your own `.keras` or `.h5`, or your own Keras model, which is left as it is;
+            `ssd_mobilenet_v2` for the object detector (embedded).
         weights: for a network of `keras.applications`, a weights file to read. Without it they come
             from `data/models/`, then from Keras' cache, then by download.
         preprocessing: for your own model, what its input is: one of `PREPROCESSING` (see
@@ -109,28 +118,35 @@ def load_model(
         label_file: for your own model, a text file with one class name a line, or a JSON list;
             `imagenet` for ImageNet's 1000. Without it the classes are called `class 0`, `class 1`,
             ...
+        task: for your own model, `classification` or `multilabel`, where its ending does not tell:
+            linear units without names, or one linear unit.
 
     Returns:
         A `Classifier`, or a `Detector`, whose model is frozen (`trainable = False`).
 
     Raises:
-        ValueError: unknown name, damaged or unreadable file, model that is not an image classifier.
+        ValueError: unknown name, damaged or unreadable file, model that is not an image classifier,
+            or a task that must be said.
         FileNotFoundError: the file is missing, or the weights are neither on this machine nor to be
             downloaded.
     """
-    name = os.fspath(name_or_path)
-    own = Path(name).suffix in {".keras", ".h5"}
-    if not own and (preprocessing or label_file):
+    name = source.name if isinstance(source, keras.Model) else os.fspath(source)
+    own = isinstance(source, keras.Model) or Path(name).suffix in {".keras", ".h5"}
+    if not own and (preprocessing or label_file or task):
         raise ValueError(
-            f"preprocessing= and label_file= describe your own model file; {name!r} brings its own"
+            "preprocessing=, label_file= and task= describe your own model;"
+            f" {name!r} brings its own"
         )
     if weights is not None and name not in APPLICATIONS:
         raise ValueError(
             "weights= goes with a network of keras.applications, such as 'vgg19', not with"
             f" {name!r}"
         )
+    function, task = "softmax", task or "classification" if not own else task
     if own:
-        model, names = _load_own(Path(name).expanduser(), preprocessing), _own_labels(label_file)
+        names = _own_labels(label_file)
+        found, task = _load_own(source, name, preprocessing, task, names is not None)
+        model, function = found.model, found.function
     elif name == DETECTOR:
         model, anchors = _load_embedded(name, ssd_mobilenet.build, ssd_mobilenet.EPSILON)
         return Detector(name, model, labels.coco_labels(), anchors, tuple(ssd_mobilenet.LEVELS))
@@ -155,11 +171,12 @@ def load_model(
             f"{label_file or name} has {len(names)} class names, but the model has {classes}"
             " classes"
         )
-    model.trainable = False
+    if not isinstance(source, keras.Model):
+        model.trainable = False
     labels.name_classes(model, names)
-    return Classifier(
-        name, model, model.input_shape[1], names, layers.default_layer(model, model.input_shape)
-    )
+    remember_function(model, function)
+    layer = layers.default_layer(model, model.input_shape)
+    return Classifier(name, model, model.input_shape[1], names, layer, task)
 
 
 def return_networks() -> None:
@@ -232,51 +249,40 @@ def _own_labels(label_file) -> tuple[str, ...] | None:
     )
 
 
-def _load_own(path: Path, preprocessing: str | None) -> keras.Model:
-    """A user's model with its preprocessing in front and a final softmax or sigmoid taken off."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
+def _load_own(source, name: str, preprocessing, task, named: bool) -> tuple[Ending, str]:
+    """A user's model, from pixels to scores of classes, and its task."""
     if preprocessing not in PREPROCESSING:
         raise ValueError(
-            f"{path.name}: say what the model's input is, preprocessing= one of"
+            f"{name}: say what the model's input is, preprocessing= one of"
             f" {', '.join(PREPROCESSING)}; got {preprocessing!r}"
         )
+    model = source if isinstance(source, keras.Model) else _read_own(Path(name).expanduser())
+    name = Path(name).name
+    shape = getattr(model, "input_shape", None)
+    square = isinstance(shape, tuple) and len(shape) == 4 and shape[1] and shape[1] == shape[2]
+    if not square or shape[3] != 3:
+        raise ValueError(
+            f"{name} takes input {shape}; an image classifier here takes (None, size, size, 3)"
+        )
+    returned = model.output_shape
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise ValueError(f"{name} returns {returned}; an image classifier returns (None, classes)")
+    prepared = Preprocess(preprocessing, name="preprocess")
+    noise = np.random.default_rng(0).uniform(0, 255, (4, *shape[1:])).astype(np.float32)
+    found = ending(model, prepared(noise))
+    pixels = keras.Input(shape[1:], name="pixels")
+    plain = re.sub(r"\W", "_", Path(name).stem)
+    scores = keras.Model(pixels, found.model(prepared(pixels)), name=plain)
+    return with_task(found._replace(model=scores), task, named, name)
+
+
+def _read_own(path: Path) -> keras.Model:
+    if not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
     try:
         # safe_mode: a model file must not be able to run code of its own
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise ValueError(
             f"{path.name} cannot be loaded as a Keras model: {str(error).splitlines()[0]}"
         ) from None
-    shape = model.input_shape
-    if not (
-        isinstance(shape, tuple)
-        and len(shape) == 4
-        and shape[3] == 3
-        and shape[1]
-        and shape[1] == shape[2]
-    ):
-        raise ValueError(
-            f"{path.name} takes input {shape}; an image classifier here takes (None, size, size, 3)"
-        )
-    pixels = keras.Input(shape[1:], name="pixels")
-    logits = _without_softmax(model)(Preprocess(preprocessing, name="preprocess")(pixels))
-    if len(logits.shape) != 2:
-        raise ValueError(
-            f"{path.name} returns {tuple(logits.shape)}; an image classifier returns (None,"
-            " classes)"
-        )
-    return keras.Model(pixels, logits, name=re.sub(r"\W", "_", path.stem))
-
-
-def _without_softmax(model: keras.Model) -> keras.Model:
-    """The same network up to its logits. The model was loaded here, so nobody else holds it."""
-    last = model.layers[-1]
-    probabilities = (keras.activations.softmax, keras.activations.sigmoid)
-    if isinstance(last, keras.layers.Softmax) or (
-        isinstance(last, keras.layers.Activation) and last.activation in probabilities
-    ):
-        return keras.Model(model.inputs[0], last.input)
-    if getattr(last, "activation", None) in probabilities:
-        last.activation = keras.activations.linear
-    return model

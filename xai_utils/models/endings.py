@@ -1,0 +1,206 @@
+"""How a network ends: its task, the scores before its probabilities, and the function between them.
+
+Techniques explain scores before any softmax or sigmoid: a probability near 1 has no gradient left.
+So the softmax or sigmoid is looked for in the network's graph, wherever it stands, and taken off a
+copy of the graph; the layers are shared and none is changed. Where there is no graph to follow
+(subclassed models), it is undone: the logarithm of a softmax, the logit of a sigmoid.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from xai_utils.engine import cached, keras, tf
+
+TASKS = ("classification", "multilabel")
+FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
+# Layers behind the probabilities that leave numbers as they are, and those that only order them.
+_PASSING = ("Dropout", "Identity", "ActivityRegularization", "Cast")
+_ORDERING = ("Flatten", "Reshape", "Permute")
+_TINY = 1e-7  # keeps the logarithm of a probability finite
+
+
+class Ending(NamedTuple):
+    """What stands at a network's end.
+
+    Attributes:
+        model: the same network up to its scores, `(N, units)`.
+        function: what the network made of them, `softmax`, `sigmoid` or `linear`.
+        undone: whether the scores were computed back from probabilities.
+    """
+
+    model: keras.Model
+    function: str
+    undone: bool = False
+
+
+def ending(model: keras.Model, images: np.ndarray) -> Ending:
+    """The scores of a network and the function behind them.
+
+    Args:
+        model: a built Keras model of one input and one output `(N, units)`.
+        images: a batch in the model's input range, on which it is tried.
+
+    Raises:
+        ValueError: outputs that are not finite.
+    """
+    found = _in_graph(model) or Ending(model, "linear")
+    outputs = np.asarray(found.model(images, training=False), np.float64)
+    if not np.isfinite(outputs).all():
+        raise ValueError(f"{model.name} returns values that are NaN or infinite")
+    if found.function != "linear":
+        return found
+    # Outputs that are never negative and sum to 1 are no scores, whatever the graph says.
+    if (
+        outputs.shape[-1] > 1
+        and (outputs >= 0).all()
+        and np.allclose(outputs.sum(-1), 1, atol=1e-3)
+    ):
+        return Ending(_after(model, "softmax"), "softmax", True)
+    return found
+
+
+def with_task(found: Ending, task: str | None, named: bool, name: str) -> tuple[Ending, str]:
+    """What a network's outputs mean, and the network with one score for each class.
+
+    A softmax is a classification, a sigmoid for each of several units a multilabel network. One
+    sigmoid unit is a classification of two: its score s is that of the second class and -s that of
+    the first, of probabilities p and 1 - p.
+
+    Args:
+        found: of `ending`.
+        task: of `TASKS`, where the ending does not tell: linear units are scores of classes if they
+            have names, or if the task says so.
+        named: whether the classes have names.
+        name: what messages call the network.
+
+    Returns:
+        An ending whose function is the task's own, and the task.
+
+    Raises:
+        ValueError: an unknown task, one that contradicts the ending, or one that must be said.
+    """
+    units, function = found.model.output_shape[-1], found.function
+    if task is not None and task not in TASKS:
+        raise ValueError(f"{name}: task is one of {', '.join(TASKS)}, not {task!r}")
+    told = {"softmax": TASKS[0], "sigmoid": TASKS[units > 1]}.get(function)
+    if told and task not in (None, told):
+        raise ValueError(f"{name} ends in a {function} of {units} units: {told}, not {task}")
+    if not told and task is None and (units == 1 or not named):
+        what = "one linear unit" if units == 1 else f"{units} linear units without names"
+        raise ValueError(
+            f"{name} ends in {what}: say task={' or task='.join(TASKS)} if they are scores;"
+            " values of a regression are not explained"
+        )
+    task = told or task or TASKS[0]
+    if task == TASKS[1]:
+        return found._replace(function="sigmoid"), task
+    if units == 1:
+        inputs, score = found.model.inputs[0], found.model.outputs[0]
+        both = keras.layers.Concatenate(name="scores_of_both")([-score, score])
+        return Ending(keras.Model(inputs, both, name=found.model.name), "sigmoid"), task
+    return found._replace(function="softmax"), task
+
+
+def remember_function(model: keras.Model, function: str) -> None:
+    """Keep with a model what its task makes of its scores, as long as it lives."""
+    cached(model, "function", lambda: function)
+
+
+def probabilities(model: keras.Model, scores) -> tf.Tensor:
+    """What a model's task makes of its scores `(N, classes)`: softmax, or a sigmoid of each.
+
+    A model that `load_model` has not seen is taken for a classifier of exclusive classes.
+    """
+    return FUNCTIONS[cached(model, "function", lambda: "softmax")](scores)
+
+
+def _in_graph(model) -> Ending | None:
+    """The ending of a Functional or Sequential model whose last steps make probabilities."""
+    outputs = getattr(model, "outputs", None) or []
+    if len(outputs) != 1:
+        return None
+    tensor, behind = outputs[0], []
+    while True:
+        step, node, _ = tensor._keras_history
+        given = step._inbound_nodes[node].input_tensors
+        if len(given) != 1:
+            return None
+        if isinstance(step, keras.Model):
+            inner = _in_graph(step)
+            scores, function = inner and inner.model(given[0]), inner and inner.function
+        else:
+            function = _function_of(step)
+            scores = None if function == "linear" else _without(step, given[0])
+        if scores is not None:
+            for layer in reversed(behind):
+                scores = type(layer).from_config(layer.get_config())(scores)
+            return Ending(keras.Model(model.inputs, scores, name=model.name), function)
+        if not _passes(step):
+            return None
+        behind += [step] if type(step).__name__ in _ORDERING else []
+        tensor = given[0]
+
+
+def _function_of(step) -> str:
+    """`softmax` or `sigmoid` if that is what a layer or operation ends in, else `linear`."""
+    kind = type(step).__name__.lower()
+    activation = getattr(step, "activation", None)
+    name = getattr(activation, "__name__", type(activation).__name__).lower()
+    for function in ("softmax", "sigmoid"):
+        if kind == function or name.removesuffix("_v2") == function:
+            return function
+    return "linear"
+
+
+def _without(step, given):
+    """What a layer or operation that ends in a softmax or sigmoid returns without it."""
+    if not getattr(step, "weights", None):  # an activation by itself
+        return given
+    return _Linear(step, name=f"{step.name}_scores")(given)
+
+
+def _passes(step) -> bool:
+    kind = type(step).__name__
+    return kind in _PASSING + _ORDERING or (kind == "Activation" and _is_linear(step.activation))
+
+
+def _is_linear(activation) -> bool:
+    return getattr(activation, "__name__", "") == "linear"
+
+
+class _Linear(keras.layers.Layer):
+    """A layer of a network without its activation: the layer itself, which is left as it is."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(dtype=layer.dtype_policy, **kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        held = vars(self.layer)["activation"]
+        vars(self.layer)["activation"] = keras.activations.linear  # past Keras' tracking
+        try:
+            return self.layer(inputs)
+        finally:
+            vars(self.layer)["activation"] = held
+
+
+class _Undone(keras.layers.Layer):
+    """Scores of probabilities: the logarithm of a softmax, the logit of a sigmoid."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.function = function
+
+    def call(self, probabilities):
+        kept = tf.clip_by_value(probabilities, _TINY, 1 - _TINY)
+        scores = tf.math.log(kept)
+        return scores if self.function == "softmax" else scores - tf.math.log1p(-kept)
+
+
+def _after(model, function) -> keras.Model:
+    inputs = (
+        model.inputs[0] if getattr(model, "inputs", None) else keras.Input(model.input_shape[1:])
+    )
+    outputs = model.outputs[0] if getattr(model, "inputs", None) else model(inputs)
+    return keras.Model(inputs, _Undone(function, name="scores")(outputs), name=model.name)
