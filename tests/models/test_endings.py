@@ -124,6 +124,8 @@ def test_one_sigmoid_unit_is_two_classes(pixels):
     assert first == "class 1" and chance == pytest.approx(p[0], abs=1e-6) and chance < 1
     for_one, for_other = (attribution.grad_cam(mine.model, pixels, k, relu=False) for k in (0, 1))
     np.testing.assert_allclose(for_one, -for_other, atol=1e-6)
+    maps = attribution.cam(mine.model, pixels, 1)
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)), scores[:, 1] - 1, atol=1e-4)
 
 
 def test_metrics_take_the_tasks_own_function(pixels):

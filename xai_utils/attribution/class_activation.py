@@ -359,11 +359,13 @@ def _cam(model, images, indices, layer):
     with capture(model, [layer]) as activations:
         logits = model(images, training=False)
     dense, maps = _dense_head(model, layer), activations[layer]
-    if dense.kernel.shape != (maps.shape[-1], logits.shape[-1]):
+    kernel, bias = dense.kernel, dense.bias if dense.use_bias else tf.zeros(dense.units)
+    if dense.units == 1 and logits.shape[-1] == 2:  # one unit for two classes, see `load_model`
+        kernel, bias = tf.concat([-kernel, kernel], 1), tf.concat([-bias, bias], 0)
+    if kernel.shape != (maps.shape[-1], logits.shape[-1]):
         return maps[..., 0], tf.constant(np.inf)
     indices = target_classes(logits, indices)
-    weights = tf.gather(dense.kernel, indices, axis=1)
-    bias = tf.gather(dense.bias, indices) if dense.use_bias else 0
+    weights, bias = tf.gather(kernel, indices, axis=1), tf.gather(bias, indices)
     cams = tf.einsum("nhwk,kn->nhw", maps, weights)
     size = tf.einsum("nk,kn->n", tf.reduce_mean(tf.abs(maps), axis=(1, 2)), tf.abs(weights))
     mean = tf.reduce_mean(cams, axis=(1, 2)) + bias

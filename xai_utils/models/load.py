@@ -1,8 +1,8 @@
 """Image classifiers that take pixels and return logits, and the embedded object detector.
 
 Every network's own normalisation is part of its graph, so that attribution, perturbation, attack
-and inversion all work in one space: float32 RGB pixels in 0..255. Probabilities are
-`softmax(logits)`, taken where they are shown.
+and inversion all work in one space: float32 RGB pixels in 0..255. Probabilities are made by the
+task's own function (`endings`), where they are shown.
 """
 
 import difflib
@@ -122,7 +122,8 @@ def load_model(
             linear units without names, or one linear unit.
 
     Returns:
-        A `Classifier`, or a `Detector`, whose model is frozen (`trainable = False`).
+        A `Classifier`, or a `Detector`, whose model is frozen (`trainable = False`), unless it
+        shares the layers of a model that you gave.
 
     Raises:
         ValueError: unknown name, damaged or unreadable file, model that is not an image classifier,
@@ -142,7 +143,7 @@ def load_model(
             "weights= goes with a network of keras.applications, such as 'vgg19', not with"
             f" {name!r}"
         )
-    function, task = "softmax", task or "classification" if not own else task
+    function = "softmax"
     if own:
         names = _own_labels(label_file)
         found, task = _load_own(source, name, preprocessing, task, names is not None)
@@ -176,7 +177,8 @@ def load_model(
     labels.name_classes(model, names)
     remember_function(model, function)
     layer = layers.default_layer(model, model.input_shape)
-    return Classifier(name, model, model.input_shape[1], names, layer, task)
+    size = model.input_shape[1]
+    return Classifier(name, model, size, names, layer, task or "classification")
 
 
 def return_networks() -> None:
