@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import miniature
@@ -145,11 +144,9 @@ def test_the_first_reports(once_built):
     assert not miniature.kernels(project)
 
 
-def test_the_second_reports_do_nothing_in_a_second(built):
-    start = time.monotonic()
+def test_the_second_reports_do_nothing(built):
     output = finish(built.make("reports"))
     assert output == "nothing to do: 3 reports are up to date (reports/site/index.html)\n"
-    assert time.monotonic() - start < 10  # it takes a quarter of a second; this machine may be busy
 
 
 def test_what_a_report_was_made_from_stands_in_it(built):
