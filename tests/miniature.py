@@ -1,6 +1,4 @@
-"""A project in miniature: this checkout's Makefile and packages around notebooks that take a
-second.
-"""
+"""A project in miniature: Makefile and packages around notebooks that take a second."""
 
 import os
 import shutil

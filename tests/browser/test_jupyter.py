@@ -1,6 +1,4 @@
-"""JupyterLab and the app as people use them: real servers and kernels, headless Chromium, no other
-network.
-"""
+"""JupyterLab and the app with real kernels, headless Chromium, no other network."""
 
 import os
 import re

@@ -1,6 +1,4 @@
-"""The site as a reader meets it: opened from the file system, without a network, wide and narrow,
-light and dark.
-"""
+"""The site in headless Chromium, from the file system, wide and narrow, light and dark."""
 
 from pathlib import Path
 

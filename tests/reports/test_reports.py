@@ -1,6 +1,4 @@
-"""make: what is out of date and nothing else, failures kept apart; the next call finishes what a
-killed one left.
-"""
+"""make reports: what is out of date and nothing else, whatever fails or is killed."""
 
 import os
 import re
@@ -22,9 +20,7 @@ GOOD = "import xai_suite.evaluation.cluster\nprint(steps)"
 
 
 def add_two_notebooks(project) -> None:
-    """10_runs loads a room of the suite, 20_record one of the library, and has a model and a
-    picture.
-    """
+    """10_runs loads a room of the suite; 20_record one of the library, with model and picture."""
     project.notebook("10_runs", GOOD)
     code = "from xai_utils import show\nshow.record(steps=steps)\nprint(steps)"
     project.notebook("20_record", code, parameters="steps = 3\nmodel = 'lite0'\nimage = 'cat'")
@@ -35,9 +31,7 @@ def add_two_notebooks(project) -> None:
 
 @pytest.fixture(scope="module")
 def once_built(tmp_path_factory):
-    """A project after its first `make reports`, and what that printed. Tests take a copy of it
-    (`built`).
-    """
+    """A project after its first `make reports`, and what that printed; `built` is a copy of it."""
     project = make_project(tmp_path_factory.mktemp("once"))
     add_two_notebooks(project)
     output = finish(project.make("reports"))

@@ -1,6 +1,4 @@
-"""One run: strict about what it is given, whole or not there at all, and no kernel left behind
-whatever dies.
-"""
+"""One run: strict, whole or not there at all, and no kernel left behind whatever dies."""
 
 import json
 import os

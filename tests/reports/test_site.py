@@ -1,6 +1,4 @@
-"""The site: one page a run, the gallery, and what notebooks hand over to them. No kernel, no
-TensorFlow.
-"""
+"""The site: a page a run, the index, and what notebooks hand to them. No kernel starts."""
 
 import base64
 import os

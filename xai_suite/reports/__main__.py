@@ -1,12 +1,11 @@
-"""`make reports`: runs what is out of date, a notebook's runs in one kernel, and keeps the site
-true.
+"""`make reports`: a notebook's runs in one kernel, what is out of date only, a true site.
 
     python -m xai_suite.reports [--all] [--dry-run]     (RUNS, MODEL, JOBS, LAUNCH, OUT)
     python -m xai_suite.reports one                     (NOTEBOOK, IMAGE, MODEL, PARAMS, OUT)
 
 Values come from the environment, as they were typed: no quoting to get wrong. Each page is written
 as soon as its run is done, and the index says what is running and what is left. A run that fails is
-a red card and no good notebook, so the next call tries it again; so does it what a killed one left.
+a red card and no good notebook, so the next call tries it again; so it does what a killed one left.
 """
 
 import argparse
@@ -237,9 +236,10 @@ def jobs() -> int:
 
 
 def by_notebook(names) -> dict[str, list[str]]:
-    """Runs by notebook: first what comes first in the suite, so that there is soon something to
-    see; then what others need, what takes longest, so that no processor idles at the end, and
-    what needs others.
+    """Runs by notebook, in the order in which they start.
+
+    First what comes first in the suite, so that there is soon something to see; then what others
+    need, what takes longest, so that no processor idles at the end, and what needs others.
     """
     found: dict[str, list[str]] = {}
     for name in sorted(names):

@@ -1,5 +1,6 @@
-"""One executed notebook → the HTML of its cells: equations as MathML, code folded, nothing fetched
-from anywhere.
+"""One executed notebook as the HTML of its cells.
+
+Equations become MathML, code is folded, nothing is fetched from anywhere.
 """
 
 import re
@@ -170,16 +171,15 @@ def local_only(html, page, elements=ELEMENTS):
 
 
 def in_columns(text):
-    """Whether printed text is a table: at least three lines with two or more wide gaps. Wrapped, it
-    cannot be read.
+    """Whether printed text is a table: three lines or more with two wide gaps or more.
+
+    Wrapped, it could not be read.
     """
     return sum(len(_GAPS.findall(line)) >= 2 for line in text.splitlines()) >= 3
 
 
 def _prepare(cell):
-    """Decide how a cell folds, merge and clean its streams, drop outputs that mean nothing on a
-    page.
-    """
+    """How a cell folds; its streams merged and cleaned, without outputs that mean nothing here."""
     tags = reading.tags(cell)
     cell.metadata.fold = next((tag for tag in ("solution", "check", "exercise") if tag in tags), "")
     cell.metadata.code_label = "parameters of this run" if "injected-parameters" in tags else "code"

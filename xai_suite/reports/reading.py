@@ -17,8 +17,9 @@ from xai_utils.show import RECORD, show_value
 
 
 def read_notebook(path):
-    """The notebook at `path` as plain dicts, multi-line strings joined. Raises ValueError if it is
-    not one.
+    """The notebook at `path` as plain dicts, multi-line strings joined.
+
+    Raises ValueError if it is not one.
     """
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -56,8 +57,9 @@ def _outputs(cells):
 
 
 def read_records(notebook):
-    """All recorded {name: value} of an executed notebook (path or dict); of two with one name the
-    last wins.
+    """All recorded {name: value} of an executed notebook (path or dict).
+
+    Of two with one name the last wins.
     """
     found = {}
     for output in _outputs(_notebook(notebook)["cells"]):
@@ -82,8 +84,9 @@ def records_of(runs: str, model: str = "default") -> dict[str, dict]:
 
 
 def thumbnail(notebook):
-    """PNG bytes of the picture for the index, or None: the first image of the cell tagged
-    `thumbnail`, else of any.
+    """PNG bytes of the picture for the index, or None.
+
+    The first image of the cell tagged `thumbnail`, else of any.
     """
     cells = _notebook(notebook)["cells"]
     for output in _outputs([cell for cell in cells if "thumbnail" in tags(cell)] + cells):

@@ -106,9 +106,7 @@ def execute(make, name: str, build: Path) -> str | None:
 
 
 def attempt(make, build: Path, log: Path):
-    """The run, its notebook (whole, partial or None), what failed in one line, what it was made
-    from.
-    """
+    """The run, its notebook (whole, partial or None), one line about what failed, its parts."""
     run, parts = None, {}
     try:
         run = make()

@@ -1,6 +1,4 @@
-"""What one run is: a notebook and a YAML file with some of its parameters, checked before it
-starts.
-"""
+"""A run is a notebook and a YAML file with some of its parameters, checked before it starts."""
 
 import contextlib
 import difflib
@@ -113,8 +111,9 @@ def read_notebook(path: Path):
 
 
 def default_parameters(notebook, path: Path) -> dict[str, Any]:
-    """Names and values of the cell tagged `parameters`. Literals only, so that nothing has to be
-    run to know them.
+    """Names and values of the cell tagged `parameters`.
+
+    Literals only, so that nothing has to be run to know them.
     """
     try:
         return {name: default for name, (default, _) in declared(notebook).items()}
@@ -124,9 +123,7 @@ def default_parameters(notebook, path: Path) -> dict[str, Any]:
 
 
 def check_value(where: str, key: str, value: Any, default: Any) -> Any:
-    """The value if it is of the kind of the notebook's default, else an error that says what would
-    be right.
-    """
+    """The value, if it is of the kind of the default; else an error says what would be."""
     if not isinstance(value, tuple(KINDS)):
         raise RunError(
             f"{where}: {key}: {value} is a {type(value).__name__}; put it in quotes to make it text"

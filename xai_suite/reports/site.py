@@ -77,9 +77,7 @@ class Run:
 
 
 def left_by(build, name) -> tuple[Path | None, Path | None]:
-    """The newest notebook of a run and, if that is of a failure, its log; None for what is not
-    there.
-    """
+    """The newest notebook of a run and, if that is of a failure, its log; else None."""
     good = build / f"{name}.ipynb"
     partial, log = build / "failed" / f"{name}.ipynb", build / "failed" / f"{name}.log"
     failed = [path for path in (partial, log) if path.exists()]
@@ -293,8 +291,9 @@ def shrink(png):
 
 
 def part(name):
-    """The part of the suite a run belongs to, from its notebook's number: 21_grad_cam--x ->
-    'Class activation'.
+    """The part of the suite a run belongs to, from its notebook's number.
+
+    21_grad_cam--x is 'Class activation'.
     """
     digits = name[:2]
     known = digits.isdecimal() and int(digits) // 10 < len(PARTS)

@@ -30,8 +30,9 @@ def made_from(run: Run, build: Path) -> dict[str, str]:
 
 
 def modules(files: Iterable = ()) -> dict[str, str]:
-    """As `made_from`, of the project's modules among these files; each digest is taken once, so
-    that a call before anything is loaded fixes what the files held then.
+    """As `made_from`, of the project's modules among these files.
+
+    Each digest is taken once, so that a call before anything is loaded fixes what the files held.
     """
     own = {
         file.resolve(): file
