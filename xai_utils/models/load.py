@@ -253,12 +253,15 @@ def _own_labels(label_file) -> tuple[str, ...] | None:
 
 def _load_own(source, name: str, preprocessing, task, named: bool) -> tuple[Ending, str]:
     """A user's model, from pixels to scores of classes, and its task."""
+    path = None if isinstance(source, keras.Model) else Path(name).expanduser()
+    if path and not path.is_file():
+        raise FileNotFoundError(f"no model file at {path}")
     if preprocessing not in PREPROCESSING:
         raise ValueError(
             f"{name}: say what the model's input is, preprocessing= one of"
             f" {', '.join(PREPROCESSING)}; got {preprocessing!r}"
         )
-    model = source if isinstance(source, keras.Model) else _read_own(Path(name).expanduser())
+    model = _read_own(path) if path else source
     name = Path(name).name
     shape = getattr(model, "input_shape", None)
     square = isinstance(shape, tuple) and len(shape) == 4 and shape[1] and shape[1] == shape[2]
@@ -279,8 +282,6 @@ def _load_own(source, name: str, preprocessing, task, named: bool) -> tuple[Endi
 
 
 def _read_own(path: Path) -> keras.Model:
-    if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
     try:
         # safe_mode: a model file must not be able to run code of its own
         return keras.models.load_model(path, compile=False, safe_mode=True)
