@@ -26,12 +26,10 @@ class Ending(NamedTuple):
     Attributes:
         model: the same network up to its scores, `(N, units)`.
         function: what the network made of them, `softmax`, `sigmoid` or `linear`.
-        undone: whether the scores were computed back from probabilities.
     """
 
     model: keras.Model
     function: str
-    undone: bool = False
 
 
 def ending(model: keras.Model, images: np.ndarray) -> Ending:
@@ -56,7 +54,7 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
         and (outputs >= 0).all()
         and np.allclose(outputs.sum(-1), 1, atol=1e-3)
     ):
-        return Ending(_after(model, "softmax"), "softmax", True)
+        return Ending(_after(model, "softmax"), "softmax")
     return found
 
 
