@@ -16,7 +16,7 @@ def main() -> None:
     classifier = models.load_model()
     images = classifier.prepare(*SUBJECTS)
     maps = attribution.grad_cam(classifier.model, images)
-    titles = [show.top_text(top) for top in classifier.top(images, 1)]
+    titles = [classifier.title(top) for top in classifier.top(images, 1)]
     tiles = [show.Tile(image, values, title) for image, values, title in zip(images, maps, titles)]
     fig = show.tiles(
         [[show.Tile(tile.image, title=tile.title) for tile in tiles], tiles], width=2.4

@@ -287,7 +287,7 @@ def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
     monkeypatch.setattr(
         scoring, "on_cluster", lambda address, compute, chunks: sent.append((compute, chunks)) or []
     )
-    options = {"preprocessing": "unit", "task": "classification", "label_file": "names.txt"}
+    options = {"preprocessing": "unit", "task": "classification", "labels": "names.txt"}
     evaluation.evaluate(
         "net.keras", "random", place / "pictures.csv", "out", scheduler="x", model_options=options
     )
@@ -296,7 +296,7 @@ def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
     assert compute.args[0]["model_options"] == {
         "preprocessing": "unit",
         "task": "classification",
-        "label_file": str(tmp_path / "names.txt"),
+        "labels": str(tmp_path / "names.txt"),
     }
     assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk)
 

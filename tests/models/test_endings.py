@@ -149,17 +149,18 @@ def test_metrics_take_the_tasks_own_function(pixels):
 def test_linear_units_need_names_or_a_task(pixels, tmp_path):
     many, one = ends_in(layers.Dense(3)), ends_in(layers.Dense(1))
     with pytest.raises(
-        ValueError, match="3 linear units without names: say task=classification or task=multilabel"
+        ValueError,
+        match="3 linear units without names: say task=classification or multilabel or regression",
     ):
         models.load_model(many, preprocessing="unit")
     names = tmp_path / "names.txt"
     names.write_text("a\nb\nc\n")
-    named = models.load_model(many, preprocessing="unit", label_file=names)
+    named = models.load_model(many, preprocessing="unit", labels=names)
     expected = tf.nn.softmax(many(pixels / 255)).numpy()
     np.testing.assert_allclose(named.predict(pixels), expected, atol=1e-6)
     said = models.load_model(many, preprocessing="unit", task="multilabel")
     np.testing.assert_allclose(said.predict(pixels), tf.sigmoid(many(pixels / 255)), atol=1e-6)
-    with pytest.raises(ValueError, match="one linear unit: say task=.*regression"):
+    with pytest.raises(ValueError, match="1 linear unit: say task=.*regression"):
         models.load_model(one, preprocessing="unit")
     two = models.load_model(one, preprocessing="unit", task="classification")
     np.testing.assert_allclose(two.predict(pixels)[:, 1:], tf.sigmoid(one(pixels / 255)), atol=1e-6)
@@ -168,8 +169,7 @@ def test_linear_units_need_names_or_a_task(pixels, tmp_path):
 @pytest.mark.parametrize(
     ("units", "task", "message"),
     [
-        (3, "classes", "task is one of classification, multilabel, not 'classes'"),
-        (1, "multilabel", "ends in a sigmoid of 1 units: classification, not multilabel"),
+        (3, "classes", "task is one of classification, multilabel, regression, not 'classes'"),
         (3, "classification", "ends in a sigmoid of 3 units: multilabel, not classification"),
     ],
 )

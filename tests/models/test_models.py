@@ -42,7 +42,7 @@ def test_pixels_in_logits_out(lite0):
     logits = lite0.model(images).numpy()
     np.testing.assert_allclose(lite0.predict(images).sum(1), 1, rtol=1e-5)
     assert logits.min() < 0 and logits.shape == (2, 1000)
-    assert lite0.conv_layer == "top_relu" and lite0.input_size == 224
+    assert lite0.conv_layer == "top_relu" and lite0.input_size == (224, 224)
     assert not lite0.model.trainable_variables
     assert lite0.class_index("Egyptian cat") == lite0.class_index("n02124075") == 285
 
@@ -117,8 +117,8 @@ def test_a_damaged_or_missing_weights_file_is_named(tmp_path, monkeypatch):
 
 def test_the_readme_of_the_data_states_the_same_checksums():
     lines = (applications.MODELS_FOLDER.parent / "README.md").read_text().splitlines()
-    for name, digest in models.EMBEDDED.items():
-        assert any(f"`{name}.npz`" in line and digest in line for line in lines), name
+    for name, card in models.EMBEDDED.items():
+        assert any(f"`{name}.npz`" in line and card["sha256"] in line for line in lines), name
 
 
 def test_unknown_names_suggest_the_nearest():
@@ -241,7 +241,7 @@ def test_your_own_model_becomes_pixels_to_logits(tmp_path, suffix, separate):
     model.save(path)
     names = tmp_path / "names.txt"
     names.write_text("cat\ndog\nbird\n")
-    mine = models.load_model(path, preprocessing="unit", label_file=names)
+    mine = models.load_model(path, preprocessing="unit", labels=names)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_allclose(mine.predict(pixels), model(pixels / 255).numpy(), atol=1e-6)
     assert mine.labels == ("cat", "dog", "bird") and mine.conv_layer.endswith("conv")
@@ -252,13 +252,11 @@ def test_your_own_model_becomes_pixels_to_logits(tmp_path, suffix, separate):
 def test_your_own_model_is_refused_with_a_reason(tmp_path):
     path = tmp_path / "mine.keras"
     small().save(path)
-    with pytest.raises(
-        ValueError, match="preprocessing= one of none, unit, tf, torch, caffe; got None"
-    ):
+    with pytest.raises(ValueError, match="preprocessing= one of none, unit, tf, torch, caffe, or"):
         models.load_model(path)
     (tmp_path / "two.txt").write_text("cat\ndog\n")
     with pytest.raises(ValueError, match="two.txt has 2 class names, but the model has 3"):
-        models.load_model(path, preprocessing="tf", label_file=tmp_path / "two.txt")
+        models.load_model(path, preprocessing="tf", labels=tmp_path / "two.txt")
     with pytest.raises(FileNotFoundError, match="no model file"):
         models.load_model(tmp_path / "none.keras", preprocessing="tf")
     path.write_bytes(path.read_bytes()[:500])

@@ -54,7 +54,7 @@ def _evaluate(ask: dict[str, str]) -> None:
     usual = Path("results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet")
     options = {
         "preprocessing": ask["PREPROCESSING"],
-        "label_file": ask["LABELS"],
+        "labels": ask["LABELS"],
         "task": ask["TASK"],
     }
     folder = evaluate(

@@ -7,6 +7,7 @@ what is finished is never computed again.
 
 import functools
 import hashlib
+import json
 import operator
 import os
 import threading
@@ -114,7 +115,7 @@ def evaluate(
     # A worker stands in another folder: files are sent with their whole path.
     plan["model"] = _whole(plan["model"])
     plan["model_options"] = {
-        name: _whole(value) if name == "label_file" else value
+        name: _whole(value) if name in ("labels", "weights") else value
         for name, value in model_options.items()
     }
     classifier, plan["weights"] = _classifier_of(plan)
@@ -299,7 +300,7 @@ def _measure(plan, classifier, rows, images) -> list[dict]:
     }
     maps = {text: explanation.maps for text, explanation in explained.items()}
     whole = [scores[np.arange(len(rows)), target] for scores in (logits, probabilities)]
-    numbers = _metrics(plan, classifier.model, rows, images, target, *whole, maps)
+    numbers = _metrics(plan, classifier, rows, images, target, *whole, maps)
     if "sensitivity" in plan["metrics"]:
         for text, explanation in explained.items():
             numbers[text]["sensitivity"] = explanation.sensitivity
@@ -362,9 +363,12 @@ def _one_batch(plan, method, model, images, target) -> tuple[np.ndarray, np.ndar
     )
 
 
-def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> dict[str, dict]:
+def _metrics(
+    plan, classifier, rows, images, target, logits, probabilities, maps
+) -> dict[str, dict]:
     """`{technique: {column: values (N,)}}` of all that is measured on maps as they are."""
     asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
+    model = classifier.model
     columns = {}
     if "deletion" in asked or "insertion" in asked:
         curves = metrics.deletion_and_insertion(
@@ -384,7 +388,7 @@ def _metrics(plan, model, rows, images, target, logits, probabilities, maps) -> 
         columns["road_most"] = imputed.most.mean(axis=-1)
         columns["road_least"] = imputed.least.mean(axis=-1)
     if "localisation" in asked:
-        masks = [object_mask(row, images.shape[1:3]) for row in rows]
+        masks = [object_mask(row, classifier) for row in rows]
         for name in ("mass_share", "enrichment", "pointing"):
             columns[name] = [_localised(getattr(metrics, name), mine, masks) for mine in maps]
     return {
@@ -400,20 +404,20 @@ def _localised(score: Callable, maps, masks) -> list[float]:
     ]
 
 
-def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
-    """Where the object is, cropped as its picture: bool of that size from a box or a drawn scene.
+def object_mask(row: Row, classifier: models.Classifier) -> np.ndarray | None:
+    """Where the object is, sized as its picture: bool `(h, w)` from a box or a drawn scene.
 
     None where neither is known, and where the crop has left nothing of the box.
     """
     if row.box is not None:
-        whole = np.zeros(pictures.load_image(row.file).shape[:2], bool)
+        whole = np.zeros(pictures.load_image(row.file, classifier.channels).shape[:2], bool)
         left, top, right, bottom = row.box
         whole[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
     elif row.file in pictures.SCENES:
         whole = pictures.load_mask(row.file)
     else:
         return None
-    mask = pictures.prepare(whole, size, nearest=True)
+    mask = classifier.prepare_mask(whole)
     return mask if mask.any() else None
 
 
@@ -421,19 +425,21 @@ def object_mask(row: Row, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def _classifier_of(plan: dict) -> tuple[models.Classifier, str]:
-    """The network of a plan, and a fingerprint of its weights."""
-    options = tuple(sorted(plan["model_options"].items()))
-    given = [plan["model"], *plan["model_options"].values()]
-    files = [value for value in given if isinstance(value, str) and os.path.isfile(value)]
+    """The network of a plan, and a fingerprint of its weights and of what its card says."""
+    options = json.dumps(plan["model_options"], sort_keys=True)
+    named = [value for value in plan["model_options"].values() if isinstance(value, str)]
+    files = [*models.files_of(plan["model"]), *filter(os.path.isfile, named)]
     return _loaded(plan["model"], options, tuple(os.stat(file).st_mtime_ns for file in files))
 
 
 @functools.lru_cache(1)
-def _loaded(name: str, options: tuple, times: tuple) -> tuple[models.Classifier, str]:
-    classifier = models.load_model(name, **dict(options))
+def _loaded(name: str, options: str, times: tuple) -> tuple[models.Classifier, str]:
+    classifier = models.load_model(name, **json.loads(options))
     if not isinstance(classifier, models.Classifier):
         raise ValueError(f"{name} is a detector; an evaluation takes an image classifier")
-    weights = hashlib.sha256()
+    said = [getattr(classifier, key) for key in ("labels", "task", "resizing", "value_range")]
+    said += [layer.get_config() for layer in classifier.model.layers if not layer.weights]
+    fingerprint = hashlib.sha256(repr(said).encode())
     for weight in classifier.model.get_weights():
-        weights.update(np.ascontiguousarray(weight))
-    return classifier, weights.hexdigest()[:16]
+        fingerprint.update(np.ascontiguousarray(weight))
+    return classifier, fingerprint.hexdigest()[:16]

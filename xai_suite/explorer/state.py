@@ -236,7 +236,7 @@ def load_classifier(name: str) -> Classifier:
 
 def layer_names(classifier: Classifier) -> list[str]:
     """The last layer of each block that has spatial extent, first to last."""
-    shape = (1, classifier.input_size, classifier.input_size, 3)
+    shape = classifier.model.input_shape
     shapes, _ = models.output_shapes(classifier.model, shape)
     return [
         name for name in models.stages(classifier.model, shape) if models.is_spatial(shapes[name])

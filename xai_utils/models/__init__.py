@@ -11,9 +11,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     ["efficientnet_lite", "small_networks", "ssd_mobilenet"],
     {
-        "applications": ["APPLICATIONS", "PREPROCESSING", "Preprocess", "local_weights"],
+        "applications": ["APPLICATIONS", "local_weights"],
         "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
         "capturing": ["capture", "capture_before_activation", "code_at"],
+        "cards": ["files_of", "read_card", "write_card"],
         "detection": [
             "Detection",
             "Detector",
@@ -25,8 +26,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose",
             "follow",
         ],
-        "endings": ["TASKS", "probabilities"],
+        "endings": ["TASKS", "probabilities", "still_says"],
         "efficientnet_lite": ["VARIANTS", "enlarged"],
+        "inputs": ["PREPROCESSING", "Preprocess"],
         "labels": [
             "class_index",
             "coco_labels",

@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
 from xai_utils.engine import DATA_FOLDER, keras
+from xai_utils.models.inputs import Preprocess
 
 MODELS_FOLDER = DATA_FOLDER / "models"
 
@@ -40,37 +39,6 @@ APPLICATIONS = {
         for n in ("tiny", "small", "base", "large", "xlarge")
     },
 }
-PREPROCESSING = ("none", "unit", "tf", "torch", "caffe")
-
-
-@keras.saving.register_keras_serializable("xai_utils")
-class Preprocess(keras.layers.Layer):
-    """Pixels in 0..255 to what a network was trained on.
-
-    Modes: `none` keeps 0..255; `unit` 0..1; `tf` -1..1; `torch` 0..1 minus ImageNet's mean, divided
-    by its deviation; `caffe` BGR minus ImageNet's mean.
-    """
-
-    def __init__(self, mode: str, **kwargs):
-        super().__init__(**kwargs)
-        self.mode = mode
-
-    def call(self, x):
-        if self.mode == "unit":
-            return x / 255
-        if self.mode == "tf":
-            return x / 127.5 - 1
-        if self.mode == "torch":
-            mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-            return (x / 255 - mean.astype(x.dtype.as_numpy_dtype)) / deviation.astype(
-                x.dtype.as_numpy_dtype
-            )
-        if self.mode == "caffe":
-            return x[..., ::-1] - np.array([103.939, 116.779, 123.68], x.dtype.as_numpy_dtype)
-        return x
-
-    def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
 
 
 def load_application(name: str, weights=None) -> keras.Model:

@@ -6,14 +6,15 @@ copy of the graph; the layers are shared and none is changed. Where there is no 
 (subclassed models), it is undone: the logarithm of a softmax, the logit of a sigmoid.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from xai_utils.engine import cached, keras, tf
 
-TASKS = ("classification", "multilabel")
-FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
+TASKS = ("classification", "multilabel", "regression")
+FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "linear": tf.identity}
 # Layers behind the probabilities that leave numbers as they are, and those that only order them.
 _PASSING = ("Dropout", "Identity", "ActivityRegularization", "Cast")
 _ORDERING = ("Flatten", "Reshape", "Permute")
@@ -26,10 +27,14 @@ class Ending(NamedTuple):
     Attributes:
         model: the same network up to its scores, `(N, units)`.
         function: what the network made of them, `softmax`, `sigmoid` or `linear`.
+        undone: whether the scores are computed back from probabilities.
+        bounded: whether a network whose graph does not tell returned nothing outside 0..1.
     """
 
     model: keras.Model
     function: str
+    undone: bool = False
+    bounded: bool = False
 
 
 def ending(model: keras.Model, images: np.ndarray) -> Ending:
@@ -46,27 +51,26 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
     outputs = np.asarray(found.model(images, training=False), np.float64)
     if not np.isfinite(outputs).all():
         raise ValueError(f"{model.name} returns values that are NaN or infinite")
-    if found.function != "linear":
+    if found.function != "linear" or (outputs < 0).any():
         return found
     # Outputs that are never negative and sum to 1 are no scores, whatever the graph says.
-    if (
-        outputs.shape[-1] > 1
-        and (outputs >= 0).all()
-        and np.allclose(outputs.sum(-1), 1, atol=1e-3)
-    ):
-        return Ending(_after(model, "softmax"), "softmax")
-    return found
+    if outputs.shape[-1] > 1 and np.allclose(outputs.sum(-1), 1, atol=1e-3):
+        return Ending(_after(model, "softmax"), "softmax", undone=True)
+    return found._replace(bounded=bool((outputs <= 1).all()) and not _ends_linear(model))
 
 
-def with_task(found: Ending, task: str | None, named: bool, name: str) -> tuple[Ending, str]:
+def with_task(
+    found: Ending, whole: keras.Model, task: str | None, named: bool, name: str
+) -> tuple[Ending, str]:
     """What a network's outputs mean, and the network with one score for each class.
 
     A softmax is a classification, a sigmoid for each of several units a multilabel network. One
     sigmoid unit is a classification of two: its score s is that of the second class and -s that of
-    the first, of probabilities p and 1 - p.
+    the first, of probabilities p and 1 - p. A regression's values are its scores.
 
     Args:
         found: of `ending`.
+        whole: the network that `ending` was asked about.
         task: of `TASKS`, where the ending does not tell: linear units are scores of classes if they
             have names, or if the task says so.
         named: whether the classes have names.
@@ -81,36 +85,83 @@ def with_task(found: Ending, task: str | None, named: bool, name: str) -> tuple[
     units, function = found.model.output_shape[-1], found.function
     if task is not None and task not in TASKS:
         raise ValueError(f"{name}: task is one of {', '.join(TASKS)}, not {task!r}")
-    told = {"softmax": TASKS[0], "sigmoid": TASKS[units > 1]}.get(function)
-    if told and task not in (None, told):
-        raise ValueError(f"{name} ends in a {function} of {units} units: {told}, not {task}")
-    if not told and task is None and (units == 1 or not named):
-        what = "one linear unit" if units == 1 else f"{units} linear units without names"
-        raise ValueError(
-            f"{name} ends in {what}: say task={' or task='.join(TASKS)} if they are scores;"
-            " values of a regression are not explained"
+    if task == "regression" and function != "softmax":
+        return Ending(whole, "linear"), task
+    allowed = {
+        "softmax": ("classification",),
+        "sigmoid": ("multilabel",) if units > 1 else ("classification", "multilabel"),
+    }.get(function, TASKS)
+    if task and task not in allowed:
+        raise ValueError(f"{name} ends in a {function} of {units} units: {allowed[0]}, not {task}")
+    if function == "linear" and task is None and (units == 1 or not named or found.bounded):
+        kind = "unit" if units == 1 else "units"
+        what = (
+            f"{units} {kind} whose values lie in 0..1"
+            if found.bounded
+            else f"{units} linear {kind}"
         )
-    task = told or task or TASKS[0]
-    if task == TASKS[1]:
+        names = "" if named or units == 1 else " without names"
+        raise ValueError(
+            f"{name} ends in {what}{names}: say task={' or '.join(TASKS)}, which its values are"
+        )
+    if found.bounded and (task == "multilabel" or units == 1):
+        found = Ending(_after(whole, "sigmoid"), "sigmoid", undone=True)
+    task = task or allowed[0]
+    if found.undone:
+        warnings.warn(
+            f"{name}: the scores are computed back from its probabilities, for its graph does not"
+            f" show the {found.function}; very small and very large ones are cut",
+            stacklevel=2,
+        )
+    if task == "multilabel":
         return found._replace(function="sigmoid"), task
     if units == 1:
         inputs, score = found.model.inputs[0], found.model.outputs[0]
-        both = keras.layers.Concatenate(name="scores_of_both")([-score, score])
+        both = keras.layers.Concatenate(name="scores_of_both", dtype="float32")([-score, score])
         return Ending(keras.Model(inputs, both, name=found.model.name), "sigmoid"), task
     return found._replace(function="softmax"), task
 
 
-def remember_function(model: keras.Model, function: str) -> None:
-    """Keep with a model what its task makes of its scores, as long as it lives."""
-    cached(model, "function", lambda: function)
+def remember_task(model: keras.Model, task: str, function: str) -> None:
+    """Keep with a model what its scores mean, as long as it lives."""
+    cached(model, "task", lambda: (task, function))
 
 
-def probabilities(model: keras.Model, scores) -> tf.Tensor:
-    """What a model's task makes of its scores `(N, classes)`: softmax, or a sigmoid of each.
+def task_of(model: keras.Model) -> tuple[str, str]:
+    """A model's task, and the function between its scores and its answers.
 
     A model that `load_model` has not seen is taken for a classifier of exclusive classes.
     """
-    return FUNCTIONS[cached(model, "function", lambda: "softmax")](scores)
+    return cached(model, "task", lambda: ("classification", "softmax"))
+
+
+def probabilities(model: keras.Model, scores) -> tf.Tensor:
+    """What a model's task makes of its scores `(N, classes)`.
+
+    That is a softmax, a sigmoid of each, or the values themselves; see `task_of`.
+    """
+    return FUNCTIONS[task_of(model)[1]](scores)
+
+
+def still_says(model: keras.Model, scores, classes) -> np.ndarray:
+    """Whether a network still gives an answer, bool `(N,)`, from its scores `(N, classes)`.
+
+    A classification does while its top class is one of `classes`, a multilabel network while the
+    first of them has a probability above one half.
+
+    Raises:
+        ValueError: a regression, which gives no answer that could fall.
+    """
+    scores, classes = np.asarray(scores), np.atleast_1d(classes)
+    task, _ = task_of(model)
+    if task == "regression":
+        raise ValueError(
+            f"{model.name} is a regression: its values have no label that could fall; look at how"
+            " far they move"
+        )
+    if task == "multilabel":
+        return scores[:, classes[0]] > 0
+    return np.isin(scores.argmax(axis=1), classes)
 
 
 def _in_graph(model) -> Ending | None:
@@ -194,6 +245,21 @@ class _Undone(keras.layers.Layer):
         kept = tf.clip_by_value(probabilities, _TINY, 1 - _TINY)
         scores = tf.math.log(kept)
         return scores if self.function == "softmax" else scores - tf.math.log1p(-kept)
+
+
+def _ends_linear(model) -> bool:
+    """Whether the graph ends in a layer of weights without an activation."""
+    outputs = getattr(model, "outputs", None) or []
+    while len(outputs) == 1:
+        step = outputs[0]._keras_history[0]
+        if isinstance(step, keras.Model):
+            outputs = getattr(step, "outputs", None) or []
+        elif _passes(step):
+            node = step._inbound_nodes[outputs[0]._keras_history[1]]
+            outputs = node.input_tensors
+        else:
+            return _is_linear(getattr(step, "activation", None))
+    return False
 
 
 def _after(model, function) -> keras.Model:

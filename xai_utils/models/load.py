@@ -1,16 +1,17 @@
-"""Image classifiers that take pixels and return logits, and the embedded object detector.
+"""Image networks that take pixels and return scores, and the embedded object detector.
 
 Every network's own normalisation is part of its graph, so that attribution, perturbation, attack
-and inversion all work in one space: float32 RGB pixels in 0..255. Probabilities are made by the
-task's own function (`endings`), where they are shown.
+and inversion all work in one space: float32 pixels in 0..255. Probabilities are made by the task's
+own function (`endings`), where they are shown.
 """
 
+import contextlib
 import difflib
 import hashlib
 import os
-import re
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,19 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from xai_utils import pictures
-from xai_utils.engine import check_images, forward, keras
-from xai_utils.models import applications, efficientnet_lite, labels, layers, ssd_mobilenet
-from xai_utils.models.applications import APPLICATIONS, PREPROCESSING, Preprocess, load_application
+from xai_utils.engine import cached, check_images, forward, keras
+from xai_utils.models import applications, cards, efficientnet_lite, layers, own, ssd_mobilenet
+from xai_utils.models import labels as names_of
+from xai_utils.models.applications import APPLICATIONS, load_application
 from xai_utils.models.detection import Detector
-from xai_utils.models.endings import Ending, ending, probabilities, remember_function, with_task
+from xai_utils.models.endings import probabilities, remember_task
+from xai_utils.models.inputs import PIXELS, value_range
 
-EMBEDDED = {
-    "efficientnet_lite0": "4b19272d63962130c76ca540114ce520495dd214cc78cfb12fc49c72dd7f211d",
-    "efficientnet_lite2": "133a77959aacbec80a1e5d6b798fb216623abd6418960508a1383e9c5a474142",
-    "ssd_mobilenet_v2": "2d194bed55aaf9e1218268471d235ef09e7d7bdfa7fe9f4aecd81fd8e15af0f9",
-}
 DETECTOR = "ssd_mobilenet_v2"
+# the networks that come with the suite, and what their cards say
+EMBEDDED = cards.embedded()
 
+_WEIGHTS = "weights= goes with a network of keras.applications, such as 'vgg19', not with {!r}"
 # embedded networks handed out, and their names
 _IN_USE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _RETURNED: list[tuple[str, keras.Model]] = []  # those that nobody needs any more
@@ -38,54 +39,103 @@ _RETURNED: list[tuple[str, keras.Model]] = []  # those that nobody needs any mor
 
 @dataclass(frozen=True)
 class Classifier:
-    """A frozen image classifier.
+    """A frozen image network with what must be known to ask it.
 
     Attributes:
         name: what `load_model` was asked for.
-        model: Keras model, float32 RGB pixels `(N, size, size, 3)` in 0..255 to logits
-            `(N, classes)`.
-        input_size: side of the square input in pixels.
-        labels: one name for each class, in the order of the logits.
-        conv_layer: the layer Grad-CAM reads by default: the last one with spatial extent that is
-            not a pooling.
-        task: `classification`, of which one class is true, or `multilabel`, each for itself.
+        model: Keras model, float32 pixels `(N, height, width, channels)` in 0..255 to scores
+            `(N, classes)` before any softmax or sigmoid; the values of a regression.
+        input_size: height and width of the input in pixels.
+        labels: one name for each class or value, in the order of the scores.
+        conv_layer: the layer Grad-CAM reads by default; None where the network has no map.
+        task: `classification`, of which one class is true, `multilabel`, each for itself, or
+            `regression`, whose values are amounts.
+        resizing: how a picture is brought to the input's size; see `pictures.prepare`.
+        value_range: the values in pictures that stand for 0 and 255.
     """
 
     name: str
     model: keras.Model
-    input_size: int
+    input_size: tuple[int, int]
     labels: tuple[str, ...]
-    conv_layer: str
+    conv_layer: str | None
     task: str = "classification"
+    resizing: str = "imagenet"
+    value_range: tuple[float, float] = PIXELS
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input: 1 for grey, 3 for RGB, more for bands."""
+        return self.model.input_shape[-1]
 
     def prepare(self, *images) -> np.ndarray:
-        """Crop and resize pictures to one float32 batch `(N, size, size, 3)` in 0..255.
+        """Bring pictures to one float32 batch `(N, height, width, channels)` in 0..255.
 
-        Pictures are names, paths or arrays.
+        Pictures are names, paths or arrays `(H, W, channels)`; RGB arrays become grey for a grey
+        network.
+
+        Raises:
+            PictureError: a picture that cannot be read, or has other channels.
         """
-        loaded = [
-            image if isinstance(image, np.ndarray) else pictures.load_image(image)
-            for image in images
-        ]
-        return np.stack([pictures.prepare(image, self.input_size) for image in loaded])
+        low, high = self.value_range
+        batch = np.stack([self._sized(image) for image in images])
+        return batch if (low, high) == PIXELS else (batch - low) * np.float32(255 / (high - low))
 
-    def prepare_mask(self, name: str) -> np.ndarray:
-        """The object mask of a drawn picture, as `prepare` crops it: bool `(size, size)`."""
-        return pictures.prepare(pictures.load_mask(name), self.input_size, nearest=True)
+    def _sized(self, image) -> np.ndarray:
+        given = isinstance(image, np.ndarray)
+        image = image if given else pictures.load_image(image, self.channels)
+        if given and image.ndim == 3 and (image.shape[2], self.channels) == (3, 1):
+            image = pictures.grey(image)[..., None]
+        if image.ndim == 3 and image.shape[2] != self.channels:
+            raise pictures.PictureError(
+                f"a picture has shape {image.shape}; {self.name} takes {self.channels} channels"
+            )
+        high = self.value_range[1]
+        if image.size and image.max() > 2 * high:
+            warnings.warn(
+                f"{self.name} takes pictures of {self.value_range[0]:g} to {high:g}, but one reaches"
+                f" {image.max():g}: say preprocessing with range: [low, high]",
+                stacklevel=3,
+            )
+        return pictures.prepare(image, self.input_size, resizing=self.resizing)
+
+    def prepare_mask(self, mask) -> np.ndarray:
+        """A mask brought to the input's size as `prepare` brings its picture: bool `(h, w)`.
+
+        Args:
+            mask: bool `(H, W)`, or the name of a drawn picture for that of its object.
+        """
+        mask = mask if isinstance(mask, np.ndarray) else pictures.load_mask(mask)
+        return pictures.prepare(mask, self.input_size, nearest=True, resizing=self.resizing)
 
     def predict(self, images) -> np.ndarray:
-        """Probabilities, float32 `(N, classes)`, of a batch of prepared images in 0..255."""
+        """What the network answers about a batch of prepared images in 0..255, float32.
+
+        Probabilities `(N, classes)`; of a regression its values.
+        """
         scores = forward(self.model, check_images(self.model, images))
         return probabilities(self.model, scores).numpy()
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
-        """The k likeliest classes of each image, as `(label, probability)`, likeliest first."""
-        probabilities = self.predict(images)
-        order = np.argsort(-probabilities, axis=1)[:, :k]
+        """The k likeliest classes of each image, as `(label, probability)`, likeliest first.
+
+        Of a regression the k largest values.
+        """
+        answers = self.predict(images)
+        order = np.argsort(-answers, axis=1)[:, :k]
         return [
             [(self.labels[i], float(p[i])) for i in row]
-            for row, p in zip(order, probabilities, strict=True)
+            for row, p in zip(order, answers, strict=True)
         ]
+
+    def written(self, value: float) -> str:
+        """A number of `predict` in words: `36 %`; of a regression the value, `37.56`."""
+        return f"{value:.4g}" if self.task == "regression" else f"{100 * value:.0f} %"
+
+    def title(self, top: Sequence[tuple[str, float]]) -> str:
+        """The first of `top` as a figure's title: `Egyptian cat  36 %`."""
+        label, value = top[0]
+        return f"{label.replace('_', ' ')}  {self.written(value)}"
 
     def class_index(self, name: str | int) -> int:
         """The index of a class given by name, WordNet id (ImageNet networks) or index.
@@ -93,33 +143,48 @@ class Classifier:
         Raises:
             ValueError: there is no such class.
         """
-        return labels.model_class(self.model, name)
+        return names_of.model_class(self.model, name)
 
 
 def load_model(
     source: str | os.PathLike | keras.Model = "efficientnet_lite0",
     *,
-    weights=None,
     preprocessing=None,
-    label_file=None,
-    task=None,
+    labels=None,
+    task: str | None = None,
+    resizing: str | None = None,
+    size=None,
+    layer: str | None = None,
+    output: str | None = None,
+    custom_objects=None,
+    weights=None,
 ) -> Classifier | Detector:
-    """Load a classifier, pixels in, logits out; or the detector, pixels in, boxes and logits out.
+    """Load an image network, pixels in, scores out; or the detector, pixels in, boxes out.
+
+    Every keyword can stand in a *card*, a YAML file of the same keys beside your model: `mine.yaml`
+    for `mine.keras`. What is given here goes before what the card says.
 
     Args:
         source: `efficientnet_lite0` or `efficientnet_lite2` (embedded, work offline), an ImageNet
-            network of `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`), a path to
-            your own `.keras` or `.h5`, or your own Keras model, which is left as it is;
-            `ssd_mobilenet_v2` for the object detector (embedded).
+            network of `keras.applications` (a key of `APPLICATIONS`, such as `vgg19`); a path to
+            your own `.keras` or `.h5`, SavedModel folder, `.onnx` or card; the name of a card in
+            `data/models/`; or your own Keras model, which is left as it is. `ssd_mobilenet_v2` is
+            the object detector (embedded).
+        preprocessing: what your model's input is: one of `PREPROCESSING` or a mapping, see
+            `Preprocess`. Not needed where the model scales 0..255 itself.
+        labels: your classes' names: a list, a file or folder (see `read_labels`), or `imagenet`.
+            Without them the classes are called `class 0`, `class 1`, ... One sigmoid unit has two
+            classes, or one name, that of the second.
+        task: of `TASKS`, where the model's ending does not tell: linear units without names, or
+            one linear unit.
+        resizing: how pictures are brought to its size, of `pictures.RESIZINGS`; default `stretch`.
+        size: side, or height and width, in pixels for a model that takes any size.
+        layer: what Grad-CAM and the like read by default; default the map that the head reads.
+        output: which of several outputs is explained.
+        custom_objects: classes and functions of your own that the model needs: by name, or a list;
+            in a card, `package.module.Name` of what can be imported.
         weights: for a network of `keras.applications`, a weights file to read. Without it they come
             from `data/models/`, then from Keras' cache, then by download.
-        preprocessing: for your own model, what its input is: one of `PREPROCESSING` (see
-            `Preprocess`).
-        label_file: for your own model, a text file with one class name a line, or a JSON list;
-            `imagenet` for ImageNet's 1000. Without it the classes are called `class 0`, `class 1`,
-            ...
-        task: for your own model, `classification` or `multilabel`, where its ending does not tell:
-            linear units without names, or one linear unit.
 
     Returns:
         A `Classifier`, or a `Detector`, whose model is frozen (`trainable = False`), unless it
@@ -127,58 +192,131 @@ def load_model(
 
     Raises:
         ValueError: unknown name, damaged or unreadable file, model that is not an image classifier,
-            or a task that must be said.
+            or something that must be said.
         FileNotFoundError: the file is missing, or the weights are neither on this machine nor to be
             downloaded.
     """
-    name = source.name if isinstance(source, keras.Model) else os.fspath(source)
-    own = isinstance(source, keras.Model) or Path(name).suffix in {".keras", ".h5"}
-    if not own and (preprocessing or label_file or task):
-        raise ValueError(
-            "preprocessing=, label_file= and task= describe your own model;"
-            f" {name!r} brings its own"
-        )
-    if weights is not None and name not in APPLICATIONS:
-        raise ValueError(
-            "weights= goes with a network of keras.applications, such as 'vgg19', not with"
-            f" {name!r}"
-        )
-    function = "softmax"
-    if own:
-        names = _own_labels(label_file)
-        found, task = _load_own(source, name, preprocessing, task, names is not None)
-        model, function = found.model, found.function
-    elif name == DETECTOR:
-        model, anchors = _load_embedded(name, ssd_mobilenet.build, ssd_mobilenet.EPSILON)
-        return Detector(name, model, labels.coco_labels(), anchors, tuple(ssd_mobilenet.LEVELS))
-    elif name in EMBEDDED:
-        model, _ = _load_embedded(
-            name, partial(efficientnet_lite.build, name), efficientnet_lite.EPSILON
-        )
-        names = labels.imagenet_labels()
+    keywords = dict(locals())
+    given = {key: keywords[key] for key in cards.KEYWORDS if keywords[key] is not None}
+    if isinstance(source, keras.Model):
+        return _own(source, source.name, given)
+    name = os.fspath(source)
+    if name in EMBEDDED or name in APPLICATIONS:
+        return _known(name, given)
+    file, said = _file_and_card(name)
+    if "architecture" in said:
+        name = said["architecture"]
+        return _known(name, {**({"weights": file} if name in APPLICATIONS else {}), **given})
+    said = {key: value for key, value in said.items() if key in cards.KEYWORDS} | given
+    reading = {key: said.get(key) for key in ("size", "output", "custom_objects")}
+    read = own.read_model(file, **reading)
+    # ONNX and SavedModel files have been asked for their output when they were read.
+    taken = {} if file.suffix in (".keras", ".h5", ".hdf5") else {"output": None}
+    return _own(read, name, said | taken, frozen=True)
+
+
+def _file_and_card(name: str) -> tuple[Path, dict]:
+    """The file of a network asked for by a file, by its card, or by the name of a card."""
+    path = Path(name).expanduser()
+    if path.suffix in cards.SUFFIXES:
+        said = cards.read_card(path)
+        return cards.weights_of(path, said), said
+    if path.exists() or path.suffix in own.SUFFIXES:
+        card = cards.find_card(path)
+        said = cards.read_card(card) if card else {}
+        if "file" in said and Path(said["file"]).name != path.name:
+            return path, {}  # the card of another file
+        return path, said
+    card = cards.find_card(applications.MODELS_FOLDER / name) if path.name == name else None
+    if card:
+        return _file_and_card(str(card))
+    if len(path.parts) > 1:
+        raise FileNotFoundError(f"no model file at {path}")
+    known = [*EMBEDDED, *APPLICATIONS]
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or list(EMBEDDED)
+    raise ValueError(
+        f"no model is called {name!r}; nearest: {', '.join(near)}; your own must end in"
+        f" {', '.join(own.SUFFIXES)} or be a SavedModel folder or a card (.yaml)"
+    )
+
+
+def _known(name: str, given: dict) -> Classifier | Detector:
+    """An embedded network, or one of `keras.applications`."""
+    if "weights" in given and name not in APPLICATIONS:
+        raise ValueError(_WEIGHTS.format(name))
+    if extra := [key for key in given if key not in ("layer", "weights")]:
+        raise ValueError(f"{extra[0]}= describes your own model; {name!r} brings its own")
+    if name in EMBEDDED:
+        said = EMBEDDED[name]
+        model, anchors = _load_embedded(name, said)
+        if name == DETECTOR:
+            levels = tuple(ssd_mobilenet.LEVELS)
+            return Detector(name, model, names_of.coco_labels(), anchors, levels)
+        layer = given.get("layer", said["layer"])
     elif name in APPLICATIONS:
-        model, names = load_application(name, weights), labels.imagenet_labels()
+        model = load_application(name, given.get("weights"))
+        model.trainable, layer = False, given.get("layer")
     else:
-        known = [*EMBEDDED, *APPLICATIONS]
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or list(EMBEDDED)
+        known = ", ".join([*EMBEDDED, *APPLICATIONS])
+        raise ValueError(f"architecture is one of {known}, not {name!r}")
+    return _classifier(name, model, names_of.imagenet_labels(), layer=layer)
+
+
+def _own(model: keras.Model, name: str, said: dict, frozen: bool = False) -> Classifier:
+    """A user's model as a classifier."""
+    if "weights" in said:
+        raise ValueError(_WEIGHTS.format(name))
+    short = Path(name).name
+    resizing = said.get("resizing", "stretch")
+    if resizing not in pictures.RESIZINGS:
         raise ValueError(
-            f"no model is called {name!r}; nearest: {', '.join(near)}; your own must end in .keras"
-            " or .h5"
+            f"{short}: resizing is one of {', '.join(pictures.RESIZINGS)}, not {resizing!r}"
         )
-    classes = model.output_shape[-1]
-    names = names or tuple(f"class {i}" for i in range(classes))
+    names = said.get("labels")
+    names = names if names is None else names_of.read_labels(names)
+    keys = ("preprocessing", "task", "size", "output")
+    made = own.from_pixels(
+        model, short, named=names is not None, **{key: said.get(key) for key in keys}
+    )
+    if frozen:
+        made.model.trainable = False
+    classes = made.model.output_shape[-1]
+    if names is None:
+        kind = "value" if made.task == "regression" else "class"
+        names = (kind,) if classes == 1 else tuple(f"{kind} {i}" for i in range(classes))
+    if len(names) == 1 and classes == 2 and made.function == "sigmoid":
+        names = (f"not {names[0]}", names[0])
     if len(names) != classes:
+        where = said["labels"] if isinstance(said["labels"], (str, os.PathLike)) else "labels"
         raise ValueError(
-            f"{label_file or name} has {len(names)} class names, but the model has {classes}"
-            " classes"
+            f"{where} has {len(names)} class names, but the model has {classes} classes"
         )
-    if not isinstance(source, keras.Model):
-        model.trainable = False
-    labels.name_classes(model, names)
-    remember_function(model, function)
-    layer = layers.default_layer(model, model.input_shape)
-    size = model.input_shape[1]
-    return Classifier(name, model, size, names, layer, task or "classification")
+    return _classifier(
+        name,
+        made.model,
+        names,
+        layer=said.get("layer"),
+        task=made.task,
+        function=made.function,
+        resizing=resizing,
+        value_range=value_range(said.get("preprocessing")),
+    )
+
+
+def _classifier(
+    name, model, names, *, layer=None, task="classification", function="softmax", **settings
+) -> Classifier:
+    """A classifier, and what techniques ask its model about, kept with it."""
+    names_of.name_classes(model, names)
+    remember_task(model, task, function)
+    cached(model, "pixels", lambda: PIXELS)
+    if layer is not None:
+        layer = layers.check_layer(model, model.input_shape, layer)
+    cached(model, "layer", lambda: layer)
+    if layer is None:
+        with contextlib.suppress(ValueError):  # techniques that need one say so
+            layer = layers.default_layer(model, model.input_shape)
+    return Classifier(name, model, model.input_shape[1:3], names, layer, task, **settings)
 
 
 def return_networks() -> None:
@@ -202,25 +340,25 @@ def _embedded(name: str, build: Callable) -> keras.Model:
     return model
 
 
-def _load_embedded(
-    name: str, build: Callable, epsilon: float
-) -> tuple[keras.Model, np.ndarray | None]:
+def _load_embedded(name: str, said: dict) -> tuple[keras.Model, np.ndarray | None]:
     """The model, frozen, with its weights of `data/models/`, and a detector's anchors."""
-    path = applications.MODELS_FOLDER / f"{name}.npz"
+    path = applications.MODELS_FOLDER / Path(said["file"]).name
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.name} is missing from data/models/: get it back with `git checkout data/models`"
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != EMBEDDED[name]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != said["sha256"]:
         raise ValueError(
             f"data/models/{path.name} is damaged (its sha256 differs): `git checkout data/models`"
             " restores it"
         )
+    family = ssd_mobilenet if name == DETECTOR else efficientnet_lite
+    build = family.build if name == DETECTOR else partial(family.build, name)
     model = _embedded(name, build)
     with np.load(path, allow_pickle=False) as arrays:
         for layer in model.layers:
             if layer.weights:
-                layer.set_weights(_folded(arrays, layer, epsilon))
+                layer.set_weights(_folded(arrays, layer, family.EPSILON))
         anchors = arrays.get("anchors")
     model.trainable = False
     return model, anchors
@@ -239,53 +377,3 @@ def _folded(arrays, layer, epsilon: float) -> list[np.ndarray]:
     # A depthwise kernel is (h, w, C, 1).
     by_channel = scale[:, None] if isinstance(layer, keras.layers.DepthwiseConv2D) else scale
     return [arrays[f"{layer.name}/kernel"] * by_channel, beta - mean * scale]
-
-
-def _own_labels(label_file) -> tuple[str, ...] | None:
-    if label_file is None:
-        return None
-    return (
-        labels.imagenet_labels()
-        if str(label_file) == "imagenet"
-        else labels.read_labels(label_file)
-    )
-
-
-def _load_own(source, name: str, preprocessing, task, named: bool) -> tuple[Ending, str]:
-    """A user's model, from pixels to scores of classes, and its task."""
-    path = None if isinstance(source, keras.Model) else Path(name).expanduser()
-    if path and not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
-    if preprocessing not in PREPROCESSING:
-        raise ValueError(
-            f"{name}: say what the model's input is, preprocessing= one of"
-            f" {', '.join(PREPROCESSING)}; got {preprocessing!r}"
-        )
-    model = _read_own(path) if path else source
-    name = Path(name).name
-    shape = getattr(model, "input_shape", None)
-    square = isinstance(shape, tuple) and len(shape) == 4 and shape[1] and shape[1] == shape[2]
-    if not square or shape[3] != 3:
-        raise ValueError(
-            f"{name} takes input {shape}; an image classifier here takes (None, size, size, 3)"
-        )
-    returned = model.output_shape
-    if not isinstance(returned, tuple) or len(returned) != 2:
-        raise ValueError(f"{name} returns {returned}; an image classifier returns (None, classes)")
-    prepared = Preprocess(preprocessing, name="preprocess")
-    noise = np.random.default_rng(0).uniform(0, 255, (4, *shape[1:])).astype(np.float32)
-    found = ending(model, prepared(noise))
-    pixels = keras.Input(shape[1:], name="pixels")
-    plain = re.sub(r"\W", "_", Path(name).stem)
-    scores = keras.Model(pixels, found.model(prepared(pixels)), name=plain)
-    return with_task(found._replace(model=scores), task, named, name)
-
-
-def _read_own(path: Path) -> keras.Model:
-    try:
-        # safe_mode: a model file must not be able to run code of its own
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path.name} cannot be loaded as a Keras model: {str(error).splitlines()[0]}"
-        ) from None

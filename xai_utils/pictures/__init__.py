@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "load": [
             "IMAGES_FOLDER",
             "PICTURES",
+            "RESIZINGS",
             "SCENES",
             "PictureError",
             "decode_image",

@@ -11,16 +11,17 @@ import functools
 import importlib.util
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from xai_utils.engine import DATA_FOLDER
+from xai_utils import engine
 from xai_utils.pictures import scenes
 
-IMAGES_FOLDER = DATA_FOLDER / "images"
+IMAGES_FOLDER = engine.DATA_FOLDER / "images"
 MOST_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
 
 SCENES = {"umbrella": scenes.draw_umbrella, "mushroom": scenes.draw_mushroom}
@@ -92,8 +93,8 @@ def image_names() -> tuple[str, ...]:
     return tuple(PICTURES)
 
 
-def load_image(name_or_path) -> np.ndarray:
-    """Load a picture as uint8 RGB `(H, W, 3)`.
+def load_image(name_or_path, channels: int = 3) -> np.ndarray:
+    """Load a picture, by default as uint8 RGB `(H, W, 3)`.
 
     A known name comes first, then a path (from the working directory; `~` is the home folder), then
     a file in `data/images/`. EXIF orientation is honoured; of several frames or pages the first is
@@ -101,26 +102,32 @@ def load_image(name_or_path) -> np.ndarray:
     converted as Pillow does; 16-bit grey is scaled by 1/257; 32-bit integers and floats (TIFF) are
     taken as 0..255 and clipped.
 
+    Args:
+        name_or_path: of the picture.
+        channels: 3 for RGB; 1 for grey `(H, W, 1)`; 4 for RGBA `(H, W, 4)`, uint8 each. Any number
+            for files that hold bands: `.npy`, and TIFF with as many samples a pixel, `(H, W, C)` or
+            `(C, H, W)`; their values and their type stay as they are.
+
     Raises:
         PictureError: unknown name, missing, empty, truncated or unreadable file, no image, a
-            directory, or more than `MOST_PIXELS` pixels.
+            directory, more than `MOST_PIXELS` pixels, or another number of bands.
     """
     if not isinstance(name_or_path, (str, Path)):
         raise PictureError(f"a picture is a name or a path, not {name_or_path!r}")
-    picture = PICTURES.get(str(name_or_path))
+    name = str(name_or_path)
+    picture = PICTURES.get(name)
     if picture is None:
-        return _read(_find(str(name_or_path)), str(name_or_path))
+        return _load_file(_find(name), name, channels)
     if picture.package == "drawn":
-        return _drawn(picture.file).image.copy()
+        return _with_channels(Image.fromarray(_drawn(picture.file).image), name, channels)
     # The package is found, not imported: foolbox takes seconds, scikit-image's data functions may
     # download.
     package = importlib.util.find_spec(picture.package)
     if package is None:
         raise PictureError(
-            f"{str(name_or_path)!r} comes with the package {picture.package}, which is not"
-            " installed"
+            f"{name!r} comes with the package {picture.package}, which is not installed"
         )
-    return _read(Path(package.origin).parent / "data" / picture.file, str(name_or_path))
+    return _read(Path(package.origin).parent / "data" / picture.file, name, channels)
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:
@@ -128,7 +135,7 @@ def decode_image(content: bytes, name: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture")
         path.write_bytes(content)
-        return _read(path, name)
+        return _read(path, name, 3)
 
 
 def load_mask(name: str) -> np.ndarray:
@@ -142,39 +149,84 @@ def load_mask(name: str) -> np.ndarray:
     return _drawn(name).mask.copy()
 
 
-def prepare(image: np.ndarray, size: int | tuple[int, int], nearest: bool = False) -> np.ndarray:
-    """Crop the central square of a picture and resize it to the network's input.
+RESIZINGS = ("stretch", "crop", "pad", "imagenet")
 
-    The square's side is `size / (size + 32)` of the shorter one. This is how the embedded networks
-    were evaluated; another crop gives other labels.
+
+def prepare(
+    image: np.ndarray,
+    size: int | tuple[int, int],
+    nearest: bool = False,
+    resizing: str = "imagenet",
+) -> np.ndarray:
+    """Bring a picture to the size of a network's input.
+
+    One that has the size is returned as it is. Otherwise, as the network was trained:
+
+    - `stretch`: the whole picture, whatever its shape, bilinear, as Keras' own loaders do it.
+    - `crop`: its middle of the input's shape; `pad`: all of it, zeros beside it; both bilinear, as
+      Keras' loaders with `crop_to_aspect_ratio` and `pad_to_aspect_ratio`.
+    - `imagenet`: the middle square of `size / (size + 32)` of the shorter side, bicubic: how the
+      embedded networks were evaluated, for square inputs.
 
     Args:
-        image: uint8 `(H, W, 3)`, or a bool mask `(H, W)` with `nearest`.
-        size: side of the network's input in pixels; two equal ones are accepted.
-        nearest: nearest neighbour instead of bicubic, for masks.
+        image: numbers `(H, W, C)`, or a bool mask `(H, W)` with `nearest`.
+        size: height and width of the network's input in pixels; one number for a square.
+        nearest: nearest neighbour in place of bilinear or bicubic, for masks.
+        resizing: of `RESIZINGS`.
 
     Returns:
-        float32 `(size, size, 3)` in 0..255, or a bool mask `(size, size)`.
+        float32 `(height, width, C)` in the picture's own range, or a bool mask `(height, width)`.
 
     Raises:
-        PictureError: not a picture of that shape and type, or a size that is not square.
+        PictureError: not a picture of that shape, a size that is not square with `imagenet`, or
+            another way of resizing.
     """
-    sides = set(np.atleast_1d(size).tolist())
-    if len(sides) != 1:
-        raise PictureError(f"prepare makes square pictures, not {size}")
-    size = sides.pop()
+    if resizing not in RESIZINGS:
+        raise PictureError(f"resizing is one of {', '.join(RESIZINGS)}, not {resizing!r}")
+    height, width = (int(side) for side in np.broadcast_to(size, 2))
     image = np.asarray(image)
-    # Exactly uint8: a 16-bit array would be cut to its low byte without a word.
-    expected = ((), np.bool_) if nearest else ((3,), np.uint8)
-    if image.ndim < 2 or (image.shape[2:], image.dtype) != expected or not image.size:
-        wanted = "a bool mask (H, W)" if nearest else "a uint8 picture (H, W, 3)"
+    good = image.ndim == 2 and image.dtype == bool if nearest else image.ndim == 3
+    if not good or not image.size or image.dtype.kind not in "buif":
+        wanted = "a bool mask (H, W)" if nearest else "a picture (H, W, channels) of numbers"
         raise PictureError(f"prepare takes {wanted}, not {image.dtype} of shape {image.shape}")
-    height, width = image.shape[:2]
-    side = size / (size + 32) * min(height, width)
-    box = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    if image.shape[:2] == (height, width):
+        return image.astype(bool if nearest else np.float32)
+    if resizing == "imagenet":
+        if height != width:
+            raise PictureError(
+                f"resizing 'imagenet' makes squares, not {height} x {width}: say stretch, crop or"
+                " pad"
+            )
+        return _middle_square(image, height, nearest)
+    method = "nearest" if nearest else "bilinear"
+    values = (image[..., None] if nearest else image).astype(np.float32)
+    # what Keras' loaders do
+    if resizing == "crop":
+        size = (height, width)
+        sized = engine.keras.ops.image.resize(values, size, method, crop_to_aspect_ratio=True)
+    elif resizing == "pad":
+        sized = engine.tf.image.resize_with_pad(values, height, width, method)
+    else:
+        sized = engine.tf.image.resize(values, (height, width), method)
+    sized = np.asarray(sized, np.float32)
+    return sized[..., 0] > 0 if nearest else sized
+
+
+def _middle_square(image: np.ndarray, size: int, nearest: bool) -> np.ndarray:
+    side = size / (size + 32) * min(image.shape[:2])
+    left, top = ((extent - side) / 2 for extent in image.shape[1::-1])
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
-    resized = Image.fromarray(image.astype(np.uint8)).resize((size, size), method, box=box)
-    return np.asarray(resized).astype(bool if nearest else np.float32)
+    settings = {
+        "size": (size, size),
+        "resample": method,
+        "box": (left, top, left + side, top + side),
+    }
+    if nearest or (image.dtype == np.uint8 and image.shape[2] == 3):
+        resized = Image.fromarray(image.astype(np.uint8)).resize(**settings)
+        return np.asarray(resized).astype(bool if nearest else np.float32)
+    bands = [Image.fromarray(band) for band in np.moveaxis(image.astype(np.float32), -1, 0)]
+    resized = np.stack([np.asarray(band.resize(**settings)) for band in bands], axis=-1)
+    return np.clip(resized, image.min(), image.max())  # bicubic leaves the range at edges
 
 
 def _find(name: str) -> Path:
@@ -198,7 +250,43 @@ def _find(name: str) -> Path:
     )
 
 
-def _read(path: Path, name: str) -> np.ndarray:
+def _load_file(path: Path, name: str, channels: int) -> np.ndarray:
+    """A user's file: bands where it holds them, else a picture."""
+    if path.is_file() and path.suffix.lower() == ".npy":
+        return _bands(lambda: np.load(path, allow_pickle=False), name, channels)
+    if path.is_file() and path.suffix.lower() in (".tif", ".tiff") and channels not in (1, 3):
+        import tifffile  # seldom needed, and slow to import
+
+        return _bands(lambda: tifffile.imread(path), name, channels)
+    return _read(path, name, channels)
+
+
+def _bands(read: Callable, name: str, channels: int) -> np.ndarray:
+    """An array of a file as `(H, W, channels)`."""
+    try:
+        values = read()
+    except Exception as error:  # decoders raise what they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
+    shape = values.shape
+    if values.ndim == 2:
+        values = values[..., None]
+    elif values.ndim == 3 and shape[2] != channels and shape[0] == channels:
+        values = np.moveaxis(values, 0, -1)
+    if values.ndim != 3 or values.shape[2] != channels or not values.size:
+        raise PictureError(
+            f"{name!r} holds {values.dtype} of shape {shape}; the network takes {channels} channels"
+        )
+    if values.dtype.kind not in "buif" or not np.isfinite(values).all():
+        raise PictureError(f"{name!r} holds {values.dtype} values that are not all finite numbers")
+    if values.shape[0] * values.shape[1] > MOST_PIXELS:
+        raise PictureError(
+            f"{name!r} has {values.shape[1]} x {values.shape[0]} pixels: scale it down"
+        )
+    return values
+
+
+def _read(path: Path, name: str, channels: int) -> np.ndarray:
     """Decode a file; `name` is what the user called it."""
     if path.is_dir():
         raise PictureError(f"{name!r} is a folder, not a picture")
@@ -220,7 +308,8 @@ def _read(path: Path, name: str) -> np.ndarray:
                 # Turning forgets the format; Pillow gives the 16-bit grey of PGM and PNG as 32-bit
                 # integers at times.
                 sixteen_bit = opened.mode == "I" and opened.format in ("PPM", "PNG")
-                return _to_rgb(ImageOps.exif_transpose(opened), sixteen_bit)
+                turned = ImageOps.exif_transpose(opened)
+                return _with_channels(turned, name, channels, sixteen_bit)
     except PictureError:
         raise
     except Image.UnidentifiedImageError:
@@ -237,17 +326,29 @@ def _read(path: Path, name: str) -> np.ndarray:
         raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
 
 
-def _to_rgb(image: Image.Image, sixteen_bit: bool) -> np.ndarray:
+def _with_channels(
+    image: Image.Image, name: str, channels: int, sixteen_bit: bool = False
+) -> np.ndarray:
+    """A decoded picture as uint8 `(H, W, channels)`."""
+    if channels not in (1, 3, 4):
+        raise PictureError(
+            f"{name!r} is a picture of colours, but the network takes {channels} channels: give"
+            " .npy or TIFF files with as many bands, or arrays"
+        )
     if sixteen_bit or image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / 257)
-    if image.mode in ("I", "F"):
-        return _grey(np.nan_to_num(np.asarray(image).astype(np.float64)))
+        image = _grey(np.asarray(image).astype(np.float64) / 257)
+    elif image.mode in ("I", "F"):
+        image = _grey(np.nan_to_num(np.asarray(image).astype(np.float64)))
+    if channels == 4:
+        return np.asarray(image.convert("RGBA"))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         white = Image.new("RGBA", clear.size, "white")
         image = Image.alpha_composite(white, clear)
+    if channels == 1:
+        return np.asarray(image.convert("L"))[..., None].copy()
     return np.asarray(image.convert("RGB"))
 
 
-def _grey(values: np.ndarray) -> np.ndarray:
-    return np.repeat(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))

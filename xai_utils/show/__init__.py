@@ -19,7 +19,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "png",
             "subplots",
             "tiles",
-            "top_text",
         ],
         "record": ["RECORD", "record", "show_value"],
         "widgets": ["picture", "progress", "stepper"],

@@ -288,12 +288,6 @@ def _aspect(tile: Tile) -> float:
     return 0.0 if shown is None else np.shape(shown)[0] / np.shape(shown)[1]
 
 
-def top_text(top: Sequence[tuple[str, float]]) -> str:
-    """The likeliest class as a figure's title: `Egyptian cat  36 %`."""
-    label, probability = top[0]
-    return f"{label.replace('_', ' ')}  {100 * probability:.0f} %"
-
-
 def panel(
     classifier, images, grad_cam: np.ndarray, saliency: np.ndarray, names: Sequence[str] = ()
 ) -> Figure:
@@ -307,7 +301,7 @@ def panel(
     """
     rows = [
         [
-            Tile(image, title=top_text(top)),
+            Tile(image, title=classifier.title(top)),
             Tile(image, cam, "Grad-CAM", "logits per position"),
             Tile(None, gradient, "saliency", "logits per grey level", clip=CLIP),
         ]

@@ -1,0 +1,140 @@
+"""A card says in YAML what must be known to ask a network; it lies beside the weights.
+
+`mine.yaml` beside `mine.keras` holds the keywords of `load_model`; so `model=` in a notebook,
+`MODEL=` of make, the explorer and a worker all take the network by the name of its file.
+
+    labels: [healthy, pneumonia]
+    preprocessing: unit
+    resizing: pad
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from xai_utils.engine import written_whole
+from xai_utils.models import applications
+
+KEYWORDS = (
+    "preprocessing",
+    "labels",
+    "task",
+    "resizing",
+    "size",
+    "layer",
+    "output",
+    "custom_objects",
+    "weights",
+)
+# of cards alone: the file of the weights, what is built for it, and the digest it must have
+KEYS = ("file", "architecture", "sha256", *KEYWORDS)
+SUFFIXES = (".yaml", ".yml")
+WEIGHTS = (".keras", ".h5", ".hdf5", ".onnx")
+
+
+def read_card(path) -> dict:
+    """What a card says; paths of files in it are made whole, from the card's own folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, not `key: value` lines, or an unknown key (the nearest is named).
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no card at {path}")
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path.name} is not a card in YAML: {reason}") from None
+    if not isinstance(said, Mapping):
+        raise ValueError(f"{path.name} is not a card: it holds no `key: value` lines")
+    for key in said:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0) or KEYS[:1]
+            raise ValueError(f"{path.name} has an unknown key {key!r}; nearest: {near[0]}")
+    said = {key: value for key, value in said.items() if value is not None}
+    for key in ("file", "labels", "weights"):
+        if isinstance(said.get(key), str) and (key == "file" or said[key] != "imagenet"):
+            said[key] = str(path.parent / Path(said[key]).expanduser())
+    return said
+
+
+def find_card(weights: Path) -> Path | None:
+    """The card beside a file or folder of weights: the same name, ending in `.yaml` or `.yml`."""
+    cards = (weights.with_name(weights.name + end) for end in SUFFIXES)
+    plain = (weights.with_suffix(end) for end in SUFFIXES)
+    return next((card for card in (*plain, *cards) if card.is_file()), None)
+
+
+def weights_of(card: Path, said: Mapping) -> Path:
+    """The file a card speaks of: its `file`, or the one that lies beside it under its name.
+
+    Raises:
+        FileNotFoundError: neither says which.
+        ValueError: several lie beside it.
+    """
+    if "file" in said:
+        return Path(said["file"])
+    beside = [card.with_suffix(end) for end in WEIGHTS if card.with_suffix(end).is_file()]
+    if not beside and card.with_suffix("").is_dir():
+        return card.with_suffix("")
+    if len(beside) != 1:
+        found = ", ".join(path.name for path in beside)
+        if found:
+            raise ValueError(f"{card.name}: say which is meant by file:, one of {found}")
+        raise FileNotFoundError(
+            f"{card.name} says no file:, and there is no {card.stem}.keras or .h5 beside it"
+        )
+    return beside[0]
+
+
+def files_of(source) -> list[Path]:
+    """Every file that a network asked for by file, card or name is made from.
+
+    Weights, card and labels; empty for what is not there and for embedded networks' names.
+    """
+    path = Path(source).expanduser()
+    card = path if path.suffix in SUFFIXES else find_card(path)
+    if card is None and not path.exists():
+        card = find_card(applications.MODELS_FOLDER / path.name)
+    if card is None:
+        return [path] if path.exists() else []
+    said = read_card(card)
+    named = [said[key] for key in ("labels", "weights") if isinstance(said.get(key), str)]
+    files = [card, weights_of(card, said), *map(Path, named)]
+    return [file for file in dict.fromkeys(files) if file.exists()]
+
+
+def write_card(path, **said) -> Path:
+    """Write a card, whole or not at all; what is None is left out.
+
+    Args:
+        path: of the card, `mine.yaml` beside `mine.keras`.
+        said: values of `KEYS`.
+
+    Raises:
+        ValueError: an unknown key, or a value that YAML cannot hold as plain data.
+    """
+    for key in said:
+        if key not in KEYS:
+            raise ValueError(f"a card has no key {key!r}; there are {', '.join(KEYS)}")
+    kept = {key: value for key, value in said.items() if value is not None}
+    try:
+        text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not for a card: {' '.join(str(error).split())}") from None
+    path = Path(path).expanduser()
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def embedded() -> dict[str, dict]:
+    """Cards of the networks that come with the suite, by name."""
+    cards = {
+        path.stem: read_card(path) for path in sorted(applications.MODELS_FOLDER.glob("*.yaml"))
+    }
+    return {name: said for name, said in cards.items() if "architecture" in said}
