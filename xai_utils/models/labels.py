@@ -3,14 +3,19 @@
 import difflib
 import functools
 import json
+import os
 import re
 import weakref
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 
 from xai_utils.engine import DATA_FOLDER
 
 _NAMES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _TABLE = DATA_FOLDER / "imagenet_classes.json"
+_INDEXED = re.compile(r"(\d+)(\s*[:,]\s*|\s+)(\S.*)")  # a line such as `0 cat`, `0: cat`, `0,cat`
 
 
 @functools.cache
@@ -102,35 +107,125 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip()).lower()
 
 
-def read_labels(path) -> tuple[str, ...]:
-    """Class names from a user's file: `.json` with a list or `{index: name}`, else one name a line.
+def read_labels(source) -> tuple[str, ...]:
+    """Class names in the order of the scores, however a user keeps them.
+
+    Args:
+        source: one of
+            - a list or tuple of names;
+            - a mapping `{index: name}` or `{name: index}`, such as Keras' `class_indices`;
+            - a text file in UTF-8, one name a line, or lines `0 cat`, `0: cat` or `0,cat` in any
+              order, if all begin with a number, 0 to n - 1 each once (Teachable Machine's
+              `labels.txt`);
+            - a `.json` file with such a list or mapping;
+            - a folder of class folders, sorted by name as by
+              `keras.utils.image_dataset_from_directory`;
+            - `"imagenet"` for ImageNet's 1000.
+
+    Two classes may have one name: ImageNet has `crane` twice.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not readable as class names.
+        FileNotFoundError: no such file or folder.
+        ValueError: not readable as class names: an index that is missing or given twice, a blank
+            line, a name that is not text, no names at all.
     """
-    path = Path(path).expanduser()
+    if isinstance(source, list | tuple):
+        return _names(source, "labels")
+    if isinstance(source, Mapping):
+        return _in_order(source.items(), "labels")
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            "labels are a list of names, a mapping, a file or a folder of class folders, not a"
+            f" {type(source).__name__}"
+        )
+    if source == "imagenet":
+        return imagenet_labels()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _names(_class_folders(path), path.name)
     if not path.is_file():
         raise FileNotFoundError(f"no label file at {path}")
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a mark
-        if path.suffix.lower() == ".json":
-            names = json.loads(text)
-            if isinstance(names, dict):
-                names = [names[str(i)] for i in range(len(names))]
-        else:
-            names = [line.strip() for line in text.strip().splitlines()]
-            if "" in names:
-                blank = names.index("") + 1
-                raise ValueError(
-                    f"{path.name}: line {blank} is blank, which would shift the classes below it"
-                )
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        if path.suffix.lower() != ".json":
+            return _of_lines(text.rstrip().split("\n"), path.name)
+        # A tuple is an object here, so that what is given twice does not get lost; a list a list.
+        found = json.loads(text, object_pairs_hook=tuple)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} is not a label file: it is not text in UTF-8") from None
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path.name} is not a label file: {error}") from None
-    except KeyError as missing:
+    if isinstance(found, tuple):
+        return _in_order(found, path.name)
+    if not isinstance(found, list):
+        raise ValueError(f"{path.name} holds no list of class names, but {found!r}")
+    return _names(found, path.name)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    """Names of the class folders in a folder, sorted as Keras sorts them; hidden ones are no class.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"{folder} has no class folders")
+    return found
+
+
+def _of_lines(lines: list[str], where: str) -> tuple[str, ...]:
+    """Class names of the lines of a text file."""
+    lines = [line.strip() for line in lines]
+    if lines != [""] and "" in lines:
         raise ValueError(
-            f"{path.name}: class {missing} has no name; a JSON object must name 0, 1, 2, ..."
-        ) from None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path.name} holds no list of class names")
-    return tuple(names)
+            f"{where}: line {lines.index('') + 1} is blank, which would shift the classes below it"
+        )
+    found = [_INDEXED.fullmatch(line) for line in lines]
+    if all(found):
+        numbers = {int(match[1]) for match in found}
+        # Names may begin with numbers (`2 doors`, `4 doors`); a list of names that has `0 doors` as
+        # well, but not 0 to n - 1, is likelier to be an index gone wrong.
+        if 0 in numbers or all(match[2].strip() for match in found):
+            hint = "; names that begin with a number can stand in a JSON list"
+            return _in_order(((int(match[1]), match[3]) for match in found), where, hint)
+    return _names(lines, where)
+
+
+def _in_order(pairs: Iterable[tuple], where: str, hint: str = "") -> tuple[str, ...]:
+    """Class names of pairs `(index, name)`, or of pairs `(name, index)`."""
+    pairs = list(pairs)
+    if all(_is_index(index) and isinstance(name, str) for name, index in pairs):
+        pairs = [(index, name) for name, index in pairs]
+    for index, _ in pairs:
+        if not _is_index(index) and not (isinstance(index, str) and index.strip().isdecimal()):
+            raise ValueError(f"{where}: a class has the index {index!r}; it must be 0, 1, 2, ...")
+    indices = [int(index) for index, _ in pairs]
+    twice = [index for index, count in Counter(indices).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where}: two classes have the index {twice[0]}{hint}")
+    missing = set(range(len(pairs))) - set(indices)
+    if missing:
+        raise ValueError(
+            f"{where}: class {min(missing)} has no name; {len(pairs)} names need the indices 0 to"
+            f" {len(pairs) - 1}{hint}"
+        )
+    names = dict(zip(indices, (name for _, name in pairs)))
+    return _names([names[index] for index in range(len(names))], where)
+
+
+def _is_index(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _names(found: list | tuple, where: str) -> tuple[str, ...]:
+    """What was found as class names, if each is one."""
+    for index, name in enumerate(found):
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: the name of class {index} is not text, but {name!r}")
+    if not any(found):
+        raise ValueError(f"{where} holds no list of class names: it is empty")
+    for index, name in enumerate(found):
+        if not name.strip():
+            raise ValueError(f"{where}: the name of class {index} is blank")
+    return tuple(name.strip() for name in found)
