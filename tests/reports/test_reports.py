@@ -11,6 +11,7 @@ from pathlib import Path
 import miniature
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from miniature import ROOT, Project, finish, make_project, processes, wait_for
 
 from xai_suite.reports import staleness
@@ -370,6 +371,68 @@ def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(built):
     assert executed(finish(built.make("reports"))) == ["15_bad--x"]
     assert "no &lt;b&gt;luck" not in (built.site / "index.html").read_text()
     assert "nothing to do: 4" in finish(built.make("reports"))
+
+
+# --- a notebook that ends early -------------------------------------------------------------------
+
+ENDS = """from xai_utils import show
+print("looked")
+show.record(steps=steps)
+if steps > 3: show.end(f"{steps} steps <b>lead</b> nowhere: $x$ is _new_")
+"""
+WHY = "8 steps <b>lead</b> nowhere: $x$ is _new_"
+
+
+def test_a_notebook_that_ends_early_is_a_good_report_of_what_came_before(built):
+    built.notebook("30_ends", ENDS, "print('not reached')")
+    built.run_file("30_ends--early", "steps: 8")
+    built.run_file("30_ends--late")
+    output = finish(built.make("reports", "RUNS=30_*"))
+    assert executed(output) == ["30_ends--early", "30_ends--late"] and "FAILED" not in output
+    assert "30_ends--early  " in output and not (built.build / "failed").exists()
+
+    notebook = nbformat.read(built.build / "30_ends--early.ipynb", 4)
+    about = notebook.metadata["report"]
+    assert about["ended"] == WHY and about["error"] is None
+    assert "xai_utils/show/record.py" in about["made_from"]
+    kinds = {output.output_type for cell in notebook.cells for output in cell.get("outputs", [])}
+    assert kinds == {"stream", "display_data"} and "not reached" not in str(notebook)
+
+    page = BeautifulSoup((built.site / "30_ends--early.html").read_text(), "html.parser")
+    *_, note = page.select("main .note")
+    assert note.get_text() == WHY
+    assert "looked" in page.main.get_text() and "not reached" not in page.main.get_text()
+    assert not page.select(".banner, .traceback, .failure")
+    index = BeautifulSoup((built.site / "index.html").read_text(), "html.parser")
+    early, late = index.select(".card[data-words*='30_ends']")
+    assert early.select_one(".note").get_text() == WHY and not late.select(".note, .error")
+    assert early.a["href"] == "30_ends--early.html" and not index.select(".failed")
+    assert early.select_one(".numbers dd").get_text() == "8"
+
+    assert "not reached" in (built.site / "30_ends--late.html").read_text()
+    assert "ended" not in nbformat.read(built.build / "30_ends--late.ipynb", 4).metadata["report"]
+    assert "nothing to do" in finish(built.make("reports"))
+
+
+def test_an_end_in_a_hidden_cell_names_no_place_of_this_machine(built):
+    code = "import os\nfrom xai_utils import show\nshow.end('nothing in ' + os.getcwd())"
+    path = built.notebook("30_ends", code)
+    notebook = nbformat.read(path, 4)
+    notebook.cells[-1].metadata["tags"] = ["hide"]
+    path.write_text(nbformat.writes(notebook))
+    finish(built.make("report", "NOTEBOOK=30_ends"))
+    page = (built.site / "one-off" / "30_ends--default.html").read_text()
+    index = (built.site / "one-off" / "index.html").read_text()
+    for html in (page, index):
+        assert '<p class="note">nothing in notebooks</p>' in html
+        assert str(built.folder) not in html
+
+
+def test_an_error_that_is_only_called_like_the_end_is_an_error(built):
+    built.notebook("30_ends", "class Ended(Exception): pass\nraise Ended('tired')")
+    built.run_file("30_ends--x")
+    output = finish(built.make("reports", "RUNS=30_*"), 2)
+    assert "FAILED 30_ends--x: cell 2: Ended: tired" in output
 
 
 # --- other models, other pictures, other machines -------------------------------------------------

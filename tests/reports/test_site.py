@@ -1,6 +1,7 @@
 """The site: a page a run, the index, and what notebooks hand to them. No kernel starts."""
 
 import base64
+import json
 import os
 import re
 import time
@@ -608,6 +609,16 @@ def test_an_index_is_written_from_cards_and_says_what_is_left(site, monkeypatch)
     assert "data-left" not in (site.site / "index.html").read_text()
 
 
+def test_cards_that_an_older_version_kept_are_shown(site):
+    site.add("10_saliency--a")
+    site.page("10_saliency--a")
+    kept = site.build / "cards" / "10_saliency--a.json"
+    stored = json.loads(kept.read_text())
+    del stored["card"]["ended"]
+    kept.write_text(json.dumps(stored))
+    assert soup(site.index("10_saliency--a")).select_one(".card h3").get_text() == "Look closely"
+
+
 def test_the_gallery_of_nothing(site):
     found = soup(site.index())
     assert (
@@ -741,6 +752,15 @@ def test_record_needs_something():
         show.record()
     with pytest.raises(ValueError, match="'a b' is not a name"):
         show.record(**{"a b": 1})
+
+
+def test_the_end_is_one_line_in_place_of_a_traceback():
+    with pytest.raises(show.Ended, match="^no cat here$") as ended:
+        show.end("no cat here")
+    assert ended.value._render_traceback_() == ["no cat here"]
+    for why in ("", " ", "two\nlines"):
+        with pytest.raises(ValueError, match="end: say why in one line"):
+            show.end(why)
 
 
 def test_of_two_records_with_one_name_the_last_wins(site, monkeypatch):

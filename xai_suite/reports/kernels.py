@@ -10,17 +10,20 @@ import socket
 import sys
 import tempfile
 import traceback
+from html import escape
 from pathlib import Path
 
 import papermill
 from filelock import FileLock
 from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat.v4 import new_markdown_cell
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
 
+from xai_suite.reports import provenance
 from xai_suite.reports.runs import Run, limit
 
 # Seconds; a notebook may set its own: metadata "report": {"cell_limit": 1200}.
@@ -228,8 +231,31 @@ def once(run: Run, log_file, cell_limit: float, start_limit: float):
         )
         return OneAtATime.notebook, None
     except Exception as problem:
+        if OneAtATime.notebook and is_end(problem):
+            return ended(remove_error_markers(OneAtATime.notebook), problem), None
         stop_kernel()  # nobody knows in what state the notebook left it
         log_file.write(traceback.format_exc().encode())
         if OneAtATime.notebook is None:
             raise
         return remove_error_markers(OneAtATime.notebook), problem  # the page has better markers
+
+
+def is_end(problem: Exception) -> bool:
+    """Whether the notebook called `show.end`, which leaves one line for a traceback."""
+    return (
+        isinstance(problem, PapermillExecutionError)
+        and problem.ename == "Ended"
+        and problem.traceback == [problem.evalue]
+    )
+
+
+def ended(notebook, problem: PapermillExecutionError):
+    """The notebook as far as the cell that called `show.end`; then, instead of an error, why."""
+    why = provenance.without_machine(problem.evalue)
+    last = notebook.cells[problem.cell_index]
+    last.outputs = [output for output in last.outputs if output.output_type != "error"]
+    # a cell of its own: visible also where the last one is folded or hidden
+    note = new_markdown_cell(f'<p class="note">{escape(why)}</p>')
+    notebook.cells[problem.cell_index + 1 :] = [note]
+    notebook.metadata["report"] = {**notebook.metadata.get("report", {}), "ended": why}
+    return notebook

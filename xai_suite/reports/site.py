@@ -253,12 +253,14 @@ def card_of(run) -> dict:
     changed = [(row["name"], row["value"]) for row in rows]
     source, _, label = run.name.partition("--")
     settings = [f"{name} {value}" for name, value in changed]
-    words = [run.name, run.title, *settings, "failed" if run.error else ""]
+    ended = run.info.get("ended", "")
+    words = [run.name, run.title, *settings, "failed" if run.error else "", ended]
     records = reading.read_records(notebook)
     return {
         "name": run.name,
         "title": run.title,
         "error": run.error,
+        "ended": ended,
         "facts": run.facts(),
         "model": run.info.get("model"),
         "seconds": run.info.get("seconds") or 0,

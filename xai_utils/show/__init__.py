@@ -1,4 +1,4 @@
-"""Figures with text alternatives, the stepper, and numbers recorded for a report."""
+"""Figures with text alternatives, the stepper, and what a notebook tells its report."""
 
 import lazy_loader
 
@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "subplots",
             "tiles",
         ],
-        "record": ["RECORD", "record", "show_value"],
+        "record": ["RECORD", "Ended", "end", "record", "show_value"],
         "widgets": ["picture", "progress", "stepper"],
     },
 )

@@ -1,4 +1,4 @@
-"""Numbers that a notebook hands to its report."""
+"""What a notebook hands to its report: numbers, and that it ends here."""
 
 import math
 
@@ -21,6 +21,25 @@ def record(**numbers):
         raise ValueError("record() needs at least one name=value")
     text = "\n".join(f"{name} = {show_value(value)}" for name, value in clean.items())
     display({RECORD: clean, "text/plain": text}, raw=True)
+
+
+class Ended(Exception):
+    """Not a failure: a notebook says in one line why it goes no further; see `end`."""
+
+    def _render_traceback_(self):  # IPython shows this in place of a traceback
+        return [str(self)]
+
+
+def end(why):
+    """End the notebook here, well: `end("The network does not see a cat, so there is no cat to
+    explain.")`.
+
+    JupyterLab's "run all" stops and shows the line. A report consists of what came before, with
+    the line as a note, and counts as done. Raises `Ended`; ValueError if `why` is not one line.
+    """
+    if not why.strip() or not why.isprintable():
+        raise ValueError(f"end: say why in one line, not {why[:LONGEST]!r}")
+    raise Ended(why)
 
 
 def _clean(name, value):
