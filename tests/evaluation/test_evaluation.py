@@ -108,7 +108,7 @@ def test_numbers_are_those_of_the_metrics(place, whole):
     assert row["deletion"] == pytest.approx(float(deletion), abs=1e-6)
     whole_mask = np.zeros((50, 60), bool)
     whole_mask[10:30, 20:40] = True
-    mask = pictures.prepare(whole_mask, 32, nearest=True)
+    mask = classifier.prepare_mask(whole_mask)
     assert row["enrichment"] == pytest.approx(metrics.enrichment(maps[0], mask), abs=1e-6)
     assert row["label"] == 3 and row["top"] == classifier.predict(image)[0].argmax()
 
@@ -172,7 +172,8 @@ def test_kill_and_resume(place, whole):
 
 
 def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypatch):
-    odd = pictures.prepare(pictures.load_image(str(place / "picture 4.png")), 32)
+    picture = pictures.load_image(str(place / "picture 4.png"))
+    odd = pictures.prepare(picture, 32, resizing="stretch")
 
     def choosy(model, images, target=None):
         if any((image == odd).all() for image in images):

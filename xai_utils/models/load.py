@@ -93,8 +93,8 @@ class Classifier:
         high = self.value_range[1]
         if image.size and image.max() > 2 * high:
             warnings.warn(
-                f"{self.name} takes pictures of {self.value_range[0]:g} to {high:g}, but one reaches"
-                f" {image.max():g}: say preprocessing with range: [low, high]",
+                f"{self.name} takes pictures of {self.value_range[0]:g} to {high:g}, but one"
+                f" reaches {image.max():g}: say preprocessing with range: [low, high]",
                 stacklevel=3,
             )
         return pictures.prepare(image, self.input_size, resizing=self.resizing)
