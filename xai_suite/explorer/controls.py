@@ -21,7 +21,7 @@ from xai_suite.explorer.state import (
     save_run,
 )
 from xai_utils import pictures
-from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED
+from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
 GRID = 8  # cells along each side of the picture that is clicked on
 NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
@@ -62,6 +62,7 @@ class Explorer:
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
+        self._size_cells((1, 1))
         self._try(self._load_model, None)
         self._try(self._load_picture, None)
 
@@ -73,7 +74,8 @@ class Explorer:
         self.upload = ipywidgets.FileUpload(
             accept="image/*", description="upload a picture", layout={"width": "200px"}
         )
-        networks = [name for name in [*EMBEDDED, *APPLICATIONS] if name != DETECTOR]
+        networks = [*EMBEDDED, *own_cards(), *APPLICATIONS]
+        networks.remove(DETECTOR)
         self.model = _control(
             ipywidgets.Combobox, "model", value=model, options=networks, continuous_update=False
         )
@@ -109,28 +111,32 @@ class Explorer:
 
     def _cells(self):
         """A grid of buttons over the picture: a click covers a cell, another one shows it again."""
-        side = f"{drawing.SIDE // GRID}px"
-        buttons = []
+        self.cells = []
         for row in range(GRID):
             for column in range(GRID):
                 text = f"cover row {row + 1}, column {column + 1} of {GRID}"
-                button = ipywidgets.Button(
-                    tooltip=text, layout={"width": side, "height": side, "margin": "0"}
-                )
+                button = ipywidgets.Button(tooltip=text, layout={"margin": "0"})
                 button.style.button_color = "transparent"
                 button.on_click(lambda _, place=(column, row): self._cover(place))
-                buttons.append(button)
-        grid = ipywidgets.GridBox(
-            buttons,
+                self.cells.append(button)
+        self.grid = ipywidgets.GridBox(
+            self.cells,
             layout={
-                "grid_template_columns": f"repeat({GRID}, {side})",
                 "margin": "0",
                 "grid_gap": "0",
                 "grid_area": "1 / 1 / 2 / 2",
             },
         )
-        both = {"grid_template_columns": f"{drawing.SIDE}px", "overflow": "hidden"}
-        return ipywidgets.GridBox([self.base, grid], layout=both)
+        self.both = ipywidgets.GridBox([self.base, self.grid], layout={"overflow": "hidden"})
+        return self.both
+
+    def _size_cells(self, shape):
+        """Cells that together cover a picture of that height and width."""
+        width, height = drawing.size_of(shape)
+        self.both.layout.grid_template_columns = f"{width}px"
+        self.grid.layout.grid_template_columns = f"repeat({GRID}, {width // GRID}px)"
+        for cell in self.cells:
+            cell.layout.width, cell.layout.height = f"{width // GRID}px", f"{height // GRID}px"
 
     def _arrange(self):
         question = ipywidgets.HTML("<b>The picture.</b> Click where it should be covered.")
@@ -224,26 +230,38 @@ class Explorer:
 
     def _load_model(self, _):
         loaded = load_classifier(self.model.value)
-        self.classifier = loaded
+        before, self.classifier = self.classifier, loaded
+        self._size_cells(loaded.input_size)
         self._set(
             layer_options=[LAST_LAYER, *layer_names(loaded)],
             named_options=sorted(set(loaded.labels)),
         )
-        if self.source is not None:
+        if self.source is None:
+            return
+        if before is not None and before.channels == loaded.channels:
             self._prepare(None)
+        elif self.picture.value == UPLOADED:
+            self._load_upload(None)
+        else:
+            self._load_picture(None)
 
     def _load_picture(self, _):
         if self.picture.value == UPLOADED:
             return
-        self._take(pictures.load_image(self.picture.value), self.picture.value)
+        name = self.picture.value
+        self._take(pictures.load_image(name, self._channels()), name)
 
     def _load_upload(self, _):
         if not self.upload.value:
             return
         sent = self.upload.value[-1]
-        self._take(pictures.decode_image(bytes(sent["content"]), sent["name"]), "")
+        content = bytes(sent["content"])
+        self._take(pictures.decode_image(content, sent["name"], self._channels()), "")
         options = [UPLOADED, *(name for name in self.picture.options if name != UPLOADED)]
         self._set(picture_options=options, picture=UPLOADED)
+
+    def _channels(self) -> int:
+        return 3 if self.classifier is None else self.classifier.channels
 
     def _take(self, source, name):
         self.source, self.source_name = source, name
@@ -258,7 +276,8 @@ class Explorer:
         self.untouched = self.classifier.predict(self.images)[0]
         top = likeliest(self.classifier, self.untouched)
         options = [
-            (f"{drawing.plain(name)}  {100 * chance:.0f} %", index) for index, name, chance in top
+            (f"{drawing.plain(name)}  {self.classifier.written(chance)}", index)
+            for index, name, chance in top
         ]
         self._set(classes_options=options, classes=top[0][0], named="")
         self._draw(None)
@@ -311,7 +330,7 @@ class Explorer:
             slider.continuous_update = not set(state.techniques) & set(SLOW)
         now = answer(self.classifier, self.images, state, self.untouched)
         alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
-        self.base.value = drawing.picture(now.seen, alt, region(state, len(now.seen)))
+        self.base.value = drawing.picture(now.seen, alt, region(state, now.seen.shape[:2]))
         self.figure.value = drawing.figure(self.classifier, state, now)
         self.table.value = drawing.table(self.classifier, state, now)
         milliseconds = 1000 * (time.perf_counter() - start)

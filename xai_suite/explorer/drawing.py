@@ -41,11 +41,11 @@ def alert(text: str) -> str:
 
 
 def picture(image: np.ndarray, alt: str, frame=None) -> str:
-    """A picture `(H, W, 3)` in 0..255 as an `img`.
+    """A picture `(H, W, channels)` in 0..255 as an `img`.
 
     `frame` are the pixels to outline, `(left, right), (top, bottom)`.
     """
-    drawn = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+    drawn = Image.fromarray(show.as_rgb(image))
     if frame and all(high > low for low, high in frame):
         (left, right), (top, bottom) = frame
         ImageDraw.Draw(drawn).rectangle(
@@ -53,8 +53,15 @@ def picture(image: np.ndarray, alt: str, frame=None) -> str:
         )
     buffer = io.BytesIO()
     drawn.save(buffer, format="png", compress_level=1)  # the browser is on the same machine
-    style = f"display: block; width: {SIDE}px; height: {SIDE}px; max-width: none"
+    width, height = size_of(image.shape)
+    style = f"display: block; width: {width}px; height: {height}px; max-width: none"
     return show.picture(buffer.getvalue(), alt, f'style="{style}"')
+
+
+def size_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height at which a picture `(H, W, ...)` is shown, its longer side `SIDE` pixels."""
+    height, width = shape[:2]
+    return round(SIDE * width / max(shape[:2])), round(SIDE * height / max(shape[:2]))
 
 
 def figure(classifier, state: State, answer: Answer) -> str:
@@ -67,8 +74,8 @@ def figure(classifier, state: State, answer: Answer) -> str:
         tiles.append((plain(technique), picture(show.overlay(values, answer.seen, clip), alt)))
     for number, ((technique, what), image) in enumerate(answer.cut.items()):
         share = state.mask if what == "masked" else state.keep
-        chance = 100 * answer.probabilities[2 + number, state.target]
-        text = f"top {100 * share:.0f} % of {plain(technique)} {what}: {chance:.1f} %"
+        said = classifier.written(answer.probabilities[2 + number, state.target])
+        text = f"top {100 * share:.0f} % of {plain(technique)} {what}: {said}"
         tiles.append((text, picture(image, f"the picture with the {text} {name}")))
     cells = "".join(
         f'<figure style="margin: 0 10px 8px 0; width: {SIDE}px">{image}<figcaption style="{INK}">'
@@ -94,7 +101,8 @@ def table(classifier, state: State, answer: Answer) -> str:
     shown = [index for index, _, _ in likeliest(classifier, now)]
     rows = []
     for index in dict.fromkeys([state.target, *shown]):
-        width = f"width: {100 * now[index]:.0f}px"
+        share = 0 if classifier.task == "regression" else now[index]
+        width = f"width: {100 * share:.0f}px"
         bar = (
             '<span style="display: inline-block; height: 10px; background: #0072b2;'
             f' {width}"></span>'
@@ -102,8 +110,8 @@ def table(classifier, state: State, answer: Answer) -> str:
         mark = "font-weight: bold" if index == state.target else ""
         rows.append(
             f'<tr style="{mark}"><td>{escape(plain(classifier.labels[index]))}</td>'
-            f'<td style="text-align: right; padding: 0 8px">{100 * before[index]:.1f} %</td>'
-            f'<td style="text-align: right; padding: 0 8px">{100 * now[index]:.1f} %</td>'
+            f'<td style="text-align: right; padding: 0 8px">{classifier.written(before[index])}</td>'
+            f'<td style="text-align: right; padding: 0 8px">{classifier.written(now[index])}</td>'
             f'<td style="width: 104px">{bar}</td></tr>'
         )
     titles = ("class (explained: bold)", "untouched", "now", "")
@@ -121,7 +129,8 @@ def status(classifier, answer: Answer, milliseconds: float) -> str:
     """What the network says now and how long the answer took, computed and drawn, in the kernel."""
     now = answer.probabilities[1]
     top = int(now.argmax())
-    text = f"{classifier.name} now says {plain(classifier.labels[top])} ({100 * now[top]:.0f} %)"
+    said = f"{plain(classifier.labels[top])} ({classifier.written(now[top])})"
+    text = f"{classifier.name} now says {said}"
     return (
         f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{milliseconds:.0f}'
         " ms</b>.</p>"

@@ -96,7 +96,7 @@ class State:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says in a state; pictures are float32 `(size, size, 3)` in 0..255.
+    """What the network says in a state; pictures are float32 `(H, W, C)` in 0..255.
 
     Attributes:
         seen: the picture after the dials and with the region covered.
@@ -113,7 +113,7 @@ class Answer:
 
 
 def crop(image: np.ndarray, columns=(0.0, 1.0), rows=(0.0, 1.0)) -> np.ndarray:
-    """A part of a picture `(H, W, 3)`, its edges as fractions of width and height.
+    """A part of a picture `(H, W, C)`, its edges as fractions of width and height.
 
     Raises:
         ValueError: less than 8 pixels wide or high.
@@ -127,23 +127,23 @@ def crop(image: np.ndarray, columns=(0.0, 1.0), rows=(0.0, 1.0)) -> np.ndarray:
 
 
 def change(images: np.ndarray, state: State) -> np.ndarray:
-    """Prepared pictures `(N, H, W, 3)` after brightness, flip and shift, then the region black."""
+    """Prepared pictures `(N, H, W, C)` after brightness, flip and shift, then the region black."""
     changed = np.array(images, np.float32)
     if state.brightness:
         changed = pictures.brightness(changed, state.brightness)
     changed = pictures.flip_horizontal(changed, state.flip)
     changed = np.array(pictures.shift(changed, state.shift) if state.shift else changed)
-    (left, right), (top, bottom) = region(state, changed.shape[1])
+    (left, right), (top, bottom) = region(state, changed.shape[1:3])
     changed[:, top:bottom, left:right] = 0
     return changed
 
 
-def region(state: State, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The covered region in pixels of a picture of that size: `(left, right), (top, bottom)`.
+def region(state: State, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The covered region in pixels of a picture `(H, W)`: `(left, right), (top, bottom)`.
 
     Ends are not included.
     """
-    return _pixels(state.columns, size), _pixels(state.rows, size)
+    return _pixels(state.columns, size[1]), _pixels(state.rows, size[0])
 
 
 def _pixels(span, extent: int) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def answer(
     """Pictures, maps and probabilities of a state: one pass for maps, one for probabilities.
 
     Args:
-        images: one prepared picture, `(1, size, size, 3)`.
+        images: one prepared picture, `(1, H, W, C)`.
         untouched: its probabilities `(classes,)` where they are known already.
 
     Raises:

@@ -64,9 +64,11 @@ def read_card(path) -> dict:
 
 def find_card(weights: Path) -> Path | None:
     """The card beside a file or folder of weights: the same name, ending in `.yaml` or `.yml`."""
-    cards = (weights.with_name(weights.name + end) for end in SUFFIXES)
-    plain = (weights.with_suffix(end) for end in SUFFIXES)
-    return next((card for card in (*plain, *cards) if card.is_file()), None)
+    if not weights.name:
+        return None
+    plain = [weights.with_suffix(end) for end in SUFFIXES]
+    longer = [weights.with_name(weights.name + end) for end in SUFFIXES]
+    return next((card for card in (*plain, *longer) if card.is_file()), None)
 
 
 def weights_of(card: Path, said: Mapping) -> Path:
@@ -91,15 +93,24 @@ def weights_of(card: Path, said: Mapping) -> Path:
     return beside[0]
 
 
+def placed(source) -> Path:
+    """Where a network's file, folder or card is: at its path, or in `data/models/`."""
+    path = Path(source).expanduser()
+    for place in (path, applications.MODELS_FOLDER / path):
+        if place.exists():
+            return place
+        if not place.suffix and (card := find_card(place)):
+            return card
+    return path
+
+
 def files_of(source) -> list[Path]:
     """Every file that a network asked for by file, card or name is made from.
 
     Weights, card and labels; empty for what is not there and for embedded networks' names.
     """
-    path = Path(source).expanduser()
+    path = placed(source)
     card = path if path.suffix in SUFFIXES else find_card(path)
-    if card is None and not path.exists():
-        card = find_card(applications.MODELS_FOLDER / path.name)
     if card is None:
         return [path] if path.exists() else []
     said = read_card(card)
@@ -130,6 +141,12 @@ def write_card(path, **said) -> Path:
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def own_cards() -> list[str]:
+    """Names of the user's own networks in `data/models/`, which `load_model` takes."""
+    cards = (p for end in SUFFIXES for p in applications.MODELS_FOLDER.glob(f"*{end}"))
+    return sorted(card.stem for card in cards if card.stem not in embedded())
 
 
 def embedded() -> dict[str, dict]:

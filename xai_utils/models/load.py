@@ -217,7 +217,7 @@ def load_model(
 
 def _file_and_card(name: str) -> tuple[Path, dict]:
     """The file of a network asked for by a file, by its card, or by the name of a card."""
-    path = Path(name).expanduser()
+    path = cards.placed(name)
     if path.suffix in cards.SUFFIXES:
         said = cards.read_card(path)
         return cards.weights_of(path, said), said
@@ -227,9 +227,6 @@ def _file_and_card(name: str) -> tuple[Path, dict]:
         if "file" in said and Path(said["file"]).name != path.name:
             return path, {}  # the card of another file
         return path, said
-    card = cards.find_card(applications.MODELS_FOLDER / name) if path.name == name else None
-    if card:
-        return _file_and_card(str(card))
     if len(path.parts) > 1:
         raise FileNotFoundError(f"no model file at {path}")
     known = [*EMBEDDED, *APPLICATIONS]

@@ -130,12 +130,12 @@ def load_image(name_or_path, channels: int = 3) -> np.ndarray:
     return _read(Path(package.origin).parent / "data" / picture.file, name, channels)
 
 
-def decode_image(content: bytes, name: str) -> np.ndarray:
-    """As `load_image`, of a file's content, such as an upload; `name` is for messages."""
+def decode_image(content: bytes, name: str, channels: int = 3) -> np.ndarray:
+    """As `load_image`, of a file's content, such as an upload, whose name was `name`."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "picture")
+        path = Path(folder, f"picture{Path(name).suffix}")
         path.write_bytes(content)
-        return _read(path, name, 3)
+        return _load_file(path, name, channels)
 
 
 def load_mask(name: str) -> np.ndarray:
