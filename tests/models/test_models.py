@@ -1,5 +1,8 @@
 """Models: pixels in, logits out; weights found, verified and refused."""
 
+import inspect
+import re
+import urllib.error
 import weakref
 from pathlib import Path
 
@@ -184,29 +187,67 @@ def test_vgg19_refuses_a_file_that_is_not_its_weights(tmp_path):
         models.load_model("vgg19", weights=wrong)
 
 
-def test_without_weights_and_network_the_message_says_what_to_do(monkeypatch):
-    def offline(**_):
-        raise Exception(
-            "URL fetch failure on https://example.org/vgg19/vgg19_weights.h5: None -- no route to"
-            " host"
-        )
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Nothing in `data/models/` nor in Keras' cache, and no download; the files it was to be."""
+    wanted, download = [], inspect.getmodule(keras.utils.get_file)
 
-    monkeypatch.setattr(keras.applications, "VGG19", offline)
-    with pytest.raises(FileNotFoundError, match="put vgg19_weights.h5 into data/models/") as caught:
-        models.load_model("vgg19")
-    assert "\n" not in str(caught.value)
+    def refuse(_, target, *__):
+        wanted.append(Path(target))
+        raise urllib.error.URLError("no route to host")
 
-
-def test_local_weights_are_found_by_keras_file_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "urlretrieve", refuse)
+    monkeypatch.setattr(download.config, "keras_home", lambda: str(tmp_path))
     monkeypatch.setattr(applications, "MODELS_FOLDER", tmp_path)
-    for name in (
-        "resnet50_v2_weights_tf.h5",
-        "resnet50_weights_tf_notop.h5",
-        "resnet50_weights_tf.h5",
+    return wanted
+
+
+def test_the_weights_file_that_keras_looks_for_is_named_and_found(tmp_path, offline):
+    others = (
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "nasnet_mobile_no_top.h5",
+        "convnext_tiny_notop.h5",
+        "efficientnetb0_notop.h5",
+        "mobilenet_1_0_224_tf_no_top.h5",
+        "mobilenet_2_5_224_tf.h5",
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224.h5",
+        "weights_mobilenet_v3_small_224_0.75_float.h5",
+        "weights_mobilenet_v3_small_minimalistic_224_1.0_float.h5",
+        "vgg19_of_my_own.h5",
+    )
+    for other in others:
+        (tmp_path / other).touch()
+    for name in APPLICATIONS:
+        # The scope leaves weights without values, which saves most of the time.
+        with keras.StatelessScope(initialize_variables=False), pytest.raises(OSError) as caught:
+            applications.load_application(name)
+        said = str(caught.value)
+        assert f"; put {offline[-1].name} into data/models/ (or" in said and "\n" not in said
+        assert "no route to host" in said
+    files = dict(zip(APPLICATIONS, offline, strict=True))
+    for file in files.values():
+        (tmp_path / file.name).touch()
+    for name, file in files.items():
+        assert models.local_weights(name) == tmp_path / file.name
+        (tmp_path / file.name).unlink()
+        assert models.local_weights(name) is None, name
+    for file, name in (
+        ("NASNet-mobile.h5", "nasnet_mobile"),  # as it is called where it is downloaded from
+        ("vgg19.weights.h5", "vgg19"),
+        ("efficientnet_v2_b0.h5", "efficientnet_v2_b0"),
     ):
-        (tmp_path / name).touch()
-    assert models.local_weights("resnet50").name == "resnet50_weights_tf.h5"
-    assert models.local_weights("vgg19") is None
+        (tmp_path / file).touch()
+        assert models.local_weights(name).name == file
+
+
+def test_weights_put_where_the_message_says_are_read(tmp_path, offline):
+    with pytest.raises(FileNotFoundError) as caught:
+        models.load_model("mobilenet_v3_small")
+    trained = keras.applications.MobileNetV3Small(weights=None)
+    trained.save(tmp_path / re.search(r"put (\S+) into", str(caught.value))[1])
+    read = models.load_model("mobilenet_v3_small").model
+    for mine, theirs in zip(read.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def real_vgg19():

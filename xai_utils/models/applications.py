@@ -1,6 +1,7 @@
 """The ImageNet networks of `keras.applications`, with their normalisation inside the graph."""
 
 import re
+import traceback
 from pathlib import Path
 
 from xai_utils.engine import DATA_FOLDER, keras
@@ -66,13 +67,13 @@ def load_application(name: str, weights=None) -> keras.Model:
             input_tensor=inputs, weights=str(local or "imagenet"), classifier_activation=None
         )
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        url = re.search(r"https?://\S+/([^\s/:]+)", str(error))
-        if local is None and url:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if asked := _asked_for(error):
             raise FileNotFoundError(
                 f"{name}: its ImageNet weights are not on this machine and could not be downloaded;"
-                f" put {url[1]} into data/models/ (or Keras' own cache), or pass weights=PATH"
+                f" put {asked} into data/models/ (or Keras' own cache), or pass weights=PATH"
+                f" ({reason})"
             ) from None
-        reason = str(error).splitlines()[0]
         raise ValueError(
             f"{local.name if local else name}: not a weights file for {name} ({reason})"
         ) from None
@@ -81,11 +82,26 @@ def load_application(name: str, weights=None) -> keras.Model:
 def local_weights(name: str) -> Path | None:
     """The weights file of a `keras.applications` network in `data/models/`, or None.
 
-    It has the name that Keras gives it.
+    It has the name that Keras gives it in its cache, such as `efficientnetv2-b0.h5` for
+    `efficientnet_v2_b0`, or ours, `efficientnet_v2_b0.weights.h5`; hyphens, underscores and capital
+    letters do not matter.
     """
-    files = [
-        p
-        for p in sorted(MODELS_FOLDER.glob("*.h5"))
-        if p.name.startswith((f"{name}_weights", f"{name}.weights"))
-    ]
-    return next((p for p in files if "notop" not in p.name), None)
+    # Keras adds one of these to a whole network's name, width and size where there are several.
+    ending = "(weights)?(tfdimorderingtfkernels)?(10224|10224tf|22410float)?"
+    wanted = re.compile(f"(weights)?{_plain(name)}{ending}")
+    files = sorted(MODELS_FOLDER.glob("*.h5"))
+    return next((path for path in files if wanted.fullmatch(_plain(path.stem))), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _asked_for(error: Exception) -> str | None:
+    """The name under which Keras wanted to keep a file whose download failed, or None.
+
+    The error itself names the URL only, and the file there may be called otherwise.
+    """
+    download = keras.utils.get_file.__code__
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return next((frame.f_locals["fname"] for frame in frames if frame.f_code is download), None)
