@@ -6,7 +6,8 @@
 # LAUNCH="srun -c4"      prefix for each notebook's runs, to send them to a cluster
 # MODEL=vgg19            another model, by name or file; its reports get a folder of their own
 # RUNS="21_* *--cat"     only these runs
-# OUT=/scratch/me        where reports go, if not to reports/
+# OUT=/scratch/me        where that goes which is made, if not to reports/, results/ or workshop/
+# CELL_LIMIT=3600        seconds that a notebook's cell may take when reports are made (600)
 # HOST=0.0.0.0 PORT=80   where `make app` listens; anyone who reaches it can run what the explorer runs
 # REPOSITORY=https://... the suite's public address, for student copies that run on Colab
 # PLATFORM=windows       make a bundle for other laptops: linux, linux-arm, mac, windows; PYTHON_VERSION=3.12
@@ -84,11 +85,11 @@ export $(TYPED)
 # --- workshop ---------------------------------------------------------------------------------------------------------
 # Both folders stand alone: notebooks, packages, weights. The user's own pictures and models stay at home.
 
-workshop: $(ENV)  ## student and teacher copies (REPOSITORY=)
+workshop: $(ENV)  ## student and teacher copies (REPOSITORY=, OUT=)
 	@$(PY) -m xai_suite.workshop --repository '$(REPOSITORY)'
 
 workshop-bundle: workshop  ## an archive that installs without network (PLATFORM=windows PYTHON_VERSION=3.12)
-	@$(PY) -m xai_suite.workshop.bundle workshop --platform '$(PLATFORM)' --python-version '$(PYTHON_VERSION)'
+	@$(PY) -m xai_suite.workshop.bundle "$${OUT:-workshop}" --platform '$(PLATFORM)' --python-version '$(PYTHON_VERSION)'
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 

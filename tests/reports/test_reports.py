@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -345,6 +346,19 @@ def test_the_index_is_true_while_runs_are_under_way(waiting):
     assert "data-left" not in index and "15_slow--x.html" in index
 
 
+def test_a_first_index_is_there_while_the_first_run_is_under_way(project):
+    project.notebook("15_slow", SLOW)
+    project.run_file("15_slow--x")
+    project.run_file("15_slow--y")
+    make = project.make("reports")
+    wait_for((project.folder / "notebooks" / "started").exists)
+    index = (project.site / "index.html").read_text()
+    assert 'data-left="2"' in index and re.search(r"running: <span[^>]*>15_slow--x<", index)
+    assert index.count('<article class="card') == 2 and "Failed" not in index
+    (project.folder / "notebooks" / "go on").touch()
+    finish(make)
+
+
 # --- failures -------------------------------------------------------------------------------------
 
 
@@ -582,13 +596,34 @@ def test_a_folder_that_cannot_be_written_is_one_line(built, target):
     assert output.count("\n") == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_checkout_that_cannot_be_written_says_what_to_do(built, tmp_path):
-    for folder in (built.site, built.build):
-        folder.chmod(0o500)
-    output = finish(built.make("reports"), None)
-    assert "reports cannot be written (permission denied): say OUT=" in output
-    finish(built.make("reports", f"OUT={tmp_path / 'mine'}"))
+# Root writes everywhere, unless it gives that right up.
+OBEYING = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+OBEYING = OBEYING if os.geteuid() == 0 else ["env"]
+
+
+@pytest.mark.skipif(
+    not shutil.which(OBEYING[0]) or subprocess.call([*OBEYING, "true"]) != 0,
+    reason="root cannot give up its rights here",
+)
+def test_a_checkout_and_a_home_that_cannot_be_written_say_what_to_do(built, tmp_path):
+    built.run_file("10_runs--b", "steps: 7")
+    home = tmp_path / "home"
+    home.mkdir()
+    for path in [home, built.folder, *built.folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    env = {**built.env, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    env.pop("JUPYTER_RUNTIME_DIR")
+
+    def make(*arguments, code):
+        command = [*OBEYING, "make", f"PY={sys.executable}", *arguments]
+        return finish(built.start(*command, env=env), code)
+
+    for target in ("reports", "report"):
+        output = make(target, "NOTEBOOK=20_record", code=2)
+        says = f"make {target}: reports cannot be written (permission denied): say OUT="
+        assert output.startswith(says) and output.count("\n") == 2  # and make's own line
+    output = make("reports", "RUNS=10_*", f"OUT={tmp_path / 'mine'}", code=0)
+    assert executed(output) == ["10_runs--a", "10_runs--b"]
 
 
 def test_reports_go_where_they_are_asked_for(built, tmp_path):

@@ -551,12 +551,15 @@ def test_a_notebook_that_cannot_be_handed_out_is_one_line_and_nothing_is_written
 def test_a_folder_that_cannot_be_written_is_one_line(taught):
     (taught.folder / "workshop").write_text("where the folder should be")
     assert finish(making_in(taught), code=1) == (
-        "make workshop: workshop cannot be written (File exists): give another folder, python"
-        " -m xai_suite.workshop --out FOLDER\n"
+        "make workshop: workshop cannot be written (File exists): say OUT=, a folder that can\n"
     )
-    said = finish(making_in(taught, "--out", taught.folder / "else where"))
+    said = finish(taught.make("workshop", f"OUT={taught.folder / 'else where'}"))
     assert f"{taught.folder}/else where/README.md" in said
     assert (taught.folder / "else where" / "student" / "20_cam.ipynb").is_file()
+    finish(making_in(taught, "--out", taught.folder / "third"))
+    assert (taught.folder / "third" / "student" / "20_cam.ipynb").is_file()
+    recipe = finish(taught.make("-n", "workshop-bundle")).splitlines()[-1]
+    assert 'workshop.bundle "${OUT:-workshop}"' in recipe
 
 
 def test_a_workshop_that_was_killed_is_made_whole_the_next_time(tmp_path, monkeypatch):

@@ -3,9 +3,12 @@
     python -m xai_suite.reports [--all] [--dry-run]     (RUNS, MODEL, JOBS, LAUNCH, OUT)
     python -m xai_suite.reports one                     (NOTEBOOK, IMAGE, MODEL, PARAMS, OUT)
 
-Values come from the environment, as they were typed: no quoting to get wrong. Each page is written
-as soon as its run is done, and the index says what is running and what is left. A run that fails is
-a red card and no good notebook, so the next call tries it again; so it does what a killed one left.
+Values come from the environment, as they were typed: no quoting to get wrong. CELL_LIMIT is how
+many seconds a cell may take (600, or what its notebook says), START_LIMIT a kernel's start (60).
+
+Each page is written as soon as its run is done, and the index says what is running and what is
+left. A run that fails is a red card and no good notebook, so the next call tries it again; so it
+does what a killed one left.
 """
 
 import argparse

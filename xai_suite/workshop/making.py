@@ -9,6 +9,7 @@ has no longer are removed.
 import argparse
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -101,8 +102,7 @@ def make(workshop: Path, repository: str = "") -> tuple[int, int]:
             record(workshop, sums)
     except OSError as error:
         raise WorkshopError(
-            f"{workshop} cannot be written ({error.strerror or error}): give another folder,"
-            " python -m xai_suite.workshop --out FOLDER"
+            f"{workshop} cannot be written ({error.strerror or error}): say OUT=, a folder that can"
         ) from None
     return len(changed), len(gone)
 
@@ -127,9 +127,8 @@ def main(arguments=None) -> int:
         prog="python -m xai_suite.workshop", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--repository", default="", help="public address of the suite, for Colab")
-    parser.add_argument(
-        "--out", type=Path, default=Path("workshop"), help="its folder (default: %(default)s)"
-    )
+    usual = Path(os.environ.get("OUT") or "workshop")
+    parser.add_argument("--out", type=Path, default=usual, help="its folder (OUT, or workshop)")
     given = parser.parse_args(arguments)
     # nbformat's check of a notebook would load it for nothing, for three seconds.
     sys.modules["rfc3987_syntax"] = None
