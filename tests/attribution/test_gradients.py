@@ -48,7 +48,8 @@ def test_on_a_bias_free_relu_net_gradient_x_input_adds_up_and_is_integrated_grad
     model, images = bias_free_net(), batch(8)
     maps = attribution.gradient_x_input(model, images, 2)
     np.testing.assert_allclose(maps.sum((1, 2)), forward(model, images).numpy()[:, 2], rtol=1e-4)
-    integrated, gap = attribution.integrated_gradients(model, images, 2, steps=7, return_gap=True)
+    settings = {"steps": 7, "baseline": 0.0, "return_gap": True}
+    integrated, gap = attribution.integrated_gradients(model, images, 2, **settings)
     np.testing.assert_allclose(integrated, maps, atol=1e-6)
     np.testing.assert_allclose(gap, 0, atol=1e-5)
 
@@ -220,7 +221,9 @@ def test_bad_settings():
     model, images = gap_net(), batch()
     with pytest.raises(ValueError, match="samples must be at least 1"):
         attribution.smooth_grad(model, images, samples=0)
-    with pytest.raises(ValueError, match="noise not negative"):
+    with pytest.raises(ValueError, match="noise and input_range not negative"):
         attribution.smooth_grad(model, images, noise=-1)
+    with pytest.raises(ValueError, match="noise and input_range not negative"):
+        attribution.smooth_grad(model, images, input_range=-1)
     with pytest.raises(ValueError, match="at least 2 samples"):
         attribution.var_grad(model, images, samples=1)

@@ -79,7 +79,7 @@ def test_occlusion_of_a_linear_model_is_the_sum_over_the_patch(fill):
 def test_occlusion_with_patches_as_large_as_cells_shares_out_everything():
     model, weights, biases = linear_net(8)
     images = batch(8)
-    maps = attribution.occlusion(model, images, 0, patch=2, stride=2)
+    maps = attribution.occlusion(model, images, 0, patch=2, stride=2, fill=0.0)
     np.testing.assert_allclose(
         maps.sum((1, 2)), forward(model, images).numpy()[:, 0] - biases[0], atol=1e-4
     )
@@ -103,7 +103,7 @@ def test_occlusion_finds_the_patch_the_score_depends_on():
     model, images = gap_net(), batch()
     maps = attribution.occlusion(model, images, 1, patch=4, stride=4)
     changed = images.copy()
-    changed[:, 4:8, 8:12] = 0
+    changed[:, 4:8, 8:12] = -1  # black, in -1..1
     expected = (forward(model, images) - forward(model, changed)).numpy()[:, 1]
     np.testing.assert_allclose(maps[:, 1, 2], expected, atol=1e-6)
 
@@ -122,8 +122,11 @@ def test_occlusion_explains_the_class_on_top_before_anything_is_covered():
 
 
 def expected_rise(weights, bias, image, keep):
-    """`b + w_i x_i + p sum of the others`: what RISE tends to when cells are pixels."""
-    each = (weights * image).sum(-1)
+    """`b + w_i x_i + p sum of the others`: what RISE tends to when cells are pixels.
+
+    Of a network for -1..1, whose black is -1: x and b are counted from there.
+    """
+    each, bias = (weights * (image + 1)).sum(-1), bias - weights.sum()
     return bias + keep * each.sum() + (1 - keep) * each
 
 

@@ -1,15 +1,15 @@
 """Attribution from the gradient of a score with respect to the pixels.
 
 Every function has the signature `method(model, images, target=None, **settings) -> maps`; see
-`attribution`. Signed techniques add up the three colour channels; those that only know sizes take
-the largest of them.
+`attribution`. Signed techniques add up the channels; those that only know sizes take the largest of
+them.
 """
 
 import numpy as np
 
-from xai_utils.engine import check_images, compiled, in_parts, keras, tf
+from xai_utils.engine import check_images, compiled, in_parts, keras, no_gradient, pixel_range, tf
 from xai_utils.models import check_target, fixed_target, scores
-from xai_utils.pictures import filling
+from xai_utils.pictures import covers_for
 
 PASSES_AT_ONCE = (
     16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
@@ -69,7 +69,7 @@ def smooth_grad(
     target=None,
     samples: int = 32,
     noise: float = 0.1,
-    input_range: float = 255.0,
+    input_range: float | None = None,
     seed=0,
 ) -> np.ndarray:
     """SmoothGrad: the mean gradient over noisy copies, its largest size over the channels.
@@ -81,16 +81,17 @@ def smooth_grad(
             noise.
         samples: noisy copies of each image.
         noise: standard deviation of the noise as a fraction of `input_range`; 0 gives `saliency`.
-        input_range: difference between the largest and smallest possible pixel value.
+        input_range: difference between the largest and smallest possible pixel value; default that
+            of the model, see `engine.pixel_range`.
         seed: of the noise.
 
     Returns:
         float32 maps `(N, H, W)`, not negative, in logits per grey level.
 
     Raises:
-        ValueError: as `pixel_gradient`; no samples, negative noise.
+        ValueError: as `pixel_gradient`; no samples, negative noise or range.
     """
-    mean, _ = _noisy_moments(model, images, target, samples, noise * input_range, seed)
+    mean, _ = _noisy_moments(model, images, target, samples, noise, input_range, seed)
     return np.abs(mean).max(axis=-1)
 
 
@@ -100,7 +101,7 @@ def var_grad(
     target=None,
     samples: int = 32,
     noise: float = 0.1,
-    input_range: float = 255.0,
+    input_range: float | None = None,
     seed=0,
 ) -> np.ndarray:
     """VarGrad: the variance of the gradient over noisy copies, its largest over the channels.
@@ -115,7 +116,7 @@ def var_grad(
     """
     if samples < 2:
         raise ValueError(f"var_grad needs at least 2 samples to have a variance, not {samples}")
-    _, variance = _noisy_moments(model, images, target, samples, noise * input_range, seed)
+    _, variance = _noisy_moments(model, images, target, samples, noise, input_range, seed)
     return variance.max(axis=-1)
 
 
@@ -139,9 +140,9 @@ def integrated_gradients(
         model, images, target: as for `pixel_gradient`. The top class is that of the image, all
             along the path.
         steps: points on the path.
-        baseline: `black` (zeros), `mean` (each image's mean colour), `blur` (the image blurred
-            beyond recognition), `random` (uniform noise in the image's range, from `seed`), a
-            value, a colour or images.
+        baseline: `black` (the model's lowest pixel value), `mean` (each image's mean colour),
+            `blur` (the image blurred beyond recognition), `random` (uniform noise in the image's
+            range, from `seed`), a value, a colour or images.
         return_gap: also return the completeness gap.
 
     Returns:
@@ -154,7 +155,7 @@ def integrated_gradients(
     if steps < 1:
         raise ValueError(f"integrated_gradients needs at least 1 step, not {steps}")
     batch, indices, function = _checked(model, images, target, fixed=True)
-    start = tf.constant(filling(batch.numpy(), baseline, seed))
+    start = covers_for(model, batch, baseline, seed)
     run = compiled(model, _path_gradient, function=function)
     fractions = tf.constant((np.arange(steps) + 0.5) / steps, batch.dtype)
     total = sum(
@@ -174,15 +175,21 @@ def _checked(model, images, target, fixed=False):
     return batch, *(fixed_target if fixed else check_target)(model, batch, target)
 
 
-def _noisy_moments(model, images, target, samples, sigma, seed) -> tuple[np.ndarray, np.ndarray]:
+def _noisy_moments(
+    model, images, target, samples, noise, input_range, seed
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and (unbiased) variance of the pixel gradient over noisy copies, `(N, H, W, C)` each."""
-    if samples < 1 or sigma < 0:
+    if samples < 1 or noise < 0 or not (input_range is None or input_range >= 0):
         raise ValueError(
-            f"samples must be at least 1 and noise not negative, got {samples} and {sigma:g}"
+            f"samples must be at least 1, noise and input_range not negative, got {samples},"
+            f" {noise:g} and {input_range}"
         )
     batch, indices, function = _checked(model, images, target, fixed=True)
+    if input_range is None:
+        low, high = pixel_range(model, batch)
+        input_range = high - low
     run = compiled(model, _noisy_sums, function=function)
-    settings = tf.constant(sigma, batch.dtype), tf.constant(seed)
+    settings = tf.constant(noise * input_range, batch.dtype), tf.constant(seed)
     sums = [
         run(batch, indices, *settings, part)
         for part in in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))
@@ -199,10 +206,7 @@ def _pixel_gradient(model, images, indices, function):
         total = scores(model, images, indices, function)
     gradient = tape.gradient(total, images)
     if gradient is None:
-        raise ValueError(
-            f"the score does not depend on the pixels of {model.name} through anything with a"
-            " gradient"
-        )
+        raise ValueError(no_gradient(model))
     return gradient
 
 

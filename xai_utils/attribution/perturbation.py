@@ -10,15 +10,15 @@ import math
 
 import numpy as np
 
-from xai_utils.engine import check_images, compiled, in_parts, keras, tf
+from xai_utils.engine import check_images, compiled, in_parts, keras, pixel_range, tf
 from xai_utils.models import fixed_target, scores
-from xai_utils.pictures import filling, masked
+from xai_utils.pictures import covers_for, masked
 
 IMAGES_AT_ONCE = 64  # changed pictures in one forward pass
 
 
 def occlusion(
-    model: keras.Model, images, target=None, patch: int = 32, stride: int = 16, fill=0.0
+    model: keras.Model, images, target=None, patch: int = 32, stride: int = 16, fill="black"
 ) -> np.ndarray:
     """Occlusion: how far the score falls when a square patch is covered, for patches on a grid.
 
@@ -51,7 +51,7 @@ def occlusion(
             f"occlusion: patch must be 1 to {min(height, width)} and stride at least 1, got"
             f" {patch}, {stride}"
         )
-    cover = tf.constant(filling(batch.numpy(), fill))
+    cover = covers_for(model, batch, fill)
     indices, function = fixed_target(model, batch, target)
     rows, columns = (_starts(extent, patch, stride) for extent in (height, width))
     corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
@@ -82,8 +82,8 @@ def rise(
     """RISE: the average of random soft masks, weighted by the score the picture keeps under each.
 
     `sum_i f(x * m_i) m_i / (N keep)`, with masks of random cells on a coarse grid, enlarged and
-    shifted. All images share the masks; a chunk of them is made, used in one matrix product, and
-    forgotten.
+    shifted; `x * m` is black where m is 0, also in a network whose black is not 0. All images share
+    the masks; a chunk of them is made, used in one matrix product, and forgotten.
     Source: Petsiuk, Das & Saenko, "RISE" (BMVC 2018), section 3. The paper weighs with
     probabilities: for that, give a target such as `lambda logits: tf.nn.softmax(logits)[:, 285]`.
 
@@ -114,7 +114,8 @@ def rise(
             f" {keep}"
         )
     indices, function = fixed_target(model, batch, target)
-    run = compiled(model, _rise_sums, function=function, grid=grid)
+    black = pixel_range(model, batch)[0]
+    run = compiled(model, _rise_sums, function=function, grid=grid, black=black)
     total = squares = 0.0
     done = 0
     for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE // len(batch)):
@@ -137,9 +138,10 @@ def _starts(extent: int, patch: int, stride: int) -> np.ndarray:
     return np.floor((np.arange(cells) + 0.5) * extent / cells - patch / 2 + 0.5).astype(np.int32)
 
 
-def _masked_scores(model, images, masks, indices, function, cover=None):
+def _masked_scores(model, images, masks, indices, function, cover=None, black=0.0):
     """Scores `(N, F)` of N images under F masks `(F, H, W)`: 1 keeps a pixel, 0 covers it."""
-    changed = masked(images[:, None], masks[None], None if cover is None else cover[:, None])
+    covers = None if cover is None else cover[:, None]
+    changed = masked(images[:, None], masks[None], covers, black)
     flat, copies = tf.reshape(changed, (-1, *images.shape[1:])), tf.shape(masks)[0]
     return tf.reshape(scores(model, flat, tf.repeat(indices, copies), function), (-1, copies))
 
@@ -174,10 +176,10 @@ def rise_masks(
     return tf.map_fn(draw, numbers, fn_output_signature=dtype)
 
 
-def _rise_sums(model, images, indices, keep, seed, numbers, grid, function):
+def _rise_sums(model, images, indices, keep, seed, numbers, grid, function, black):
     """Sums over masks of what each adds to the map, and of its square; `(N, H W)` each."""
     masks = rise_masks(numbers, images.shape[1:3], grid, keep, seed, images.dtype)
-    left = _masked_scores(model, images, masks, indices, function)
+    left = _masked_scores(model, images, masks, indices, function, black=black)
     flat = tf.reshape(masks, (-1, images.shape[1] * images.shape[2])) / keep
     return left @ flat, left**2 @ flat**2
 

@@ -10,9 +10,9 @@ from skimage.segmentation import slic
 from sklearn.linear_model import Ridge
 
 from xai_utils.attribution import perturbation
-from xai_utils.engine import check_images, compiled, in_parts, keras, tf
+from xai_utils.engine import check_images, compiled, float_type, in_parts, keras, tf
 from xai_utils.models import fixed_target, scores
-from xai_utils.pictures import filling, masked
+from xai_utils.pictures import covers_for, masked
 
 
 def lime(
@@ -119,18 +119,20 @@ def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
     """Regions of like colour: whole numbers `(H, W)` from 0, one for each region, by SLIC.
 
     Args:
-        image: `(H, W, C)` in any range.
+        image: `(H, W, C)` in any range; three channels are compared as colours, others as numbers.
         segments: regions wished for; SLIC may return fewer or more.
     """
     pixels = np.asarray(image, np.float64)
     pixels = pixels / max(np.abs(pixels).max(), 1e-9)
+    colours = pixels.shape[-1] == 3
     return slic(
         pixels,
         segments,
-        compactness=10,
+        # Lightness goes from 0 to 100, and SLIC brings other channels to 0..1.
+        compactness=10 if colours else 0.1,
         start_label=0,
         channel_axis=-1,
-        convert2lab=pixels.shape[-1] == 3,
+        convert2lab=colours,
     )
 
 
@@ -152,7 +154,7 @@ def kept_scores(
         function: a callable target instead of a class index.
     """
     run = compiled(model, _kept_scores, function=function)
-    image, cover = (tf.cast(picture, model.compute_dtype) for picture in (image, cover))
+    image, cover = (tf.cast(picture, float_type(model)) for picture in (image, cover))
     regions, index = tf.cast(regions, tf.int32), tf.reshape(tf.cast(index, tf.int32), (1,))
     parts = in_parts(kept, perturbation.IMAGES_AT_ONCE)
     return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in parts])
@@ -164,7 +166,7 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
         raise ValueError(
             f"at least 2 segments and 10 samples are needed, got {segments} and {samples}"
         )
-    covers = None if fill is None else filling(batch.numpy(), fill)
+    covers = None if fill is None else covers_for(model, batch, fill).numpy()
     indices, function = fixed_target(model, batch, target)
     maps = []
     for i, image in enumerate(batch.numpy()):

@@ -5,7 +5,20 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "backend": ["cached", "check_images", "compiled", "forward", "in_parts", "keras", "tf"],
+        "backend": [
+            "cached",
+            "check_images",
+            "compiled",
+            "float_type",
+            "forward",
+            "in_parts",
+            "keras",
+            "no_gradient",
+            "pixel_range",
+            "tf",
+            "widened",
+            "with_float_input",
+        ],
         "files": ["DATA_FOLDER", "written_whole"],
     },
 )

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import math
 import os
+import warnings
 from collections.abc import Callable, Hashable
 
 import numpy as np
@@ -46,8 +47,23 @@ if keras.backend.backend() != "tensorflow":
         " KERAS_BACKEND=tensorflow"
     )
 
-__all__ = ["cached", "check_images", "compiled", "forward", "in_parts", "keras", "tf"]
+__all__ = [
+    "cached",
+    "check_images",
+    "compiled",
+    "float_type",
+    "forward",
+    "in_parts",
+    "keras",
+    "no_gradient",
+    "pixel_range",
+    "tf",
+    "widened",
+    "with_float_input",
+]
 
+PIXELS = (0.0, 255.0)  # what networks take, unless they say or show something else
+_MOST_STANDARD = 16  # of pixels that were divided by their standard deviation
 _MOST = 64  # compiled functions kept for one model; every callable target has some of its own
 
 
@@ -119,13 +135,35 @@ def _of_any_length(tensor) -> tf.TensorSpec:
     return tf.TensorSpec((None, *shape[1:]) if shape else (), dtype)
 
 
+def float_type(model: keras.Model) -> str:
+    """The dtype of pictures, scores and maps of a model: `float32`, or `float64` if it computes so.
+
+    A model of half precision is given float32 too: it rounds for itself, where it was trained to.
+    """
+    return "float64" if model.compute_dtype == "float64" else "float32"
+
+
+def widened(values):
+    """Tensors of half precision, or a structure of some, as float32; others as they are."""
+
+    def wide(value):
+        return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
+
+    return tf.nest.map_structure(wide, values)
+
+
 def forward(model: keras.Model, images) -> tf.Tensor:
-    """What a model returns for a batch, in inference mode; compiled once for all batch sizes."""
-    images = tf.cast(images, model.compute_dtype)
+    """What a model returns for a batch, in inference mode; compiled once for all batch sizes.
+
+    It is float32 of models of half precision too.
+    """
+    images = tf.cast(images, float_type(model))
     spec = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
 
     def make():
-        return tf.function(lambda batch: model(batch, training=False), [spec], autograph=False)
+        return tf.function(
+            lambda batch: widened(model(batch, training=False)), [spec], autograph=False
+        )
 
     return cached(model, ("forward", spec), make)(images)
 
@@ -140,7 +178,9 @@ def in_parts(values, most: int) -> list:
 
 
 def check_images(model: keras.Model, images) -> tf.Tensor:
-    """Return a batch as a tensor of the model's dtype, or say in one line what is wrong with it.
+    """Return a batch as a tensor of `float_type`, or say in one line what is wrong with it.
+
+    A batch in 0..1 for a model that is known to take 0..255 is warned of.
 
     Args:
         images: `(N, H, W, C)` array or tensor of any number type.
@@ -161,7 +201,7 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
         )
     if bad := array.size - np.count_nonzero(np.isfinite(array)):
         raise ValueError(f"images holds {bad} values that are NaN or infinite, out of {array.size}")
-    batch = tf.cast(array, model.compute_dtype)
+    batch = tf.cast(array, float_type(model))
     if not model.built:
         model(batch[:1], training=False)
     expected = getattr(model, "input_shape", None)  # a subclassed model has none
@@ -177,4 +217,97 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
             f"images has shape {array.shape}, but {model.name} takes (N,"
             f" {', '.join(map(str, expected[1:]))})"
         )
+    if _kept(model).made.get("pixels") == PIXELS and array.min() >= 0 and 0 < array.max() <= 1:
+        warnings.warn(
+            f"all pixels lie in 0..1, but {model.name} takes 0..255: they are nearly black to it",
+            stacklevel=3,
+        )
     return batch
+
+
+def pixel_range(model: keras.Model, images=None) -> tuple[float, float]:
+    """The smallest and the largest pixel value that a model takes: its black and its white.
+
+    A model of `load_model` knows them. Of another they are read off a batch: values within 0..1
+    are for a network of 0..1, values within -1..1 for one of -1..1, others for one of 0..255.
+    Another range than 0..255 is warned of, and kept for the model while batches lie near it, so
+    that noisy copies do not change it. Negative values that fit none of the three are warned of.
+
+    Args:
+        model: the Keras model.
+        images: a batch `(N, H, W, C)`; without one it is what was found before, or 0..255.
+    """
+    kept = _kept(model).made
+    if known := kept.get("pixels"):
+        return known
+    before = kept.get("pixels found")
+    low, high = before or PIXELS
+    if images is None:
+        return low, high
+    least, most = float(np.min(images)), float(np.max(images))
+    margin = (high - low) / 2
+    if (low, high) != PIXELS and low - margin <= least and most <= high + margin:
+        return low, high
+    kept["pixels found"] = found = _seems(least, most)
+    if found != (before or PIXELS):
+        warnings.warn(
+            f"{model.name} is taken for a network of pixels in {found[0]:g}..{found[1]:g}, as these"
+            " are; if that is wrong, explain models.load_model(model, preprocessing=...).model",
+            stacklevel=3,
+        )
+    elif not before and least < 0 and max(-least, most) <= _MOST_STANDARD:
+        warnings.warn(
+            f"pixels in {least:.3g}..{most:.3g} are neither 0..255 nor 0..1 nor -1..1, and noise"
+            " and fills are made for 0..255: explain models.load_model(model,"
+            " preprocessing=...).model",
+            stacklevel=3,
+        )
+    return found
+
+
+def _seems(least: float, most: float) -> tuple[float, float]:
+    """The range that is meant by pixels between two values."""
+    if least == most == 0 or least < -1 or most > 1:
+        return PIXELS
+    return (0.0, 1.0) if least >= 0 else (-1.0, 1.0)
+
+
+def with_float_input(model: keras.Model) -> keras.Model:
+    """A model of integer pixels as one of float32 pixels, so that there are gradients to them.
+
+    It shares all layers, also those of models inside it that take integers, and is kept with the
+    model, which is left as it is. A model that takes floats, or has no graph (subclassed), is
+    returned itself.
+    """
+    if not _takes_integers(model):
+        return model
+    return cached(model, "float input", lambda: _with_float_input(model))
+
+
+def _with_float_input(model):
+    def part(layer):
+        return with_float_input(layer) if isinstance(layer, keras.Model) else layer
+
+    inputs = keras.tree.map_structure(
+        lambda given: keras.Input(batch_shape=given.shape, dtype="float32", name=given.name),
+        model.input,
+    )
+    return keras.models.clone_model(model, input_tensors=inputs, clone_function=part)
+
+
+def _takes_integers(model: keras.Model) -> bool:
+    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
+    inside = [layer for layer in model.layers if isinstance(layer, keras.Model)] if inputs else []
+    return any("int" in str(given.dtype) for given in inputs) or any(map(_takes_integers, inside))
+
+
+def no_gradient(model: keras.Model) -> str:
+    """Why a score has no gradient to the pixels, and what to do, in one line."""
+    if _takes_integers(model):
+        return (
+            f"{model.name} takes whole numbers, and through them goes no gradient: explain"
+            " models.load_model(model, preprocessing=...).model, whose pixels are floats"
+        )
+    return (
+        f"the score does not depend on the pixels of {model.name} through anything with a gradient"
+    )

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import map_coordinates, uniform_filter
 
-from xai_utils.engine import in_parts, keras
+from xai_utils.engine import check_images, in_parts, keras
 from xai_utils.metrics.faithfulness import ranks
 from xai_utils.models import imagenet_labels, logits_of
-from xai_utils.pictures import PICTURES, filling
+from xai_utils.pictures import PICTURES, covers_for, filling
 
 PICTURES_AT_ONCE = 16  # in one call of a technique
 
@@ -77,7 +77,8 @@ def keep(images, masks, fill="black") -> np.ndarray:
     Args:
         images: `(N, H, W, C)`, or one picture `(1, H, W, C)` for all masks.
         masks: bool `(N, H, W)`, True where the picture stays.
-        fill: what is shown elsewhere; see `pictures.filling`.
+        fill: what is shown elsewhere; see `pictures.filling`. Black is 0: for a network of another
+            range give its value.
 
     Raises:
         ValueError: a mask that keeps nothing or everything, so that nothing is tested.
@@ -210,6 +211,7 @@ def cover_until_flip(
         ValueError: as `brightest_rectangles`, `filling` and `check_images`.
     """
     before = int(logits_of(model, image[None])[0].argmax())
+    fill = covers_for(model, check_images(model, image[None]), fill).numpy()
     same = [before, *same]
     orders = [brightest_rectangles(values, side, most, stride) for values in maps]
     flips: list[Flip | None] = [None] * len(orders)

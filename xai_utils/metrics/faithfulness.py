@@ -12,7 +12,7 @@ import numpy as np
 
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
 from xai_utils.models import fixed_target, outputs_of, probabilities, score
-from xai_utils.pictures import filling, masked, resize_map
+from xai_utils.pictures import covers_for, masked, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
 
@@ -118,7 +118,7 @@ class Drop(NamedTuple):
 
 
 def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> Drop:
-    """The drop in probability when the picture is multiplied by its map.
+    """The drop in probability when the picture is multiplied by its map, black being 0.
 
     The map's positive part is scaled to a maximum of one; a map without any leaves a black picture.
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), section 4.1.
@@ -131,7 +131,7 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
     masks = tf.constant(
         positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30), batch.dtype
     )
-    owners, black = np.arange(len(maps)) % len(batch), tf.zeros_like(batch)
+    owners, black = np.arange(len(maps)) % len(batch), covers_for(model, batch, "black")
     whole = whole_scores(model, batch, indices, function) if whole is None else whole
     run = compiled(model, masked_scores, function=function, probability=True)
     shown = in_batches(
@@ -234,7 +234,7 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
     """One `Curves` for each kind: (whether what is covered is what ranks low, the fill)."""
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     counts, count = _counts(maps[0].size, step), len(batch)
-    covers = tf.concat([tf.constant(filling(batch.numpy(), fill)) for _, fill in kinds], axis=0)
+    covers = tf.concat([covers_for(model, batch, fill) for _, fill in kinds], axis=0)
     ends = covers if whole is not None else tf.concat([covers, batch], axis=0)
     at_ends = whole_scores(
         model, ends, tf.tile(indices, [len(ends) // count]), function, probability

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from xai_utils.engine import check_images, compiled, keras, tf
+from xai_utils.engine import check_images, compiled, keras, pixel_range, tf
 from xai_utils.metrics.faithfulness import checked, in_batches, masked_scores, whole_scores
 from xai_utils.models import fixed_target
-from xai_utils.pictures import filling
+from xai_utils.pictures import covers_for
 
 
 def infidelity(
@@ -53,7 +53,7 @@ def infidelity(
     if samples < 2:
         raise ValueError(f"infidelity needs at least 2 samples, not {samples}")
     batch, maps, indices, function, lead = checked(model, images, maps, target)
-    covers = tf.constant(filling(batch.numpy(), fill))
+    covers = covers_for(model, batch, fill)
     squares = random_squares(samples, batch.shape[1:3], seed)
     run, count = compiled(model, masked_scores, function=function, probability=False), len(batch)
     kept = tf.constant(~squares, batch.dtype)
@@ -117,7 +117,8 @@ def max_sensitivity(
         method: a technique, `(model, images, target) -> maps`; `functools.partial` gives it
             settings.
         model, images, target: as for `deletion`; the noisy pictures are asked for the same class.
-        radius: largest change of a pixel value, as a fraction of the range 0..255; uniform noise.
+        radius: largest change of a pixel value, as a fraction of the model's pixel range; uniform
+            noise.
         samples: noisy copies of each picture; more can only raise the maximum.
         seed: of the noise.
         maps: `(N, h, w)`, what the method gives for the pictures themselves, if that is there
@@ -134,10 +135,11 @@ def max_sensitivity(
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
     asked = function or indices.numpy()
+    low, high = pixel_range(model, batch)
     before = np.asarray(method(model, batch.numpy(), asked) if maps is None else maps, np.float64)
     rng, largest = np.random.default_rng(seed), 0
     for _ in range(samples):
-        noise = 255 * radius * rng.uniform(-1, 1, batch.shape[1:]).astype(np.float32)
+        noise = (high - low) * radius * rng.uniform(-1, 1, batch.shape[1:]).astype(np.float32)
         change = np.asarray(method(model, batch.numpy() + noise, asked)) - before
         largest = np.maximum(largest, np.linalg.norm(change.reshape(len(batch), -1), axis=1))
     norm = np.linalg.norm(before.reshape(len(batch), -1), axis=1)

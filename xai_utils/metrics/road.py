@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array, kron
 from scipy.sparse.linalg import splu
 
-from xai_utils.engine import compiled, in_parts, keras, tf
+from xai_utils.engine import compiled, in_parts, keras, pixel_range, tf
 from xai_utils.metrics.faithfulness import checked, picture_scores, ranks
 
 PICTURES_AT_ONCE = 32
@@ -59,8 +59,8 @@ def road(
         maps: `(N, H, W)`, or of several techniques `(M, N, H, W)`; see `deletion`.
         target, probability: as for `deletion`.
         shares: of the pixels to remove, each above 0 and below 1.
-        noise: standard deviation of what is added to imputed pixels, as a fraction of the range
-            0..255.
+        noise: standard deviation of what is added to imputed pixels, as a fraction of the model's
+            pixel range.
         seed: of the noise, the same for every picture.
 
     Returns:
@@ -77,7 +77,7 @@ def road(
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     ordered = ranks(maps)
     pixels, count = ordered[0].size, len(batch)
-    pictures = batch.numpy()
+    pictures, extent = batch.numpy(), pixel_range(model, batch)
     run = compiled(model, picture_scores, function=function, probability=probability)
     jobs = [
         (m, round(share * pixels), least)
@@ -89,9 +89,8 @@ def road(
 
     def imputed(job):
         m, n, least = job
-        return impute(
-            pictures[m % count], ordered[m] >= pixels - n if least else ordered[m] < n, noise, seed
-        )
+        hidden = ordered[m] >= pixels - n if least else ordered[m] < n
+        return impute(pictures[m % count], hidden, noise, seed, extent)
 
     # Solving lets other threads run; as many as TensorFlow may use.
     with ThreadPoolExecutor(
@@ -106,16 +105,19 @@ def road(
     return Road(shares, scores[..., 0, :], scores[..., 1, :])
 
 
-def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
+def impute(
+    image, hidden, noise: float = 0.01, seed: int = 0, extent: tuple[float, float] = (0.0, 255.0)
+) -> np.ndarray:
     """One picture with hidden pixels replaced by the weighted mean of their neighbours.
 
     All are replaced at once. Weights are 1/6 for direct and 1/12 for diagonal neighbours; at the
     border those that exist are scaled to one. What is linear around a hole stays linear across it.
 
     Args:
-        image: `(H, W, C)` in 0..255.
+        image: `(H, W, C)`.
         hidden: bool `(H, W)`.
         noise, seed: as for `road`; 0 adds none.
+        extent: the smallest and the largest pixel value; noise is clipped to it.
 
     Returns:
         float32 `(H, W, C)`.
@@ -146,7 +148,8 @@ def impute(image, hidden, noise: float = 0.01, seed: int = 0) -> np.ndarray:
     filled[hidden] = solver.solve(known)
     if noise:
         grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-        filled[hidden] = np.clip(filled + 255 * noise * grain, 0, 255)[hidden]
+        low, high = extent
+        filled[hidden] = np.clip(filled + (high - low) * noise * grain, low, high)[hidden]
     return filled
 
 

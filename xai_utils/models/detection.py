@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xai_utils import pictures
-from xai_utils.engine import check_images, compiled, keras, tf
+from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import labels
 from xai_utils.models.boxes import EDGES, SIZES, decode, in_pixels, measure, overlaps
 from xai_utils.pictures import squeeze
@@ -287,7 +287,7 @@ def all_boxes(model, images, anchors, size) -> tuple[tf.Tensor, tf.Tensor, tf.Te
 
     Boxes are in pixels of pictures of `size`.
     """
-    outputs = model(images, training=False)
+    outputs = widened(model(images, training=False))
     probabilities = tf.sigmoid(outputs["logits"])
     boxes = in_pixels(decode(outputs["boxes"], anchors), size)
     return boxes, probabilities[:, :, 1:], 1 - probabilities[:, :, 0]

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "blur",
             "brightness",
             "contrast",
+            "covers_for",
             "filling",
             "flip_horizontal",
             "flip_vertical",

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from xai_utils.engine import keras, tf
+from xai_utils.engine import keras, pixel_range, tf
 from xai_utils.pictures.load import PictureError
 
 
@@ -73,7 +73,10 @@ def noise(images, sigma: float, seed: int = 0) -> np.ndarray:
 
 
 def jpeg(images, quality: int) -> np.ndarray:
-    """Save as JPEG of that quality, 1 to 95, and read again."""
+    """Save as JPEG of that quality, 1 to 95, and read again.
+
+    One channel is saved as a grey picture, three as RGB, others each as a grey picture.
+    """
     if not 1 <= quality <= 95:
         raise ValueError(f"jpeg: quality goes from 1 to 95, not {quality}")
     return np.stack(
@@ -157,11 +160,15 @@ def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
 
 
 def grey(images) -> np.ndarray:
-    """How bright the colours `(..., 3)` look, float32 `(...)` in their range.
+    """How bright pixels `(..., C)` look, float32 `(...)` in their range.
 
+    Of three channels it is the luma of red, green and blue, of another number their mean.
     Source: ITU-R BT.601, luma.
     """
-    return np.asarray(images, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    images = np.asarray(images, np.float32)
+    if images.shape[-1] != 3:
+        return images.mean(axis=-1)
+    return images @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def squeeze(image: np.ndarray, size: int) -> np.ndarray:
@@ -189,19 +196,33 @@ def squeeze(image: np.ndarray, size: int) -> np.ndarray:
     return tf.image.resize(image, (size, size)).numpy()
 
 
-def masked(images, masks, covers=None) -> tf.Tensor:
+def masked(images, masks, covers=None, black: float = 0.0) -> tf.Tensor:
     """What masks leave of pictures, tensors that are broadcast; for compiled code.
 
     Args:
         images: `(..., H, W, C)`.
         masks: `(..., H, W)`: 1 shows a pixel, 0 its cover.
         covers: `(..., H, W, C)`; default black.
+        black: the pixel value of black, see `engine.pixel_range`.
     """
     masks = masks[..., None]
-    return images * masks if covers is None else images * masks + covers * (1 - masks)
+    if covers is None and black == 0:
+        return images * masks
+    return images * masks + (black if covers is None else covers) * (1 - masks)
 
 
-def filling(images, fill, seed: int = 0) -> np.ndarray:
+def covers_for(model: keras.Model, images: tf.Tensor, fill, seed: int = 0) -> tf.Tensor:
+    """`filling` of a batch, as a tensor, for a model: `black` is the lowest pixel it takes.
+
+    Raises:
+        ValueError: as `filling`.
+    """
+    is_black = isinstance(fill, str) and fill == "black"
+    black = pixel_range(model, images)[0] if is_black else 0.0
+    return tf.constant(filling(images.numpy(), fill, seed, black))
+
+
+def filling(images, fill, seed: int = 0, black: float = 0.0) -> np.ndarray:
     """What is put in place of covered pixels, as pictures `(N, H, W, C)` of floats.
 
     Args:
@@ -209,6 +230,8 @@ def filling(images, fill, seed: int = 0) -> np.ndarray:
         fill: `black`, `mean` (each picture's mean colour), `blur` (the picture blurred beyond
             recognition), `random` (uniform noise in the picture's range, from `seed`), a pixel
             value, a colour `(C,)`, or pictures: N or one.
+        seed: of `random`.
+        black: the pixel value of black: 0, and -1 for a network of pixels in -1..1.
 
     Raises:
         ValueError: another word, or not finite numbers of such a shape.
@@ -217,12 +240,12 @@ def filling(images, fill, seed: int = 0) -> np.ndarray:
     if images.dtype.kind in "iub":
         images = images.astype(np.float32)  # bytes hold no mean, and no -1
     if isinstance(fill, str):
-        if fill not in _FILLINGS:
+        if fill not in ("black", *_FILLINGS):
             raise ValueError(
-                f"no filling is called {fill!r}; it may be {', '.join(_FILLINGS)}, a value or an"
-                " array"
+                f"no filling is called {fill!r}; it may be black, {', '.join(_FILLINGS)}, a value"
+                " or an array"
             )
-        return _FILLINGS[fill](images, seed)
+        return np.full_like(images, black) if fill == "black" else _FILLINGS[fill](images, seed)
     values = np.asarray(fill)
     good = values.dtype.kind in "fiub" and np.isfinite(values).all()
     if (
@@ -256,7 +279,6 @@ def _random(images, seed):
 
 
 _FILLINGS = {
-    "black": lambda images, seed: np.zeros_like(images),
     "mean": lambda images, seed: np.broadcast_to(
         images.mean(axis=(1, 2), keepdims=True), images.shape
     ),
@@ -299,6 +321,13 @@ def _clip(images: np.ndarray) -> np.ndarray:
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    channels = image.shape[-1]
+    if channels != 3:
+        return np.stack([_saved(image[..., i], quality) for i in range(channels)], axis=-1)
+    return _saved(image, quality)
+
+
+def _saved(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(np.round(image).astype(np.uint8)).save(file, "jpeg", quality=quality)
     return np.asarray(Image.open(file), np.float32)

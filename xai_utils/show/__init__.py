@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "COLOURS",
             "Box",
             "Tile",
+            "as_rgb",
             "boxes",
             "draw_boxes",
             "figure",

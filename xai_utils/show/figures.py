@@ -84,6 +84,35 @@ def figure(fig: Figure, alt: str) -> None:
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
 
+def as_rgb(image, bands: Sequence[int] | None = None) -> np.ndarray:
+    """A picture of any number of channels as it is drawn: `(H, W, 3)` in its own range.
+
+    One channel is grey, of two the mean is grey, of four or more the first three are drawn.
+
+    Args:
+        image: `(H, W, C)`, or `(H, W)` for one channel.
+        bands: channels to draw instead, counted from 0: three as red, green and blue, or one or
+            two in grey.
+
+    Raises:
+        ValueError: another shape, or bands that the picture does not have.
+    """
+    image = np.asarray(image)
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or not image.size:
+        raise ValueError(f"a picture to draw is (H, W, C), not of shape {image.shape}")
+    channels = image.shape[2]
+    if bands is not None:
+        if not 1 <= len(bands) <= 3 or any(not 0 <= band < channels for band in bands):
+            raise ValueError(
+                f"bands are one to three channels of 0 to {channels - 1}, not {bands!r:.60}"
+            )
+        image = image[..., list(bands)]
+    if image.shape[2] > 2:
+        return image[..., :3]
+    return np.repeat(image if image.shape[2] == 1 else grey(image)[..., None], 3, axis=2)
+
+
 def heat_map(
     ax: Axes,
     values: np.ndarray,
@@ -97,8 +126,8 @@ def heat_map(
     Args:
         ax: where to draw.
         values: raw map; signed ones are coloured around zero.
-        image: picture `(H, W, 3)` in 0..255 to lay it over, shown in grey so that colour always
-            means the map.
+        image: picture `(H, W, C)` in 0..255 to lay it over, shown in grey so that colour always
+            means the map; see `as_rgb` for its channels.
         unit: label of the colour bar.
         limit: value of the last colour; default the map's largest magnitude, or its percentile
             `clip`.
@@ -108,7 +137,7 @@ def heat_map(
     low, high, colours = _scale(values, limit, clip)
     over = float(np.abs(values).max()) > high * (1 + 1e-6)
     if image is not None:
-        ax.imshow(grey(image), cmap="gray", vmin=0, vmax=255)
+        ax.imshow(grey(as_rgb(image)), cmap="gray", vmin=0, vmax=255)
         values = resize_map(values, np.shape(image)[:2])
     drawn = ax.imshow(
         values, cmap=colours, vmin=low, vmax=high, alpha=None if image is None else 0.6
@@ -132,10 +161,10 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
 
     Args:
         values: raw map `(h, w)`; signed ones are coloured around zero.
-        image: picture `(H, W, 3)` in 0..255.
+        image: picture `(H, W, C)` in 0..255; see `as_rgb` for its channels.
         clip: percentile of the magnitude above which values share the last colour.
     """
-    values = np.asarray(values, np.float32)
+    values, image = np.asarray(values, np.float32), as_rgb(image)
     low, high, colours = _scale(values, None, clip)
     place = np.clip((resize_map(values, image.shape[:2]) - low) / (high - low), 0, 1)
     colour = matplotlib.colormaps[colours](place, bytes=True)[..., :3]
@@ -210,13 +239,14 @@ class Tile:
     Boxes are in the picture's pixels.
     """
 
-    image: np.ndarray | None = None  # (H, W, 3) in 0..255
+    image: np.ndarray | None = None  # (H, W, C) in 0..255
     values: np.ndarray | None = None  # raw map (h, w)
     title: str = ""
     unit: str = ""
     limit: float | None = None
     clip: float = 100.0
     boxes: Sequence[Box] = ()
+    bands: Sequence[int] | None = None  # of the picture, see `as_rgb`
 
 
 def tiles(
@@ -227,10 +257,11 @@ def tiles(
     for row, row_axes in zip(rows, axes, strict=True):
         for tile, ax in zip(row, row_axes, strict=False):
             ax.set_axis_off()
+            image = None if tile.image is None else as_rgb(tile.image, tile.bands)
             if tile.values is not None:
-                heat_map(ax, tile.values, tile.image, tile.unit, tile.limit, tile.clip)
-            elif tile.image is not None:
-                ax.imshow(np.clip(tile.image, 0, 255).astype(np.uint8))
+                heat_map(ax, tile.values, image, tile.unit, tile.limit, tile.clip)
+            elif image is not None:
+                ax.imshow(np.clip(image, 0, 255).astype(np.uint8))
             draw_boxes(ax, tile.boxes)
             # left to itself, matplotlib measures all ticks before it places a title
             ax.set_title(tile.title, y=1)
@@ -295,7 +326,7 @@ def panel(
 
     Args:
         classifier: a `models.Classifier`, for the predictions.
-        images: prepared batch `(N, H, W, 3)` in 0..255.
+        images: prepared batch `(N, H, W, C)` in 0..255.
         grad_cam, saliency: raw maps `(N, h, w)` and `(N, H, W)` of the predicted classes.
         names: titles of the rows.
     """

@@ -3,7 +3,8 @@
 A step goes from parameters to pictures, moves them at random, runs the network, and updates the
 parameters against the gradient. Pictures of a batch do not know of each other: each has its own
 loss, its own random numbers and an update that works element by element, so that a batch gives what
-its pictures give one by one.
+its pictures give one by one. Pictures are made in 0..255, whatever the network takes; they are
+brought to its pixel range where it is asked, and at the end.
 """
 
 import warnings
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_utils.engine import compiled, keras, tf
+from xai_utils.engine import compiled, float_type, keras, no_gradient, pixel_range, tf
 from xai_utils.synthesis import image_priors
 
 RATES = {"adam": 0.05, "sgd": 1.0}  # optimisers and their default learning rates
@@ -25,8 +26,8 @@ class Synthesis(NamedTuple):
     """What an optimisation made.
 
     Attributes:
-        images: `(N, H, W, C)` in 0..255, of the model's dtype: each picture at the step where its
-            objective was least.
+        images: `(N, H, W, C)` in the model's pixel range, float32 (float64 of a model that computes
+            so): each picture at the step where its objective was least.
         losses: `(steps + 1, N)`: loss of the moved picture, without regularisers, before the first
             step and after each.
         frames: `(F, N, H, W, C)`: the pictures on their way, the noise they started from first.
@@ -73,6 +74,7 @@ def optimise(
     seed: int = 0,
     restarts: int = 1,
     every: int = 0,
+    pixels: tuple[float, float] | None = None,
     progress: Callable | None = None,
 ) -> Synthesis:
     """Minimise an objective over pictures, from noise.
@@ -86,7 +88,7 @@ def optimise(
         constants: one for each picture, along the first axis.
         shape: `(H, W, C)` of a picture.
         steps: updates; the objective is looked at once more.
-        parameterisation: `pixels`, clipped to 0..255 at every step, or `fourier`, see
+        parameterisation: `pixels`, clipped to the pixel range at every step, or `fourier`, see
             `image_priors.to_images`.
         optimiser: `adam`, or `sgd` with momentum.
         rate: learning rate. `adam`: step of a parameter, of which 1 is half the range of pixel
@@ -98,15 +100,20 @@ def optimise(
         jitter, scale, rotate: before each step a picture is moved by up to so many pixels, enlarged
             or reduced by up to this fraction, turned by up to so many degrees.
         settle: the last share of the steps has half the rate, fresh momentum and no movement.
-        noise: standard deviation of the start, in grey levels.
+        noise: standard deviation of the start, in grey levels, of which there are 255 in any range.
         seed: of start and movements; restart r has seed + r.
         restarts: pictures for each constant, one after the other.
         every: take a frame every so many steps; 0 takes only the first and the last.
+        pixels: the smallest and the largest pixel value of the model; default what is known of it,
+            see `engine.pixel_range`.
         progress: called as `progress(step, steps, losses)` before the first step and after each.
 
     Raises:
         ValueError: a setting out of its range; an objective without gradient to the pixels.
     """
+    low, high = pixels = pixel_range(model) if pixels is None else tuple(map(float, pixels))
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(f"pixels are the smallest and the largest value, not {low:g}, {high:g}")
     _check_names(parameterisation, optimiser)
     _check_numbers(
         steps=(steps, 1),
@@ -123,7 +130,7 @@ def optimise(
         settle=(settle, 0),
         rate=(rate or 0, 0),
     )
-    dtype, rate = model.compute_dtype, RATES[optimiser] if rate is None else rate
+    dtype, rate = float_type(model), RATES[optimiser] if rate is None else rate
     seeds = np.tile(seed + np.arange(restarts), len(constants))
     constants = tf.repeat(constants, restarts, axis=0)
     run = compiled(
@@ -132,6 +139,7 @@ def optimise(
         objective=objective,
         parameterisation=parameterisation,
         optimiser=optimiser,
+        pixels=pixels,
         shape=(len(seeds), *shape),
         moves="warp" if scale or rotate else "jitter" if jitter else "",
         powers=(alpha if alpha_weight else None, beta if tv_weight else None),
@@ -184,9 +192,16 @@ def optimise(
             f"interrupted after step {len(losses) - 1} of {steps}; the best pictures so far are"
             " kept"
         )
-    return Synthesis(
-        state.best.numpy(), np.array(losses), np.array(frames), np.array(taken), stopped
+    found, on_the_way = (
+        in_range(pictures, pixels) for pictures in (state.best.numpy(), np.array(frames))
     )
+    return Synthesis(found, np.array(losses), on_the_way, np.array(taken), stopped)
+
+
+def in_range(images, pixels: tuple[float, float]):
+    """Pictures in 0..255, array or tensor, brought to a range of pixel values."""
+    low, high = pixels
+    return images if (low, high) == (0, 255) else low + images * ((high - low) / 255)
 
 
 def step(
@@ -202,6 +217,7 @@ def step(
     objective,
     parameterisation,
     optimiser,
+    pixels,
     shape,
     moves,
     powers,
@@ -210,6 +226,7 @@ def step(
 
     Args:
         state: a `State`; constants, objective, parameterisation, optimiser: as for `optimise`.
+        pixels: range of pixel values of the model.
         shape: of the pictures, `(N, H, W, C)`: movement needs to know N when it is traced.
         seeds: int32 `(N,)`; number: of the step; age_and_rate: steps since the momentum was fresh,
             and learning rate.
@@ -218,7 +235,7 @@ def step(
 
     Returns:
         The next `State`; losses `(N,)`; at the first step the largest gradient of each loss, later
-        ones, `(N,)`; the pictures `(N, H, W, C)`.
+        ones, `(N,)`; the pictures `(N, H, W, C)` in 0..255.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state.values)
@@ -233,7 +250,7 @@ def step(
                 )
             else:
                 moved = image_priors.move(images, drawn, *tf.unstack(amounts))
-        losses = objective[0](model, moved, constants, *objective[1:])
+        losses = objective[0](model, in_range(moved, pixels), constants, *objective[1:])
         total = losses
         if powers[0] is not None:
             total += weights[0] * image_priors.alpha_norm(images, powers[0])
@@ -241,9 +258,7 @@ def step(
             total += weights[1] * image_priors.total_variation(images, powers[1])
     gradient, at_network = tape.gradient(total, (state.values, moved))
     if at_network is None:
-        raise ValueError(
-            f"{model.name}: the loss does not depend on the pixels through anything with a gradient"
-        )
+        raise ValueError(no_gradient(model))
     slope = tf.cond(
         number == 0,
         lambda: tf.reduce_max(tf.abs(at_network), (1, 2, 3)),

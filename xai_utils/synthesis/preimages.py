@@ -12,7 +12,7 @@ tenth of the rate, without jitter; here `settle` of them have half the rate.
 import numpy as np
 
 from xai_utils import models
-from xai_utils.engine import check_images, compiled, keras, tf
+from xai_utils.engine import check_images, compiled, float_type, keras, pixel_range, tf, widened
 from xai_utils.models import code_at
 from xai_utils.synthesis.optimisation import Synthesis, optimise
 
@@ -36,13 +36,14 @@ def invert(
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
-        images: one batch, any number type, in 0..255; None with `codes`.
+        images: one batch, any number type, in the model's pixel range; None with `codes`.
         layer: name of the layer whose output is the code.
         codes: match these, `(N, ...)`, instead of those of images.
         before_activation: the code is what goes into the layer's activation (ReLU), not what comes
             out.
         shape: with `codes`, `(H, W, C)` of the pictures; default the model's own input.
-        settings: see `optimise`. With restarts, those of one code come one after the
+        settings: see `optimise`; `pixels` is read off the images if the model does not know it.
+            With restarts, those of one code come one after the
             other.
 
     Raises:
@@ -52,6 +53,7 @@ def invert(
     if codes is None:
         batch = check_images(model, images)
         shape, codes = tuple(batch.shape[1:]), code(model, batch, layer, before_activation)
+        settings["pixels"] = settings.get("pixels") or pixel_range(model, batch)
     else:
         shape, codes = _picture_shape(model, shape), np.asarray(codes)
         expected = _code_shape(model, shape, layer)
@@ -66,7 +68,7 @@ def invert(
     ):
         if wrong.any():
             raise ValueError(f"code {int(wrong.argmax())} at layer {layer!r} {why}")
-    constants = tf.constant(codes, model.compute_dtype)
+    constants = tf.constant(codes, float_type(model))
     return optimise(model, (_code_error, layer, before_activation), constants, shape, **settings)
 
 
@@ -115,25 +117,29 @@ def activation_maximization(
     wanted = target if isinstance(target, list) else [target]
     weights = np.stack([_unit_weights(unit, extent, layer) for unit in wanted])
     objective = (_minus_unit, layer, before_activation)
-    return optimise(model, objective, tf.constant(weights, model.compute_dtype), shape, **settings)
+    return optimise(model, objective, tf.constant(weights, float_type(model)), shape, **settings)
 
 
 def code(model: keras.Model, images, layer: str, before_activation: bool = False) -> np.ndarray:
     """The code of images at a layer, `(N, ...)`; arguments and errors as for `invert`."""
-    run = compiled(model, code_at, layer=layer, before_activation=before_activation)
+    run = compiled(model, _code, layer=layer, before=before_activation)
     return run(check_images(model, images)).numpy()
+
+
+def _code(model, images, layer, before):
+    return widened(code_at(model, images, layer, before))
 
 
 def _code_error(model, images, codes, layer, before):
     axes = tuple(range(1, codes.shape.rank))
-    return tf.reduce_sum(
-        (code_at(model, images, layer, before) - codes) ** 2, axes
-    ) / tf.reduce_sum(codes**2, axes)
+    return tf.reduce_sum((_code(model, images, layer, before) - codes) ** 2, axes) / tf.reduce_sum(
+        codes**2, axes
+    )
 
 
 def _minus_unit(model, images, weights, layer, before):
     return -tf.reduce_sum(
-        code_at(model, images, layer, before) * weights, tuple(range(1, weights.shape.rank))
+        _code(model, images, layer, before) * weights, tuple(range(1, weights.shape.rank))
     )
 
 
@@ -154,7 +160,7 @@ def _picture_shape(model, shape) -> tuple:
 def _code_shape(model, shape, layer) -> tuple:
     """Shape of a layer's output without the batch, or a ValueError."""
     if not model.built:
-        model(tf.zeros((1, *shape), model.compute_dtype), training=False)
+        model(tf.zeros((1, *shape), float_type(model)), training=False)
     return models.layer_shape(model, (1, *shape), layer)[1:]
 
 
