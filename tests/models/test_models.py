@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xai_utils import attribution, keras, models, pictures
-from xai_utils.models import APPLICATIONS, Preprocess, applications
+from xai_utils.models import APPLICATIONS, Preprocess, applications, cards
 from xai_utils.models import load as models_room
 
 SUBJECTS = {"cat": {281, 282, 285}, "umbrella": {879}, "mushroom": {947, 992}, "hound": {243}}
@@ -58,7 +58,7 @@ def test_folding_the_normalisation_in_leaves_the_function(name):
         if name in models.efficientnet_lite.VARIANTS
         else models.ssd_mobilenet.build(normalisation=True)
     )
-    with np.load(applications.MODELS_FOLDER / f"{name}.npz") as arrays:
+    with np.load(cards.MODELS_FOLDER / f"{name}.npz") as arrays:
         for layer in trained.layers:
             if layer.weights:
                 layer.set_weights(
@@ -110,7 +110,7 @@ def test_networks_returned_between_runs_are_handed_out_again_with_fresh_weights(
 
 
 def test_a_damaged_or_missing_weights_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(applications, "MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr(cards, "MODELS_FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="efficientnet_lite0.npz is missing"):
         models.load_model()
     (tmp_path / "efficientnet_lite0.npz").write_bytes(b"PK damaged")
@@ -119,7 +119,7 @@ def test_a_damaged_or_missing_weights_file_is_named(tmp_path, monkeypatch):
 
 
 def test_the_readme_of_the_data_states_the_same_checksums():
-    lines = (applications.MODELS_FOLDER.parent / "README.md").read_text().splitlines()
+    lines = (cards.MODELS_FOLDER.parent / "README.md").read_text().splitlines()
     for name, card in models.EMBEDDED.items():
         assert any(f"`{name}.npz`" in line and card["sha256"] in line for line in lines), name
 
@@ -198,7 +198,7 @@ def offline(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download, "urlretrieve", refuse)
     monkeypatch.setattr(download.config, "keras_home", lambda: str(tmp_path))
-    monkeypatch.setattr(applications, "MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr(cards, "MODELS_FOLDER", tmp_path)
     return wanted
 
 
@@ -253,7 +253,7 @@ def test_weights_put_where_the_message_says_are_read(tmp_path, offline):
 def real_vgg19():
     cached = keras.config.keras_home() if hasattr(keras.config, "keras_home") else "~/.keras"
     name = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
-    places = [applications.MODELS_FOLDER / name, Path(cached).expanduser() / "models" / name]
+    places = [cards.MODELS_FOLDER / name, Path(cached).expanduser() / "models" / name]
     return next((place for place in places if place.is_file()), None)
 
 

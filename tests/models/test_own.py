@@ -347,11 +347,11 @@ def test_a_bad_card_is_one_line(tmp_path, text, message):
 
 
 def test_a_card_in_the_folder_of_models_goes_by_its_name(tmp_path, monkeypatch):
-    from xai_utils.models import applications
+    from xai_utils.models import cards
 
     net().save(tmp_path / "lungs.keras")
     (tmp_path / "lungs.yaml").write_text("preprocessing: tf\nlabels: [a, b, c]\n")
-    monkeypatch.setattr(applications, "MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr(cards, "MODELS_FOLDER", tmp_path)
     assert models.load_model("lungs").labels == ("a", "b", "c")
 
 

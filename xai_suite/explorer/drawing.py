@@ -45,7 +45,7 @@ def picture(image: np.ndarray, alt: str, frame=None) -> str:
 
     `frame` are the pixels to outline, `(left, right), (top, bottom)`.
     """
-    drawn = Image.fromarray(show.as_rgb(image))
+    drawn = Image.fromarray(np.clip(show.as_rgb(image), 0, 255).astype(np.uint8))
     if frame and all(high > low for low, high in frame):
         (left, right), (top, bottom) = frame
         ImageDraw.Draw(drawn).rectangle(
@@ -108,10 +108,10 @@ def table(classifier, state: State, answer: Answer) -> str:
             f' {width}"></span>'
         )
         mark = "font-weight: bold" if index == state.target else ""
+        values = (classifier.written(chances[index]) for chances in (before, now))
+        cells = (f'<td style="text-align: right; padding: 0 8px">{text}</td>' for text in values)
         rows.append(
-            f'<tr style="{mark}"><td>{escape(plain(classifier.labels[index]))}</td>'
-            f'<td style="text-align: right; padding: 0 8px">{classifier.written(before[index])}</td>'
-            f'<td style="text-align: right; padding: 0 8px">{classifier.written(now[index])}</td>'
+            f'<tr style="{mark}"><td>{escape(plain(classifier.labels[index]))}</td>{"".join(cells)}'
             f'<td style="width: 104px">{bar}</td></tr>'
         )
     titles = ("class (explained: bold)", "untouched", "now", "")

@@ -58,7 +58,7 @@ class Reports:
 
     def __init__(self, everything: bool):
         self.selected = selected(os.environ.get("RUNS") or "*")
-        model = os.environ.get("MODEL") or ""
+        model = runs.asked_model()
         self.model = runs.from_notebooks(model)
         self.launch = split("LAUNCH")
         self.jobs = jobs()
@@ -179,7 +179,8 @@ class Reports:
 
 def one_report() -> int:
     """`make report`: any notebook on any picture, to site/one-off/ in `OUT` or reports/."""
-    ask = {key: os.environ.get(key, "") for key in ("NOTEBOOK", "IMAGE", "MODEL", "PARAMS")}
+    ask = {key: os.environ.get(key, "") for key in ("NOTEBOOK", "IMAGE", "PARAMS")}
+    ask["MODEL"] = runs.asked_model()
     notebook = Path(ask["NOTEBOOK"]).name.removesuffix(".ipynb")
     if not notebook:
         raise RunError("say which notebook: make report NOTEBOOK=21_grad_cam IMAGE=my.jpg")

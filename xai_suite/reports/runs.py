@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from xai_suite.reports.reading import declared
+from xai_utils import models
 
 # Commands run in the project's folder.
 NOTEBOOKS, RUNS = Path("notebooks"), Path("reports/runs")
@@ -187,9 +188,39 @@ def from_notebooks(value: str) -> str:
     """A file's path as seen from notebooks/, where kernels run; any other text stays."""
     for base in (typed_in(), Path()):
         path = (base / Path(value).expanduser()).resolve()
-        if value and path.is_file():
+        if value and (path.is_file() or (path / "saved_model.pb").is_file()):
             return Path(os.path.relpath(path, NOTEBOOKS.resolve())).as_posix()
     return value
+
+
+def asked_model() -> str:
+    """`MODEL`; with what else is said of it (`PREPROCESSING`, `LABELS`, ...) a card that says so.
+
+    The card lies in the build folder, under the digest of what it says.
+
+    Raises:
+        RunError: such words without a model, or a network that cannot have them.
+    """
+    model = os.environ.get("MODEL") or ""
+    try:
+        said = models.typed({key: os.environ.get(key.upper(), "") for key in models.TYPED})
+        if not said:
+            return model
+        if not model:
+            raise RunError(f"{next(iter(said)).upper()} describes your own network: say MODEL= too")
+        if isinstance(said.get("labels"), str):
+            said["labels"] = where_typed(said["labels"])
+        card = models.extended(where_typed(model), said)
+        folder = place() / "build" / "models" / digest_of(repr(card))
+        return str(models.write_card(folder / f"{Path(model).stem}.yaml", **card).resolve())
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from None
+
+
+def where_typed(value: str) -> str:
+    """The whole path of what lies where the command was typed; any other text stays."""
+    path = typed_in() / Path(value).expanduser()
+    return str(path.resolve()) if path.exists() else value
 
 
 def typed_in() -> Path:
@@ -214,6 +245,12 @@ def digest_of(words: str) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:8]
 
 
+def place() -> Path:
+    """Where reports are made: `OUT` or `reports`."""
+    asked = os.environ.get("OUT")
+    return typed_in() / Path(asked).expanduser() if asked else Path("reports")
+
+
 def folders(subject: str) -> tuple[Path, Path]:
     """Where executed notebooks and where pages go, in `OUT` or `reports`; both are made.
 
@@ -224,9 +261,7 @@ def folders(subject: str) -> tuple[Path, Path]:
     Raises:
         RunError: they cannot be written.
     """
-    asked = os.environ.get("OUT")
-    place = typed_in() / Path(asked).expanduser() if asked else Path("reports")
-    build, site = place / "build" / subject, place / "site"
+    build, site = place() / "build" / subject, place() / "site"
     site = site if subject == "default" else site / subject
     try:
         for folder in (build, site):
@@ -235,7 +270,8 @@ def folders(subject: str) -> tuple[Path, Path]:
                 pass
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        problem = f"{asked or place} cannot be written ({why}): say OUT=, a folder that can"
+        where = os.environ.get("OUT") or place()
+        problem = f"{where} cannot be written ({why}): say OUT=, a folder that can"
         raise RunError(problem) from None
     return build, site
 

@@ -8,14 +8,17 @@ again.
 Light on purpose: `make reports` asks it about every run before anything else is loaded.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
 from xai_suite.reports.runs import NOTEBOOKS, RUNS, Run, RunError, read_run_file
+from xai_utils.models import files_of
 
 LOCK = Path("requirements.lock")
 IMAGES, MODELS = Path("data/images"), Path("data/models")
@@ -108,13 +111,20 @@ def texts(value) -> set[str]:
 
 
 def named(text: str) -> list[Path]:
-    """Files that a text may name: by path, in `data/images/`, or as weights in `data/models/`."""
+    """Files that a text may name: by path, in `data/images/`, or a network's in `data/models/`.
+
+    A network's card, and the labels that it names, belong to it.
+    """
     if not 0 < len(text) < 256 or not text.isprintable():
         return []
     places = [NOTEBOOKS / text, Path(text), IMAGES / text]
     places += [file for place in places if place.is_dir() for file in sorted(place.rglob("*"))]
     places += [file for file in MODELS.glob("*") if file.name.startswith((f"{text}.", f"{text}_"))]
-    return [place for place in places if place.is_file()]
+    found = [place for place in places if place.is_file()]
+    with contextlib.suppress(ValueError, OSError):  # the run says what is wrong with a card
+        of_networks = [file for place in [text, *found] for file in files_of(place)]
+        found += [Path(os.path.relpath(file)) for file in of_networks if file.is_file()]
+    return [*dict.fromkeys(found)]
 
 
 @cache

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "applications": ["APPLICATIONS", "local_weights"],
         "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
         "capturing": ["capture", "capture_before_activation", "code_at"],
-        "cards": ["files_of", "own_cards", "read_card", "write_card"],
+        "cards": ["TYPED", "extended", "files_of", "own_cards", "read_card", "typed", "write_card"],
         "detection": [
             "Detection",
             "Detector",

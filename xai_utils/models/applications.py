@@ -4,10 +4,9 @@ import re
 import traceback
 from pathlib import Path
 
-from xai_utils.engine import DATA_FOLDER, keras
+from xai_utils.engine import keras
+from xai_utils.models import cards
 from xai_utils.models.inputs import Preprocess
-
-MODELS_FOLDER = DATA_FOLDER / "models"
 
 _EFFICIENTNET = dict(enumerate((224, 240, 260, 300, 380, 456, 528, 600)))
 _EFFICIENTNET_V2 = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "s": 384, "m": 480, "l": 480}
@@ -89,7 +88,7 @@ def local_weights(name: str) -> Path | None:
     # Keras adds one of these to a whole network's name, width and size where there are several.
     ending = "(weights)?(tfdimorderingtfkernels)?(10224|10224tf|22410float)?"
     wanted = re.compile(f"(weights)?{_plain(name)}{ending}")
-    files = sorted(MODELS_FOLDER.glob("*.h5"))
+    files = sorted(cards.MODELS_FOLDER.glob("*.h5"))
     return next((path for path in files if wanted.fullmatch(_plain(path.stem))), None)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from xai_utils.engine import written_whole
-from xai_utils.models import applications
+from xai_utils.engine import DATA_FOLDER, written_whole
 
+MODELS_FOLDER = DATA_FOLDER / "models"
 KEYWORDS = (
     "preprocessing",
     "labels",
@@ -28,6 +28,7 @@ KEYWORDS = (
     "custom_objects",
     "weights",
 )
+TYPED = ("preprocessing", "labels", "task", "resizing", "size", "layer", "output")
 # of cards alone: the file of the weights, what is built for it, and the digest it must have
 KEYS = ("file", "architecture", "sha256", *KEYWORDS)
 SUFFIXES = (".yaml", ".yml")
@@ -93,10 +94,32 @@ def weights_of(card: Path, said: Mapping) -> Path:
     return beside[0]
 
 
+def typed(values: Mapping[str, str]) -> dict:
+    """Keywords of `load_model` as they are typed in a command or the environment.
+
+    Args:
+        values: text by keyword; an empty one was not given. Lists and mappings are written as in a
+            card, `[a, b]` and `{to: [0, 1]}`, and so is a size.
+
+    Raises:
+        ValueError: text that begins as a list or mapping and is none.
+    """
+    read = {}
+    for key, text in values.items():
+        if not text.strip():
+            continue
+        try:
+            plain = key != "size" and text.strip()[0] not in "[{"
+            read[key] = text.strip() if plain else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError(f"{key.upper()}: {text!r} is not a value as a card has it") from None
+    return read
+
+
 def placed(source) -> Path:
     """Where a network's file, folder or card is: at its path, or in `data/models/`."""
     path = Path(source).expanduser()
-    for place in (path, applications.MODELS_FOLDER / path):
+    for place in (path, MODELS_FOLDER / path):
         if place.exists():
             return place
         if not place.suffix and (card := find_card(place)):
@@ -117,6 +140,21 @@ def files_of(source) -> list[Path]:
     named = [said[key] for key in ("labels", "weights") if isinstance(said.get(key), str)]
     files = [card, weights_of(card, said), *map(Path, named)]
     return [file for file in dict.fromkeys(files) if file.exists()]
+
+
+def extended(source, said: Mapping) -> dict:
+    """What a card of a network says if more is said of it; its file by its whole path.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a bad card.
+    """
+    path = placed(source)
+    card = path if path.suffix in SUFFIXES else find_card(path)
+    own = read_card(card) if card else {}
+    file = weights_of(path, own) if path == card else path
+    if not file.exists():
+        raise FileNotFoundError(f"no model file at {file}")
+    return {**own, **said, "file": str(file.resolve())}
 
 
 def write_card(path, **said) -> Path:
@@ -145,13 +183,11 @@ def write_card(path, **said) -> Path:
 
 def own_cards() -> list[str]:
     """Names of the user's own networks in `data/models/`, which `load_model` takes."""
-    cards = (p for end in SUFFIXES for p in applications.MODELS_FOLDER.glob(f"*{end}"))
+    cards = (p for end in SUFFIXES for p in MODELS_FOLDER.glob(f"*{end}"))
     return sorted(card.stem for card in cards if card.stem not in embedded())
 
 
 def embedded() -> dict[str, dict]:
     """Cards of the networks that come with the suite, by name."""
-    cards = {
-        path.stem: read_card(path) for path in sorted(applications.MODELS_FOLDER.glob("*.yaml"))
-    }
+    cards = {path.stem: read_card(path) for path in sorted(MODELS_FOLDER.glob("*.yaml"))}
     return {name: said for name, said in cards.items() if "architecture" in said}

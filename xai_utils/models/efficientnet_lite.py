@@ -115,7 +115,7 @@ def enlarged(classifier, factor: int = 2) -> keras.Model:
             f"{classifier.name} is not rebuilt for another size, only {known} are: shrink the"
             " pictures"
         )
-    model = build(classifier.name, factor * classifier.input_size)
+    model = build(classifier.name, factor * classifier.input_size[0])
     model.set_weights(classifier.model.get_weights())
     model.trainable = False
     name_classes(model, classifier.labels)

@@ -20,7 +20,7 @@ import numpy as np
 
 from xai_utils import pictures
 from xai_utils.engine import cached, check_images, forward, keras
-from xai_utils.models import applications, cards, efficientnet_lite, layers, own, ssd_mobilenet
+from xai_utils.models import cards, efficientnet_lite, layers, own, ssd_mobilenet
 from xai_utils.models import labels as names_of
 from xai_utils.models.applications import APPLICATIONS, load_application
 from xai_utils.models.detection import Detector
@@ -339,7 +339,7 @@ def _embedded(name: str, build: Callable) -> keras.Model:
 
 def _load_embedded(name: str, said: dict) -> tuple[keras.Model, np.ndarray | None]:
     """The model, frozen, with its weights of `data/models/`, and a detector's anchors."""
-    path = applications.MODELS_FOLDER / Path(said["file"]).name
+    path = cards.MODELS_FOLDER / Path(said["file"]).name
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.name} is missing from data/models/: get it back with `git checkout data/models`"
