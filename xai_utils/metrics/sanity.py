@@ -20,7 +20,8 @@ def cascade(model: keras.Model) -> list[str]:
     That is the order of the cascade. Layers of a functional model are in the order in which it was
     built, others in the order of their attributes.
     """
-    layers = dict(models.walk(model))
+    # operations between the layers have no weights
+    layers = {path: part for path, part in models.walk(model) if hasattr(part, "weights")}
 
     def own(path):
         inside = [layer for other, layer in layers.items() if other.startswith(f"{path}/")]
@@ -54,7 +55,7 @@ def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Itera
     place = {id(weight): number for number, weight in enumerate(model.weights)}
     chosen = {}
     for layer in (models.find_layer(model, name) for name in names):
-        if not layer.weights:
+        if not getattr(layer, "weights", None):
             raise ValueError(
                 f"layer {layer.name!r} has no weights to randomise; these have:"
                 f" {', '.join(cascade(model))}"

@@ -1,4 +1,4 @@
-"""Record what layers return while a model runs, and let a gradient tape watch it.
+"""Record what layers and operations return while a model runs, and let a gradient tape watch it.
 
 The model is left as it was. No cloning, no surgery: for the time of one `with` block the chosen
 layers' `call` is replaced on the instance. Inside a `tf.function` that happens while it is traced,
@@ -6,6 +6,7 @@ so that later runs cost nothing.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 from xai_utils.engine import keras, tf
@@ -28,7 +29,7 @@ def capture(
 
     Args:
         model: a Keras model: flat, nested, Sequential or subclassed.
-        names: names or paths (`outer/inner`) of its layers.
+        names: names or paths (`outer/inner`) of its layers, and of the operations of its graph.
         tape: watches each activation from the moment it exists. With
             `watch_accessed_variables=False` nothing before the first captured layer is recorded, so
             a gradient costs only the part of the network above it.
@@ -70,7 +71,7 @@ def capture(
 def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
     """As `capture`, for one layer, but record what goes into its activation.
 
-    That is a ReLU layer's own, or its `activation=`.
+    That is a ReLU layer's or operation's own, or its `activation=`.
 
     Raises:
         ValueError: as `capture`; a layer without an activation.
@@ -85,7 +86,7 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
 
         return noted
 
-    if isinstance(layer, ACTIVATIONS):
+    if isinstance(layer, ACTIVATIONS) or _is_activating(layer):
         with layers.replaced_calls({layer: noting}):
             yield codes
     elif getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
@@ -102,6 +103,12 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
             vars(layer)["activation"] = activation
     if name not in codes:
         _did_not_run(model, name)
+
+
+def _is_activating(layer: keras.Operation) -> bool:
+    """Whether it is an operation such as `keras.ops.relu` that is an activation."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(layer).__name__).lower()
+    return not isinstance(layer, keras.layers.Layer) and hasattr(keras.activations, name)
 
 
 def code_at(model: keras.Model, images, layer: str, before_activation: bool = False):

@@ -1,40 +1,64 @@
-"""Find layers by name, on flat, nested, Sequential and subclassed Keras 3 models alike."""
+"""Find layers by name, on flat, nested, Sequential and subclassed Keras 3 models alike.
+
+A layer here is also an operation of a functional graph, such as the `Add` of `x + shortcut`: it has
+a name, a path and an output as layers have, and no weights.
+"""
 
 import contextlib
 import difflib
 import functools
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from xai_utils.engine import cached, keras, tf
 
 # Layers that only pool, pad, drop or reshape: never what Grad-CAM should read by default.
 _NO_FEATURES = (
     "Pooling",
+    "MaxPool",
+    "AveragePool",
     "Padding",
     "Dropout",
+    "Noise",
     "Reshape",
+    "Resizing",
     "Cropping",
     "UpSampling",
     "Permute",
     "Preprocess",
     "Rescaling",
-    "Normalization",
+    "Identity",
+    "Cast",
     "InputLayer",
 )
+_ATTENTION = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+    keras.layers.Attention,
+    keras.layers.AdditiveAttention,
+)
+# Operations that an attention is written with: what they return is never a map.
+_MIXING = ("Matmul", "Einsum", "DotProductAttention")
 
 
-def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Yield `(path, layer)` for every layer inside a model, nested ones as `outer/inner`."""
+def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Operation]]:
+    """Yield `(path, layer)` for every layer and operation inside a model.
+
+    Nested ones are `outer/inner`.
+    """
     for layer in _children(model):
         path = prefix + layer.name
         yield path, layer
         yield from walk(layer, path + "/")
 
 
-def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+def _children(layer: keras.Operation) -> list[keras.Operation]:
     if isinstance(layer, keras.Model):
-        return layer.layers
+        # only a functional model lists the operations between its layers
+        return getattr(layer, "operations", None) or layer.layers
+    if not isinstance(layer, keras.layers.Layer):
+        return []
     children = {}
     for value in vars(layer).values():
         for item in value if isinstance(value, (list, tuple)) else [value]:
@@ -43,8 +67,8 @@ def _children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(children.values())
 
 
-def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """Return the layer of that name, or at that path (`outer/inner`).
+def find_layer(model: keras.Model, name: str) -> keras.Operation:
+    """Return the layer or operation of that name, or at that path (`outer/inner`).
 
     Raises:
         ValueError: no such layer (the nearest names are given), or several of that name (their
@@ -167,43 +191,240 @@ def _trace_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
 
 
 def default_layer(model: keras.Model, shape: tuple) -> str:
-    """The path of the last layer with spatial extent that computes features.
+    """The path of the layer whose map is pooled or flattened before the head.
 
-    Poolings, paddings and the like compute none. For VGG19 that is `block5_conv4`, for a network
-    that ends in global pooling the layer before the pooling.
+    It is found in the model's graph, from the output back: the first tensor with spatial extent,
+    whether a layer or an operation made it. What only pools in part, pads or drops is passed: for
+    VGG19, which flattens a pooling, that is `block5_conv4`. Where there is no graph (subclassed
+    models), it is the last layer with spatial extent that computes features. A default that the
+    user has chosen, kept as `cached(model, "layer", ...)`, comes first.
 
     Raises:
-        ValueError: no layer of the model has spatial extent.
+        ValueError: no layer of the model has spatial extent, or what it pools is a grid of tokens.
     """
-    layers = dict(walk(model))
-    for path, extent in reversed(output_shapes(model, shape)[0].items()):
-        skipped = any(word in type(layers[path]).__name__ for word in _NO_FEATURES)
-        if is_spatial(extent) and not skipped and not _children(layers[path]):
-            return path
-    raise ValueError(
-        f"{model.name}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer="
-    )
+    return cached(model, "layer", lambda: None) or _pooled_layer(model, shape)
 
 
 def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
     """The layer a technique reads: that name, seen to have spatial extent, or `default_layer`.
 
     Raises:
-        ValueError: as `find_layer` and `default_layer`; a layer without spatial extent.
+        ValueError: as `find_layer` and `default_layer`; a layer without spatial extent, or inside
+            an attention layer.
     """
     return cached(model, ("layer", layer, *shape[1:]), lambda: _check_layer(model, shape, layer))
 
 
 def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
-    if layer is None:
-        return default_layer(model, shape)
+    layer = default_layer(model, shape) if layer is None else layer
     returned = layer_shape(model, shape, layer)
-    if not is_spatial(returned):
-        usable = default_layer(model, shape)
-        raise ValueError(
-            f"layer {layer!r} returns {returned}, not maps (N, h, w, channels); {usable!r} would do"
-        )
-    return layer
+    inside = id(find_layer(model, layer)) in _inside_attention(model)
+    if is_spatial(returned) and not inside:
+        return layer
+    try:
+        usable = _pooled_layer(model, shape)
+    except ValueError:
+        usable = _last_convolution(model, shape)
+    hint = f"; {usable!r} would do" if usable else ""
+    where = "inside an attention layer, " if inside else ""
+    raise ValueError(
+        f"layer {layer!r} returns {returned}, {where}not maps (N, h, w, channels){hint}"
+    )
+
+
+def _inside_attention(model) -> set[int]:
+    """The ids of all layers that are part of an attention layer: what they return is no map."""
+    return {
+        id(part)
+        for _, attention in walk(model)
+        if isinstance(attention, _ATTENTION)
+        for _, part in walk(attention)
+    }
+
+
+def _pooled_layer(model: keras.Model, shape: tuple) -> str:
+    """`default_layer` without what the user has chosen."""
+    if not getattr(model, "outputs", None):  # subclassed, or Sequential without an input
+        return _last_map(model, shape)
+    paths, tokens = _pooled_maps(model, shape)
+    if tokens:
+        raise ValueError(_tokens(model, shape))
+    if not paths:
+        raise ValueError(_NO_MAP.format(model.name))
+    # Where several tensors are pooled (a pyramid), the deepest.
+    order = {path: number for number, (path, _) in enumerate(walk(model))}
+    path = max(paths, key=order.__getitem__)
+    # A network of free size may have made one position of a picture as small as this.
+    of_free_size = None in model.inputs[0].shape[1:3]
+    if of_free_size and not is_spatial(layer_shape(model, shape, path)):
+        return _last_map(model, shape)
+    return path
+
+
+_NO_MAP = "{}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer="
+
+
+def _tokens(model: keras.Model, shape: tuple) -> str:
+    layer = _last_convolution(model, shape)
+    return (
+        f"{model.name} pools a grid of tokens (N, tokens, width), which is not read as a map yet; "
+        + (f"layer={layer!r}, its last convolution, can be given" if layer else "give layer=")
+    )
+
+
+def _last_convolution(model: keras.Model, shape: tuple) -> str | None:
+    """The path of the last convolution that returns a map."""
+    layers, inside = dict(walk(model)), _inside_attention(model)
+    paths = [
+        path
+        for path, extent in output_shapes(model, shape)[0].items()
+        if is_spatial(extent)
+        and "Conv" in type(layers[path]).__name__
+        and id(layers[path]) not in inside
+    ]
+    return paths[-1] if paths else None
+
+
+class _Place(NamedTuple):
+    """A model whose graph is followed, and where it was called if it is inside another."""
+
+    model: keras.Model
+    prefix: str = ""
+    call: object = None
+    outer: "_Place | None" = None
+
+
+class _Made(NamedTuple):
+    """What made a tensor: a layer or operation, its call, and the model that it is part of."""
+
+    step: keras.Operation
+    call: object
+    place: _Place
+
+    @property
+    def path(self) -> str:
+        return self.place.prefix + self.step.name
+
+
+def _maker(tensor, place: _Place) -> _Made | None:
+    """What made a tensor, inside nested models too; None for the picture itself."""
+    while True:
+        step, node, index = tensor._keras_history
+        if any(tensor is given for given in place.model.inputs):
+            if place.outer is None:
+                return None
+            number = next(i for i, given in enumerate(place.model.inputs) if given is tensor)
+            tensor, place = place.call.input_tensors[number], place.outer
+            continue
+        call = step._inbound_nodes[node]
+        if not isinstance(step, keras.Model) or not getattr(step, "outputs", None):
+            return _Made(step, call, place)
+        tensor = step.outputs[index]
+        place = _Place(step, f"{place.prefix}{step.name}/", call, place)
+
+
+def _pooled_maps(model: keras.Model, shape: tuple) -> tuple[list[str], bool]:
+    """Paths of the first maps on all ways from the output back, and whether tokens are passed."""
+    todo = [(tensor, _Place(model)) for tensor in model.outputs]
+    paths, tokens, seen = [], False, set()
+    while todo:
+        tensor, place = todo.pop()
+        made = _maker(tensor, place)
+        if made is None or (id(tensor), id(made.call)) in seen:
+            continue
+        seen.add((id(tensor), id(made.call)))
+        below = [given for given in made.call.input_tensors if is_spatial(given.shape)]
+        if is_spatial(tensor.shape):
+            made = _with_features(made)
+            if made and _is_learned(made):
+                paths.append(made.path)
+                tokens |= type(made.step).__name__ in _MIXING
+            continue
+        tokens |= _mixes_tokens(made)
+        # A layer of layers has no graph: its map is inside, or what it is given.
+        inside = below and _children(made.step) and _last_map(model, shape, made.path + "/")
+        if inside:
+            paths.append(inside)
+        else:
+            todo += [(given, made.place) for given in made.call.input_tensors]
+    return paths, tokens
+
+
+def _with_features(made: _Made | None) -> _Made | None:
+    """Before what pools in part, pads or drops: the layer that computes the features."""
+    while made:
+        below = [given for given in made.call.input_tensors if is_spatial(given.shape)]
+        if not below or not _has_no_features(made.step):
+            return made
+        made = _maker(below[0], made.place)
+    return None
+
+
+def _is_learned(made: _Made) -> bool:
+    """Whether anything up to this is learned: a picture that was only prepared is no map."""
+    todo, seen = [made], set()
+    while todo:
+        made = todo.pop()
+        if made is None or id(made.call) in seen:
+            continue
+        seen.add(id(made.call))
+        if _learns(made.step):
+            return True
+        todo += [_maker(given, made.place) for given in made.call.input_tensors]
+    return False
+
+
+def _learns(step) -> bool:
+    return bool(getattr(step, "weights", None)) and type(step).__name__ != "Normalization"
+
+
+def _has_no_features(step) -> bool:
+    kind = type(step).__name__
+    return kind in ("Normalization", "CenterCrop") or (
+        any(word in kind for word in _NO_FEATURES) and not getattr(step, "weights", None)
+    )
+
+
+def _mixes_tokens(made: _Made) -> bool:
+    """Whether a step is or holds an attention, or computes tokens from tokens."""
+    if any(isinstance(part, _ATTENTION) for part in [made.step, *dict(walk(made.step)).values()]):
+        return True
+    tensors = [*made.call.input_tensors, *made.call.output_tensors]
+    return {len(tensor.shape) for tensor in tensors} == {3} and _computes_tokens(made.step)
+
+
+def _computes_tokens(step) -> bool:
+    return _learns(step) and "Normalization" not in type(step).__name__
+
+
+def _last_map(model: keras.Model, shape: tuple, under: str = "") -> str | None:
+    """The path of the last layer that computes features with spatial extent, in running order.
+
+    Args:
+        under: look only at paths that begin so, and return None if there is no such layer.
+
+    Raises:
+        ValueError: tokens are computed after it; or no such layer, without `under`.
+    """
+    layers, shapes = dict(walk(model)), output_shapes(model, shape)[0]
+    tokens, inside = False, _inside_attention(model)
+    for path, extent in reversed(shapes.items()):
+        step = layers[path]
+        if not path.startswith(under):
+            continue
+        if id(step) in inside:
+            tokens |= not is_spatial(shapes.get(path.rpartition("/")[0], ()))
+        elif not is_spatial(extent):
+            tokens |= len(extent) == 3 and not _children(step) and _computes_tokens(step)
+        elif not _has_no_features(step) and (not _children(step) or isinstance(step, _ATTENTION)):
+            if tokens:
+                break
+            return path
+    if tokens:
+        raise ValueError(_tokens(model, shape))
+    if not under:
+        raise ValueError(_NO_MAP.format(model.name))
+    return None
 
 
 def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
@@ -226,16 +447,22 @@ def stages(model: keras.Model, shape: tuple) -> list[str]:
     (`block3b_add`, `conv4_block6_out`); a network whose names do not tell is cut after the last
     layer of each resolution.
     """
+    layers, inside = dict(walk(model)), _inside_attention(model)
     shapes = {
         path: extent
         for path, extent in output_shapes(model, shape)[0].items()
-        if len(extent) in (2, 4)
+        if len(extent) in (2, 4) and id(layers[path]) not in inside
     }
     flat = [path for path, extent in shapes.items() if len(extent) == 2][:-1]
     spatial = {path: extent for path, extent in shapes.items() if is_spatial(extent)}
-    blocks = {
-        match[0]: path for path in spatial if (match := re.search(r"(block|conv|stage)_?\d+", path))
-    }
+    blocks, block = {}, None
+    for path in spatial:
+        match = re.search(r"(block|conv|stage)_?\d+", path)
+        # An operation that has no name of its own ends the block that it stands in.
+        operation = not isinstance(layers[path], keras.layers.Layer)
+        block = match[0] if match else block if operation else None
+        if block:
+            blocks[block] = path
     if len(blocks) < 3:
         blocks = {extent[1:3]: path for path, extent in spatial.items()}
     return [*blocks.values(), *flat[-1:]]

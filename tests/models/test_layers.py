@@ -1,0 +1,366 @@
+"""Where the map lies: the layer that is read by default is what the network pools."""
+
+import numpy as np
+import pytest
+from nets import batch, gap_net
+
+from xai_utils import attribution, keras, models, tf
+from xai_utils.engine import cached
+from xai_utils.models import APPLICATIONS, Preprocess, capture, check_layer, default_layer
+
+layers, ops = keras.layers, keras.ops
+SHAPE = (None, 12, 12, 3)
+
+
+def residual(last: str = "relu") -> keras.Model:
+    """`relu(x + conv(x))` or `x + conv(x)`, made by operations, then pooled."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input(SHAPE[1:])
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="stem")(inputs)
+    x = x + layers.Conv2D(6, 3, padding="same", name="branch")(x)
+    if last == "relu":
+        x = ops.relu(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    head = layers.Dense(4, bias_initializer="random_normal", name="logits")
+    return keras.Model(inputs, head(x), name="residual")
+
+
+def as_loaded(inner: keras.Model) -> keras.Model:
+    """As `load_model` brings a model: from pixels, inside another one."""
+    pixels = keras.Input(inner.input_shape[1:], name="pixels")
+    return keras.Model(pixels, inner(Preprocess("none", name="preprocess")(pixels)), name="mine")
+
+
+def pooled_by_hand(model, path, images):
+    with capture(model, [path, "pool"]) as found:
+        outputs = model(images)
+    return found[path].numpy(), found["pool"].numpy(), outputs.numpy()
+
+
+# --- the tensor that is pooled --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nesting", [lambda model: model, as_loaded])
+@pytest.mark.parametrize("last", ["relu", "add"])
+def test_an_operation_that_made_the_pooled_tensor_is_read(last, nesting):
+    model, images = nesting(residual(last)), batch()
+    path = default_layer(model, SHAPE)
+    assert path.rpartition("/")[2].startswith(last)
+    assert path.startswith("residual/") == (nesting is as_loaded)
+    maps, pool, logits = pooled_by_hand(model, path, images)
+    np.testing.assert_allclose(maps.mean((1, 2)), pool, rtol=1e-5)
+    bias = models.find_layer(model, "logits").bias.numpy()
+    for target in range(4):
+        found = attribution.hires_cam(model, images, target).sum((1, 2)) + bias[target]
+        np.testing.assert_allclose(found, logits[:, target], rtol=1e-4)
+    # what was read before: the residual branch alone
+    branch = attribution.hires_cam(model, images, 0, layer="branch").sum((1, 2)) + bias[0]
+    assert np.abs(branch - logits[:, 0]).max() > 0.01
+
+
+HEADS = {
+    "average": lambda x: layers.GlobalAveragePooling2D()(x),
+    "maximum": lambda x: layers.GlobalMaxPooling2D()(x),
+    "kept axes": lambda x: layers.Flatten()(layers.GlobalAveragePooling2D(keepdims=True)(x)),
+    "mean": lambda x: ops.mean(x, axis=(1, 2)),
+    "mean twice": lambda x: ops.mean(ops.mean(x, axis=1), axis=1),
+    "pooling to 1 x 1": lambda x: layers.Flatten()(layers.AveragePooling2D(6)(x)),
+    "flatten": lambda x: layers.Flatten()(x),
+    "reshape": lambda x: layers.Reshape((-1,))(x),
+    "tokens without anything": lambda x: layers.GlobalAveragePooling1D()(
+        layers.LayerNormalization()(layers.Reshape((36, 6))(x))
+    ),
+    "convolution as head": lambda x: layers.Flatten()(layers.Conv2D(8, 6)(x)),
+    "local pooling": lambda x: layers.Flatten()(
+        layers.MaxPooling2D()(layers.SpatialDropout2D(0.5)(x))
+    ),
+    "two poolings": lambda x: layers.Concatenate()(
+        [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
+    ),
+    "squeeze and excitation behind": lambda x: (
+        layers.GlobalAveragePooling2D()(x)
+        * layers.Dense(6, "sigmoid")(layers.GlobalAveragePooling2D()(x))
+    ),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_whatever_pools_is_followed_back_to_what_it_pools(head):
+    body = gap_net()
+    inputs = keras.Input(SHAPE[1:])
+    x = layers.Conv2D(4, 3, padding="same", name="early")(inputs)
+    x = layers.Conv2D(6, 3, 2, padding="same", name="features")(x)
+    x = layers.BatchNormalization(name="normalised")(x)
+    x = layers.Dense(7, "relu")(layers.Dropout(0.2)(HEADS[head](x)))
+    assert default_layer(keras.Model(inputs, layers.Dense(5)(x)), SHAPE) == "normalised"
+    # the same head as a model of its own, nested in a Sequential one
+    features = keras.Model(body.input, body.get_layer("features").output, name="body")
+    ending = keras.Input((6, 6, 6))
+    ending = keras.Model(ending, layers.Dense(5)(HEADS[head](ending)), name="ending")
+    for model in (
+        keras.Sequential([features, ending]),
+        keras.Sequential([keras.Input(SHAPE[1:]), layers.Rescaling(1 / 255), features, ending]),
+        as_loaded(keras.Sequential([features, ending], name="whole")),
+    ):
+        assert default_layer(model, SHAPE).removeprefix("whole/") == "body/features"
+
+
+def test_of_several_pooled_tensors_the_deepest_is_read():
+    inputs = keras.Input(SHAPE[1:])
+    one = layers.Conv2D(4, 3, name="one")(inputs)
+    two = layers.Conv2D(4, 3, name="two")(one)
+    pooled = [layers.GlobalAveragePooling2D()(x) for x in (two, one)]
+    seen = [layers.Flatten()(layers.Resizing(2, 2)(inputs))]  # the picture itself is no map
+    model = keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(pooled + seen)))
+    assert default_layer(model, SHAPE) == "two"
+
+
+def test_a_picture_that_is_only_prepared_is_no_map():
+    inputs = keras.Input(SHAPE[1:])
+    x = layers.Normalization(mean=3.0, variance=2.0)(inputs / 255 - 0.5)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="give layer="):
+        default_layer(model, SHAPE)
+
+
+class Head(layers.Layer):
+    """A layer of layers, without a graph, that pools."""
+
+    def __init__(self, convolution=False):
+        super().__init__(name="head")
+        self.first = layers.Conv2D(3, 1, name="inside") if convolution else layers.Dropout(0.5)
+        self.pool = layers.GlobalAveragePooling2D()
+        self.dense = layers.Dense(5)
+
+    def call(self, x):
+        return self.dense(self.pool(self.first(x)))
+
+
+@pytest.mark.parametrize(("convolution", "right"), [(False, "features"), (True, "head/inside")])
+def test_a_head_without_a_graph(convolution, right):
+    net = gap_net()
+    outputs = Head(convolution)(net.get_layer("features").output)
+    assert default_layer(keras.Model(net.input, outputs), SHAPE) == right
+
+
+class Net(keras.Model):
+    """A subclassed network around a functional one, with an operation inside."""
+
+    def __init__(self):
+        super().__init__(name="net")
+        inner = residual()
+        self.base = keras.Model(inner.input, inner.get_layer("pool").input, name="base")
+        self.head = layers.Dense(4, name="logits")
+
+    def call(self, x):
+        return self.head(tf.reduce_mean(self.base(x), (1, 2)))
+
+
+def test_a_network_without_a_graph_and_one_around_it():
+    model = Net()
+    model(batch())
+    found = default_layer(model, SHAPE)
+    assert found.startswith("base/relu")
+    pixels = keras.Input(SHAPE[1:])
+    assert default_layer(keras.Model(pixels, model(pixels)), SHAPE) == f"net/{found}"
+
+
+def test_a_network_of_free_size_whose_last_map_is_one_position():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, 4, padding="same", name="early")(inputs)
+    x = layers.Conv2D(4, 3, 4, padding="same", name="late")(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    assert default_layer(model, (None, 64, 64, 3)) == "late"
+    assert default_layer(model, (None, 16, 16, 3)) == "early"
+
+
+def test_the_default_that_the_user_chose_comes_first():
+    model = gap_net()
+    cached(model, "layer", lambda: "early")
+    assert default_layer(model, SHAPE) == check_layer(model, SHAPE, None) == "early"
+    assert attribution.grad_cam(model, batch(), 0).shape == (3, 12, 12)
+    assert check_layer(model, SHAPE, "features") == "features"
+    wrong = gap_net()
+    cached(wrong, "layer", lambda: "pool")
+    with pytest.raises(ValueError, match="'pool' returns .*'features' would do"):
+        check_layer(wrong, SHAPE, None)
+
+
+# --- attention ------------------------------------------------------------------------------------
+
+
+def transformer(kind: str = "plain") -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64, 64, 3))
+    x = layers.Conv2D(8, 8, 8, name="patches")(inputs)
+    x = layers.Reshape((64, 8))(x)
+    if kind == "residual":
+        x = x + layers.MultiHeadAttention(2, 4, name="mha")(layers.LayerNormalization()(x), x)
+        x = x + layers.Dense(8, name="mlp")(layers.Dense(16, "gelu")(x))
+    elif kind == "grouped":
+        x = layers.GroupQueryAttention(4, 2, 1, name="mha")(x, x)
+    elif kind == "by hand":
+        heads = [
+            ops.transpose(ops.reshape(layers.Dense(8)(x), (-1, 64, 2, 4)), (0, 2, 1, 3))
+            for _ in range(3)
+        ]
+        share = ops.softmax(ops.matmul(heads[0], ops.transpose(heads[1], (0, 1, 3, 2))))
+        x = ops.reshape(ops.matmul(share, heads[2]), (-1, 8, 64))
+    elif kind == "mixer":
+        x = layers.Permute((2, 1))(layers.Dense(64)(layers.Permute((2, 1))(x)))
+    else:
+        x = layers.MultiHeadAttention(2, 4, name="mha")(x, x)
+    x = x[:, 0] if kind == "first token" else layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(2)(x), name="vit")
+
+
+class Transformer(keras.Model):
+    def __init__(self):
+        super().__init__(name="vit")
+        self.patches = layers.Conv2D(8, 8, 8, name="patches")
+        self.mha = layers.MultiHeadAttention(2, 4, name="mha")
+        self.head = layers.Dense(2)
+
+    def call(self, x):
+        x = tf.reshape(self.patches(x), (-1, 64, 8))
+        return self.head(tf.reduce_mean(self.mha(x, x), 1))
+
+
+def subclassed_transformer():
+    model = Transformer()
+    model(np.zeros((1, 64, 64, 3), np.float32))
+    return model
+
+
+@pytest.mark.parametrize("nesting", [lambda model: model, as_loaded])
+@pytest.mark.parametrize(
+    "kind", ["plain", "residual", "grouped", "by hand", "mixer", "first token", "subclassed"]
+)
+def test_a_grid_of_tokens_is_never_taken_for_a_map(kind, nesting):
+    if kind != "subclassed":
+        model = nesting(transformer(kind))
+    else:
+        model = subclassed_transformer()
+        if nesting is as_loaded:
+            pixels = keras.Input((64, 64, 3))
+            model = keras.Model(pixels, model(pixels))
+    with pytest.raises(ValueError, match="grid of tokens .*layer='(vit/)?patches'") as caught:
+        attribution.grad_cam(model, batch(64), 0)
+    assert "\n" not in str(caught.value)
+    assert attribution.grad_cam(model, batch(64), 0, layer="patches").shape == (3, 8, 8)
+
+
+def test_the_inside_of_an_attention_layer_is_refused_and_no_stage():
+    model = transformer()
+    assert models.layer_shape(model, (1, 64, 64, 3), "mha/value") == (None, 64, 2, 4)
+    with pytest.raises(ValueError, match="inside an attention layer, .*'patches' would do"):
+        attribution.grad_cam(model, batch(64), 0, layer="mha/value")
+    assert not [path for path in models.stages(model, (1, 64, 64, 3)) if "mha/" in path]
+
+
+def test_tokens_that_are_made_a_map_again_are_one():
+    vit = transformer()
+    grid = layers.Reshape((8, 8, 8), name="grid")(vit.get_layer("mha").output)
+    model = keras.Model(vit.input, layers.Dense(2)(layers.GlobalAveragePooling2D()(grid)))
+    assert default_layer(model, (None, 64, 64, 3)) == "grid"
+
+
+# --- operations are recorded as layers are --------------------------------------------------------
+
+
+@pytest.mark.parametrize("nesting", [lambda model: model, as_loaded])
+def test_operations_have_paths_shapes_and_parts(nesting):
+    model, images = nesting(residual()), batch()
+    paths = [path for path, part in models.walk(model) if type(part).__name__ == "Add"]
+    assert len(paths) == 1
+    (path,) = paths
+    assert models.find_layer(model, path) is models.find_layer(model, path.rpartition("/")[2])
+    assert models.layer_shape(model, SHAPE, path) == (None, 12, 12, 6)
+    assert check_layer(model, SHAPE, path) == path
+    with capture(model, ["stem", "branch", path]) as found:
+        expected = model(images)
+    np.testing.assert_array_equal(found[path], found["stem"] + found["branch"])
+    np.testing.assert_array_equal(models.code_at(model, images, path), found[path])
+    part = models.up_to(model, path)
+    assert (part is model) == (nesting is as_loaded)
+    assert "call" not in vars(models.find_layer(model, path))
+    np.testing.assert_array_equal(model(images), expected)
+
+
+def test_a_tape_watches_an_operation_and_nothing_before_it():
+    model = residual("add")
+    path = default_layer(model, SHAPE)
+    tape = tf.GradientTape(watch_accessed_variables=False, persistent=True)
+    with tape, capture(model, ["stem", path]) as found, capture(model, [path], tape):
+        score = model(batch())[:, 1]
+    kernel = model.get_layer("logits").kernel.numpy()[:, 1]
+    expected = np.broadcast_to(kernel / 144, (3, 12, 12, 6))
+    np.testing.assert_allclose(tape.gradient(score, found[path]), expected, rtol=1e-5)
+    assert tape.gradient(score, found["stem"]) is None
+
+
+def test_what_goes_into_an_operation_that_is_an_activation():
+    model, images = residual(), batch()
+    path = default_layer(model, SHAPE)
+    code = models.code_at(model, images, path, before_activation=True).numpy()
+    assert code.min() < 0
+    np.testing.assert_array_equal(np.maximum(code, 0), models.code_at(model, images, path))
+    plain = residual("add")
+    with pytest.raises(ValueError, match="no activation"):
+        models.code_at(plain, images, default_layer(plain, SHAPE), before_activation=True)
+
+
+def test_weights_are_shuffled_past_operations():
+    from xai_utils.metrics import cascade
+
+    assert cascade(residual()) == ["logits", "branch", "stem"]
+
+
+# --- the networks of keras.applications -----------------------------------------------------------
+
+SMALLEST = {  # of each family, and the layer that is read
+    "vgg16": "block5_conv3",
+    "resnet50": "conv5_block3_out",
+    "resnet50_v2": "post_relu",
+    "densenet121": "relu",
+    "xception": "block14_sepconv2_act",
+    "inception_v3": None,  # named by Keras as it goes
+    "mobilenet": "conv_pw_13_relu",
+    "mobilenet_v2": "out_relu",
+    "mobilenet_v3_small": None,
+    "nasnet_mobile": None,
+    "efficientnet_b0": "top_activation",
+    "efficientnet_v2_b0": "top_activation",
+    "convnext_tiny": None,
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_pooling_the_default_map_of_an_application_gives_what_its_head_gets(name):
+    keras.utils.set_random_seed(0)
+    constructor, _, mode = APPLICATIONS[name]
+    size = 128 if name == "inception_v3" else 64  # at least 2 x 2 positions are pooled
+    pixels = keras.Input((size, size, 3), name="pixels")
+    given = pixels if mode == "none" else Preprocess(mode, name="preprocess")(pixels)
+    model = getattr(keras.applications, constructor)(
+        weights=None, input_tensor=given, classes=5, classifier_activation=None
+    )
+    path = default_layer(model, model.input_shape)
+    assert SMALLEST[name] in (path, None)
+    kind = layers.Flatten if name == "vgg16" else layers.GlobalAveragePooling2D
+    number = max(i for i, part in enumerate(model.layers) if isinstance(part, kind))
+    pool, behind = model.layers[number].name, model.layers[number + 1 :]
+    images = batch(size, 1) * 128 + 128
+    images = [images] if isinstance(model.input, list) else images
+    tape = tf.GradientTape(watch_accessed_variables=False)
+    with tape, capture(model, [path, pool], tape) as found:
+        score = model(images, training=False)[:, 2]
+    maps, head = found[path], np.ravel(found[pool])
+    if name == "vgg16":  # a local pooling stands between
+        np.testing.assert_array_equal(np.ravel(layers.MaxPooling2D()(maps)), head)
+        return
+    assert np.abs(head).max() > 0
+    np.testing.assert_allclose(np.mean(maps, (1, 2))[0], head, rtol=1e-5, atol=1e-6 * head.max())
+    if [part for part in behind if not isinstance(part, layers.Dropout)] == model.layers[-1:]:
+        # one Dense layer: HiResCAM's sum is the logit without its bias, which is zero here
+        np.testing.assert_allclose(np.sum(tape.gradient(score, maps) * maps), score[0], rtol=1e-4)
