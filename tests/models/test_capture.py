@@ -84,7 +84,7 @@ def test_default_layer_is_the_last_that_computes_features():
     assert models.default_layer(nested(), (None, 12, 12, 3)) == "body/features"
     assert models.default_layer(SHAPES["subclassed"](), (None, 12, 12, 3)) == "block/features_relu"
     flat = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="give layer="):
+    with pytest.raises(ValueError, match="no layer returns a map.*rise.* need only scores"):
         models.default_layer(flat, (None, 4, 4, 3))
 
 

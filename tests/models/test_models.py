@@ -296,7 +296,7 @@ def test_your_own_model_is_refused_with_a_reason(tmp_path):
     with pytest.raises(ValueError, match="preprocessing= one of none, unit, tf, torch, caffe, or"):
         models.load_model(path)
     (tmp_path / "two.txt").write_text("cat\ndog\n")
-    with pytest.raises(ValueError, match="two.txt has 2 class names, but the model has 3"):
+    with pytest.raises(ValueError, match="2 class names are given, but the model has 3"):
         models.load_model(path, preprocessing="tf", labels=tmp_path / "two.txt")
     with pytest.raises(FileNotFoundError, match="no model file"):
         models.load_model(tmp_path / "none.keras", preprocessing="tf")

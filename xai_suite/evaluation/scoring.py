@@ -438,8 +438,6 @@ def _loaded(name: str, options: str, times: tuple) -> tuple[models.Classifier, s
     if not isinstance(classifier, models.Classifier):
         raise ValueError(f"{name} is a detector; an evaluation takes an image classifier")
     said = [getattr(classifier, key) for key in ("labels", "task", "resizing", "value_range")]
-    said += [layer.get_config() for layer in classifier.model.layers if not layer.weights]
-    fingerprint = hashlib.sha256(repr(said).encode())
-    for weight in classifier.model.get_weights():
-        fingerprint.update(np.ascontiguousarray(weight))
-    return classifier, fingerprint.hexdigest()[:16]
+    said += [part.mode for part in classifier.model.layers if isinstance(part, models.Preprocess)]
+    said.append(models.fingerprint(classifier.model))
+    return classifier, hashlib.sha256(repr(said).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xai_utils.attribution.gradients import existing
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
 from xai_utils.models import (
     capture,
@@ -220,10 +221,8 @@ def _cams(model, images, indices, names, methods, relu, functions):
     gradients = [tape.gradient(of_target, activations) for of_target in asked]
     maps = {name: {} for name in names}
     for name in names:
-        if any(gradient[name] is None for gradient in gradients):
-            raise ValueError(
-                f"the score does not depend on layer {name!r} through anything with a gradient"
-            )
+        for gradient in gradients:
+            existing(gradient[name], model, f"layer {name!r}")
         for method in methods:
             formula, cut = CAMS[method]
             stacked = tf.stack(

@@ -8,7 +8,7 @@ them.
 import numpy as np
 
 from xai_utils.engine import check_images, compiled, in_parts, keras, no_gradient, pixel_range, tf
-from xai_utils.models import check_target, fixed_target, scores
+from xai_utils.models import NEED_ONLY_SCORES, check_target, fixed_target, scores
 from xai_utils.pictures import covers_for
 
 PASSES_AT_ONCE = (
@@ -204,9 +204,18 @@ def _pixel_gradient(model, images, indices, function):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         total = scores(model, images, indices, function)
-    gradient = tape.gradient(total, images)
+    return existing(tape.gradient(total, images), model)
+
+
+def existing(gradient, model: keras.Model, where: str = "the pixels"):
+    """A gradient with respect to pixels or a layer.
+
+    Raises:
+        ValueError: there is none, and which techniques need none.
+    """
     if gradient is None:
-        raise ValueError(no_gradient(model))
+        techniques = ", ".join(NEED_ONLY_SCORES)
+        raise ValueError(f"{no_gradient(model, where)}; {techniques} need only scores")
     return gradient
 
 

@@ -8,7 +8,8 @@ user's model is not touched.
 import numpy as np
 
 from xai_utils.attribution.class_activation import grad_cam
-from xai_utils.engine import check_images, compiled, keras, no_gradient, tf, widened
+from xai_utils.attribution.gradients import existing
+from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import check_target, score
 
 RELUS = ("Relu", "Relu6")
@@ -99,12 +100,10 @@ def _modified_gradient(model, images, indices, rule, function):
     graph = tf.compat.v1.get_default_graph()
     with graph.gradient_override_map({kind: _rule_name(rule, kind) for kind in RELUS}):
         scores = score(widened(model(images, training=False)), indices, function)
+    gradient = existing(tf.gradients(scores, images)[0], model)
     if not any(operation.type in RELUS for operation in graph.get_operations()):
         raise ValueError(
             f"{model.name} has no ReLU or ReLU6, so {rule} backpropagation is its plain gradient:"
             " use saliency"
         )
-    (gradient,) = tf.gradients(scores, images)
-    if gradient is None:
-        raise ValueError(no_gradient(model))
     return gradient

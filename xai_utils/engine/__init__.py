@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "float_type",
             "forward",
             "in_parts",
+            "in_python",
             "keras",
             "no_gradient",
             "pixel_range",

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Hashable
 
@@ -54,6 +55,7 @@ __all__ = [
     "float_type",
     "forward",
     "in_parts",
+    "in_python",
     "keras",
     "no_gradient",
     "pixel_range",
@@ -120,9 +122,45 @@ def _compiled(model: keras.Model, function: Callable, /, **settings) -> Callable
         if not traced:
             run.get_concrete_function(*tf.nest.map_structure(_of_any_length, tensors))
             traced = True
-        return run(*tensors)
+        with _in_its_own_words():
+            return run(*tensors)
 
     return call
+
+
+class RaisedInPython(ValueError):
+    """What a function of `in_python` raised; its name is looked for in TensorFlow's messages."""
+
+
+def in_python(function: Callable, tensor) -> tf.Tensor:
+    """Numbers that a Python function makes of a tensor, while a compiled function runs too.
+
+    There is no gradient. An error of the function leaves `compiled` and `forward` as a ValueError
+    of its own first line, without TensorFlow's traceback.
+
+    Args:
+        function: from an array to a float32 array.
+    """
+    if tf.executing_eagerly():
+        return tf.constant(function(tensor.numpy()))
+
+    def told(array):
+        try:
+            return function(array)
+        except Exception as error:
+            raise RaisedInPython(next(iter(str(error).splitlines()), repr(error))) from None
+
+    return tf.numpy_function(told, [tensor], tf.float32)
+
+
+@contextlib.contextmanager
+def _in_its_own_words():
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := re.search(rf"{RaisedInPython.__name__}: (.*)", error.message):
+            raise ValueError(found[1]) from None
+        raise
 
 
 def _holds_callable(value) -> bool:
@@ -165,7 +203,8 @@ def forward(model: keras.Model, images) -> tf.Tensor:
             lambda batch: widened(model(batch, training=False)), [spec], autograph=False
         )
 
-    return cached(model, ("forward", spec), make)(images)
+    with _in_its_own_words():
+        return cached(model, ("forward", spec), make)(images)
 
 
 def in_parts(values, most: int) -> list:
@@ -301,13 +340,11 @@ def _takes_integers(model: keras.Model) -> bool:
     return any("int" in str(given.dtype) for given in inputs) or any(map(_takes_integers, inside))
 
 
-def no_gradient(model: keras.Model) -> str:
-    """Why a score has no gradient to the pixels, and what to do, in one line."""
+def no_gradient(model: keras.Model, where: str = "the pixels") -> str:
+    """Why a score has no gradient to the pixels or a layer, and what to do, in one line."""
     if _takes_integers(model):
         return (
             f"{model.name} takes whole numbers, and through them goes no gradient: explain"
             " models.load_model(model, preprocessing=...).model, whose pixels are floats"
         )
-    return (
-        f"the score does not depend on the pixels of {model.name} through anything with a gradient"
-    )
+    return f"the score of {model.name} does not depend on {where} through anything with a gradient"

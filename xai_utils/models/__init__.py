@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ["efficientnet_lite", "small_networks", "ssd_mobilenet"],
     {
         "applications": ["APPLICATIONS", "local_weights"],
+        "black_box": ["black_box"],
         "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
         "capturing": ["capture", "capture_before_activation", "code_at"],
         "cards": ["TYPED", "extended", "files_of", "own_cards", "read_card", "typed", "write_card"],
@@ -28,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "endings": ["TASKS", "probabilities", "still_says"],
         "efficientnet_lite": ["VARIANTS", "enlarged"],
+        "foreign": ["BlackBox", "fingerprint"],
         "inputs": ["PREPROCESSING", "Preprocess"],
         "labels": [
             "class_index",
@@ -39,6 +41,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "read_labels",
         ],
         "layers": [
+            "NEED_ONLY_SCORES",
             "check_layer",
             "default_layer",
             "find_layer",

@@ -55,7 +55,7 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
         return found
     # Outputs that are never negative and sum to 1 are no scores, whatever the graph says.
     if outputs.shape[-1] > 1 and np.allclose(outputs.sum(-1), 1, atol=1e-3):
-        return Ending(_after(model, "softmax"), "softmax", undone=True)
+        return Ending(undone(model, "softmax"), "softmax", undone=True)
     return found._replace(bounded=bool((outputs <= 1).all()) and not _ends_linear(model))
 
 
@@ -105,7 +105,7 @@ def with_task(
             f"{name} ends in {what}{names}: say task={' or '.join(TASKS)}, which its values are"
         )
     if found.bounded and (task == "multilabel" or units == 1):
-        found = Ending(_after(whole, "sigmoid"), "sigmoid", undone=True)
+        found = Ending(undone(whole, "sigmoid"), "sigmoid", undone=True)
     task = task or allowed[0]
     if found.undone:
         warnings.warn(
@@ -262,7 +262,8 @@ def _ends_linear(model) -> bool:
     return False
 
 
-def _after(model, function) -> keras.Model:
+def undone(model: keras.Model, function: str) -> keras.Model:
+    """A model that returns scores where this one returns their `softmax` or `sigmoid`."""
     inputs = (
         model.inputs[0] if getattr(model, "inputs", None) else keras.Input(model.input_shape[1:])
     )

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from xai_utils.engine import cached, keras, tf
 
+# What explains a network that has neither a gradient nor layers to read.
+NEED_ONLY_SCORES = ("occlusion", "rise", "lime", "kernel_shap")
+
 # Layers that only pool, pad, drop or reshape: never what Grad-CAM should read by default.
 _NO_FEATURES = (
     "Pooling",
@@ -261,7 +264,10 @@ def _pooled_layer(model: keras.Model, shape: tuple) -> str:
     return path
 
 
-_NO_MAP = "{}: no layer returns a map (N, h, w, channels) larger than 1 x 1; give layer="
+_NO_MAP = (
+    "{}: no layer returns a map (N, h, w, channels) larger than 1 x 1, which this needs;"
+    f" {', '.join(NEED_ONLY_SCORES)} need only scores"
+)
 
 
 def _tokens(model: keras.Model, shape: tuple) -> str:

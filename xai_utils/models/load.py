@@ -277,26 +277,45 @@ def _own(model: keras.Model, name: str, said: dict, frozen: bool = False) -> Cla
     )
     if frozen:
         made.model.trainable = False
-    classes = made.model.output_shape[-1]
+    settings = {
+        "layer": said.get("layer"),
+        "resizing": resizing,
+        "value_range": value_range(said.get("preprocessing")),
+    }
+    return classifier_of(name, made.model, names, made.task, made.function, **settings)
+
+
+def classifier_of(name, model, names, task, function, **settings) -> Classifier:
+    """A network of one's own as a classifier, its classes named or numbered.
+
+    Args:
+        name: what it was asked for by.
+        model: pixels in 0..255 to scores.
+        names: of its classes or values, or None; one name of two classes is the second's.
+        task, function: of `endings`.
+        settings: fields of `Classifier`.
+
+    Raises:
+        ValueError: another number of names than of scores.
+    """
+    classes = model.output_shape[-1]
     if names is None:
-        kind = "value" if made.task == "regression" else "class"
+        kind = "value" if task == "regression" else "class"
         names = (kind,) if classes == 1 else tuple(f"{kind} {i}" for i in range(classes))
-    if len(names) == 1 and classes == 2 and made.function == "sigmoid":
+    if len(names) == 1 and classes == 2 and function == "sigmoid":
         names = (f"not {names[0]}", names[0])
     if len(names) != classes:
-        where = said["labels"] if isinstance(said["labels"], (str, os.PathLike)) else "labels"
         raise ValueError(
-            f"{where} has {len(names)} class names, but the model has {classes} classes"
+            f"{Path(name).name}: {len(names)} class names are given, but the model has {classes}"
+            " classes"
         )
     return _classifier(
         name,
-        made.model,
-        names,
-        layer=said.get("layer"),
-        task=made.task,
-        function=made.function,
-        resizing=resizing,
-        value_range=value_range(said.get("preprocessing")),
+        model,
+        tuple(names),
+        task=task,
+        function=function,
+        **{"resizing": "stretch"} | settings,
     )
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_utils.engine import keras, tf
+from xai_utils.engine import keras, tf, with_float_input
+from xai_utils.models import foreign
 from xai_utils.models.endings import ending, with_task
 from xai_utils.models.inputs import PIXELS, PREPROCESSING, Preprocess, brings_its_own
 
@@ -43,6 +44,10 @@ def read_model(path: Path, *, size=None, output=None, custom_objects=None) -> ke
     """
     if not path.exists():
         raise FileNotFoundError(f"no model file at {path}")
+    if path.is_dir():
+        return foreign.load_saved_model(path, size=size, output=output)
+    if path.suffix == ".onnx":
+        return foreign.load_onnx(path, size=size, output=output)
     objects = {**_old_layers(), **_functions(), **_named_objects(custom_objects)}
     try:
         # safe_mode: a model file must not be able to run code of its own
@@ -76,7 +81,7 @@ def from_pixels(
         ValueError: not such a network, or something that must be said.
     """
     shape = _input_shape(model, name, size)
-    model = _one_output(model, name, output, shape)
+    model = with_float_input(_one_output(model, name, output, shape))
     if preprocessing is None and not brings_its_own(model):
         raise ValueError(
             f"{name}: say what the model's input is, preprocessing= one of"
