@@ -18,7 +18,7 @@ from PIL import Image
 from xai_suite import evaluation
 from xai_suite.evaluation import cluster, read_manifest, results, scoring
 from xai_suite.evaluation.manifest import digest
-from xai_utils import attribution, metrics, models, pictures, tf
+from xai_utils import attribution, keras, metrics, models, pictures, tf
 
 TECHNIQUES = "grad_cam smooth_grad:samples=2,noise=0.2"
 QUICK = {
@@ -503,6 +503,9 @@ def test_names_lose_their_settings_unless_they_would_be_the_same():
     assert attribution.short_names(given) == ["cam", "rise", "grad_cam", "grad_cam:layer=x"]
 
 
+BOXED = "path,label,x_min,y_min,x_max,y_max\n"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -516,6 +519,9 @@ def test_names_lose_their_settings_unless_they_would_be_the_same():
         ),
         ("path,label\ncat,1000", "line 2: class 1000 is out of range"),
         ("path,label\ncat,281\nhound,243\ncat,281", "line 4: cat is listed already, in line 2"),
+        (f"{BOXED}cat,281,1,2,3,4\ncat,282,5,5,9,9", "line 3: cat is listed already, in line 2"),
+        (f"{BOXED}cat,281,1,2,3,4\ncat,281,1,2,3,4.0", "line 3: cat is listed already, in line 2"),
+        (f"{BOXED}cat,281,1,2,3,4\ncat,281,,,,", "a second line gives another box with the same"),
         ("path,label\ncat", "line 2: 2 columns are needed"),
         ("path,label\n ,3", "line 2: the path is empty"),
         ("path,label,x_min\ncat,281,4", "no column 'y_min'"),
@@ -556,7 +562,7 @@ def test_a_label_is_an_index_a_wordnet_id_or_a_name(tmp_path):
         encoding="utf-8",
     )
     rows = read_manifest(path, lambda name: class_index(name, imagenet_labels(), imagenet_wnids()))
-    assert [row.label for row in rows] == [281, 243, 243, 541] and rows[0].box is None
+    assert [row.label for row in rows] == [281, 243, 243, 541] and rows[0].boxes == ()
     assert digest(rows) != digest(rows[:2]) and len(digest(rows)) == 16
 
 
@@ -567,6 +573,90 @@ def test_where_classes_are_called_by_digits_a_label_is_a_name(tmp_path):
     path.write_text("path,label\ncat,2\nhound,0.0\ndrum,3\n")
     rows = read_manifest(path, lambda name: class_index(name, ("2", "1", "0", "dog")))
     assert [row.label for row in rows] == [0, 2, 3], "3 is nobody's name"
+
+
+def test_a_picture_may_have_several_boxes(place, tmp_path):
+    lines = ["picture 1.png,1,0,0,10,20", "picture 2.png,2,,,,", "./picture 1.png,1,30,30,60,50"]
+    (place / "boxes.csv").write_text(BOXED + "\n".join(lines))
+    rows = read_manifest(place / "boxes.csv", int)
+    assert [(row.number, row.path) for row in rows] == [(0, "picture 1.png"), (1, "picture 2.png")]
+    assert rows[0].boxes == ((0, 0, 10, 20), (30, 30, 60, 50)) and rows[1].boxes == ()
+    assert digest(rows) != digest([rows[0]._replace(boxes=rows[0].boxes[:1]), rows[1]])
+    net = models.load_model(str(place / "net.keras"), **QUICK["model_options"])
+    expected = np.zeros((50, 60), bool)
+    expected[:20, :10] = expected[30:, 30:] = True
+    np.testing.assert_array_equal(scoring.object_mask(rows[0], net), net.prepare_mask(expected))
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """Called so that Keras' order is another than that of the letters in small."""
+    files = ("b/2.PNG", "b/1.jpg", "Zebra/z.png", "a cat/deep/er/x.bmp", "a cat/w.png")
+    passed_over = ("top.png", ".hidden/x.png", "b/.x.png", "b/notes.txt", "b/.old/x.png")
+    for name in (*files, *passed_over):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "set" / name, "PNG")
+    (tmp_path / "set" / "empty").mkdir()
+    return tmp_path / "set"
+
+
+def as_called(*names):
+    return lambda name: models.class_index(name, names)
+
+
+def test_a_folder_of_class_folders_is_a_manifest(class_folders):
+    rows = read_manifest(class_folders, as_called("empty", "B", "a_cat", "other", "zebra"))
+    assert [(row.path, row.label) for row in rows] == [
+        ("Zebra/z.png", 4),
+        ("a cat/w.png", 2),
+        ("a cat/deep/er/x.bmp", 2),
+        ("b/1.jpg", 1),
+        ("b/2.PNG", 1),
+    ]
+    assert [row.number for row in rows] == list(range(5)) and not any(row.boxes for row in rows)
+    assert all(Path(row.file).is_file() for row in rows)
+
+
+def test_classes_without_names_are_the_folders_in_the_order_of_keras(class_folders):
+    rows = read_manifest(class_folders, as_called(*(f"class {i}" for i in range(4))))
+    shutil.rmtree(class_folders / "b" / ".old")  # Keras takes these two
+    (class_folders / "b" / ".x.png").unlink()
+    keras_set = keras.utils.image_dataset_from_directory(
+        class_folders, shuffle=False, batch_size=None, verbose=False
+    )
+    assert [row.file for row in rows] == keras_set.file_paths
+    assert [row.label for row in rows] == [int(label) for _, label in keras_set]
+
+
+def test_folders_called_by_numbers(tmp_path):
+    for number in range(11):
+        (tmp_path / str(number)).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / str(number) / "x.png")
+    with pytest.raises(ValueError, match="/10: is it class 10, as it is called, or 2, as Keras"):
+        read_manifest(tmp_path, as_called(*(f"class {i}" for i in range(11))))
+    called = as_called(*map(str, range(11)))
+    as_sorted = as_called(*models.read_labels(tmp_path))
+    for names, ten in ((called, 10), (as_sorted, 2)):
+        labels = {row.path: row.label for row in read_manifest(tmp_path, names)}
+        assert labels["10/x.png"] == ten and len(labels) == 11
+    # of more classes than folders, only the number can be meant
+    more = read_manifest(tmp_path, as_called(*(f"class {i}" for i in range(12))))
+    assert {row.path: row.label for row in more}["10/x.png"] == 10
+
+
+def test_a_folder_that_is_no_manifest_is_one_clear_line(class_folders):
+    for names, told in (
+        (("a cat", "b", "zebra"), "set/empty: no class is called 'empty'; nearest"),
+        ([f"class {i}" for i in range(5)], "has 4 class folders, but the network has 5 classes"),
+    ):
+        with pytest.raises(ValueError, match=told) as caught:
+            read_manifest(class_folders, as_called(*names))
+        assert "\n" not in str(caught.value)
+    (class_folders / "empty" / "one").mkdir()
+    with pytest.raises(ValueError, match="the class folders of empty hold no pictures"):
+        read_manifest(class_folders / "empty", as_called("one"))
+    with pytest.raises(ValueError, match="deep.er has no class folders"):
+        read_manifest(class_folders / "a cat" / "deep" / "er", as_called("one"))
 
 
 def test_make_evaluate(place):

@@ -1,17 +1,19 @@
-"""The list of pictures of an evaluation: a CSV file with `path`, `label` and the object's box."""
+"""The pictures of an evaluation: a CSV file with `path`, `label` and boxes, or class folders."""
 
 import csv
 import hashlib
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from xai_utils import pictures
+from xai_utils import models, pictures
 
 REQUIRED, BOX = ("path", "label"), ("x_min", "y_min", "x_max", "y_max")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -23,33 +25,42 @@ class Row(NamedTuple):
         path: as it stands in the manifest.
         file: where the picture is, or a name that `pictures.load_image` knows.
         label: class index.
-        box: `(x_min, y_min, x_max, y_max)` in pixels of the whole picture, or None.
+        boxes: where the object is, several if there are several of it: each `(x_min, y_min, x_max,
+            y_max)` in pixels of the whole picture; none where nobody said.
     """
 
     number: int
     path: str
     file: str
     label: int
-    box: tuple[float, float, float, float] | None
+    boxes: tuple[tuple[float, float, float, float], ...]
 
 
-def read_manifest(path, class_index: Callable[[str], int]) -> list[Row]:
+def read_manifest(path, class_index: Callable[[str | int], int]) -> list[Row]:
     """Read and check a manifest; pictures are opened only where a box must fit them.
 
     Args:
         path: CSV file with a header: `path` (from the manifest's folder, absolute, or a name of
             `pictures.image_names()`), `label` (name, WordNet id or index) and, optionally, `x_min`,
             `y_min`, `x_max`, `y_max` in pixels; rows may leave the four empty. Where classes are
-            called by digits, digits are a name, as everywhere: see `models.class_index`.
-        class_index: from such a text to an index, `classifier.class_index`.
+            called by digits, digits are a name, as everywhere: see `models.class_index`. A picture
+            with several boxes has a line for each.
+            Or a folder of class folders, as for `keras.utils.image_dataset_from_directory`: each
+            has the name of a class, or, where the network's classes have no names and there are as
+            many folders, its place in sorted order. Pictures (`SUFFIXES`) may lie deeper; what is
+            hidden is passed over.
+        class_index: from such a text, or an index, to an index: `classifier.class_index`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a CSV file, a missing column, no pictures, an unknown label, a picture that
-            is listed twice, or a box that is not one or does not lie in its picture; the message
-            names the line.
+            is listed twice with the same box or another label, or a box that is not one or does not
+            lie in its picture; the message names the line. Of a folder: no class folders, or one of
+            no class.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        return _rows_of_folder(path.resolve(), class_index)
     if not path.is_file():
         raise FileNotFoundError(f"no manifest at {path}")
     try:
@@ -61,8 +72,8 @@ def read_manifest(path, class_index: Callable[[str], int]) -> list[Row]:
         raise ValueError(f"{path.name} is not a CSV file: {error}") from None
     if not lines:
         raise ValueError(f"{path.name} lists no pictures")
-    rows, seen = [], {}
-    for number, (at, line) in enumerate(lines):
+    rows, listed = {}, {}
+    for at, line in lines:
         where = f"{path.name}, line {at}"
         if None in line or None in line.values():
             raise ValueError(
@@ -72,24 +83,95 @@ def read_manifest(path, class_index: Callable[[str], int]) -> list[Row]:
         if not name:
             raise ValueError(f"{where}: the path is empty")
         file = _file(path.parent, name)
-        if file in seen:
-            raise ValueError(f"{where}: {name} is listed already, in line {seen[file]}")
-        seen[file] = at
-        rows.append(
-            Row(
-                number,
-                name,
-                file,
-                _label(line["label"], class_index, where),
-                _box(line, file, where),
+        label = _label(line["label"], class_index, where)
+        boxes = _boxes(line, file, where)
+        if file not in rows:
+            rows[file], listed[file] = Row(len(rows), name, file, label, boxes), at
+            continue
+        first = rows[file]
+        if label != first.label or not boxes or not first.boxes or boxes[0] in first.boxes:
+            raise ValueError(
+                f"{where}: {name} is listed already, in line {listed[file]}; a second line gives"
+                " another box with the same label"
             )
+        rows[file] = first._replace(boxes=first.boxes + boxes)
+    return [*rows.values()]
+
+
+def _rows_of_folder(folder: Path, class_index) -> list[Row]:
+    rows = []
+    for name, label in _classes_of_folders(folder, class_index).items():
+        for file in _pictures_in(folder / name):
+            shown = file.relative_to(folder).as_posix()
+            rows.append(Row(len(rows), shown, str(file), label, ()))
+    if not rows:
+        raise ValueError(
+            f"the class folders of {folder.name} hold no pictures ({' '.join(SUFFIXES)})"
         )
     return rows
 
 
+def _classes_of_folders(folder: Path, class_index) -> dict[str, int]:
+    """Class indices by the names of class folders, which are sorted as Keras sorts them.
+
+    A network that was trained on the folders without keeping their names has classes 0 to n - 1 in
+    sorted order; there, folders called by numbers are only taken where both agree.
+    """
+    names = models.read_labels(folder)
+    count = _classes_without_names(class_index)
+    labels = {}
+    for place, name in enumerate(names):
+        where = f"{folder.name}/{name}"
+        try:
+            labels[name] = class_index(name)
+        except ValueError as error:
+            if count is None:
+                raise ValueError(f"{where}: {error}") from None
+            if count != len(names):
+                raise ValueError(
+                    f"{folder.name} has {len(names)} class folders, but the network has {count}"
+                    " classes without names: say how they are called, LABELS= of make evaluate"
+                ) from None
+            labels[name] = place
+        if count == len(names) and labels[name] != place:
+            raise ValueError(
+                f"{where}: is it class {labels[name]}, as it is called, or {place}, as Keras sorts"
+                f" folders? say LABELS=, a file of names for the former, {folder} for the latter"
+            )
+    return labels
+
+
+def _classes_without_names(class_index) -> int | None:
+    """How many classes there are if they are called `class 0`, `class 1`, ..., else None."""
+    count = 0
+    try:
+        while class_index(f"class {count}") == count:
+            count += 1
+    except ValueError:
+        pass
+    try:
+        class_index(count)
+    except ValueError:
+        return count or None
+    return None
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Files that are called as pictures, in the order in which Keras finds them."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            (root, name)
+            for name in files
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return [Path(root, name) for root, name in sorted(found)]
+
+
 def digest(rows: list[Row]) -> str:
     """Of what the rows say; where the pictures lie does not matter."""
-    text = "\n".join(repr((row.path, row.label, row.box)) for row in rows)
+    text = "\n".join(repr((row.path, row.label, *(row.boxes or (None,)))) for row in rows)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -116,10 +198,11 @@ def _label(text: str, class_index, where: str) -> int:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _box(line: dict, file: str, where: str):
+def _boxes(line: dict, file: str, where: str) -> tuple[tuple[float, float, float, float], ...]:
+    """The box of a line, or none."""
     texts = [(line.get(column) or "").strip() for column in BOX]
     if not any(texts):
-        return None
+        return ()
     try:
         box = tuple(float(text) for text in texts)
     except ValueError:
@@ -137,7 +220,7 @@ def _box(line: dict, file: str, where: str):
     if left < 0 or top < 0 or (size and (right > size[0] or bottom > size[1])):
         shown = f"{size[0]} x {size[1]} pixels" if size else "which begins at 0, 0"
         raise ValueError(f"{where}: the box {box} reaches outside the picture, {shown}")
-    return box
+    return (box,)
 
 
 def _size(file: str) -> tuple[int, int] | None:

@@ -405,14 +405,14 @@ def _localised(score: Callable, maps, masks) -> list[float]:
 
 
 def object_mask(row: Row, classifier: models.Classifier) -> np.ndarray | None:
-    """Where the object is, sized as its picture: bool `(h, w)` from a box or a drawn scene.
+    """Where the object is, sized as its picture: bool `(h, w)` from boxes or a drawn scene.
 
-    None where neither is known, and where the crop has left nothing of the box.
+    None where neither is known, and where the crop has left nothing of the boxes.
     """
-    if row.box is not None:
+    if row.boxes:
         whole = np.zeros(pictures.load_image(row.file, classifier.channels).shape[:2], bool)
-        left, top, right, bottom = row.box
-        whole[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
+        for left, top, right, bottom in row.boxes:
+            whole[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
     elif row.file in pictures.SCENES:
         whole = pictures.load_mask(row.file)
     else:

@@ -142,7 +142,7 @@ def read_labels(source) -> tuple[str, ...]:
         return imagenet_labels()
     path = Path(source).expanduser()
     if path.is_dir():
-        return _names(_class_folders(path), path.name)
+        return tuple(_class_folders(path))
     if not path.is_file():
         raise FileNotFoundError(f"no label file at {path}")
     try:
