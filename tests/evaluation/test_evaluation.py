@@ -16,7 +16,7 @@ from nets import gap_net
 from PIL import Image
 
 from xai_suite import evaluation
-from xai_suite.evaluation import cluster, read_manifest, results, scoring
+from xai_suite.evaluation import cluster, command, read_manifest, results, scoring
 from xai_suite.evaluation.manifest import digest
 from xai_utils import attribution, keras, metrics, models, pictures, tf
 
@@ -447,13 +447,30 @@ def test_results_that_cannot_be_written_are_one_line(place, tmp_path, monkeypatc
 
 
 def test_a_refusal_names_what_differs(tmp_path):
-    about = {"plan": {"techniques": {"cam": ["cam", {}]}}}
-    results.Results(tmp_path / "out", about).write(0, [])
-    more = {"plan": {"techniques": {"cam": ["cam", {}], "rise": ["rise", {}]}}}
-    with pytest.raises(
-        ValueError, match=r'another rise of techniques: none there, \["rise", {}\] now'
+    def about(*techniques, **settings):
+        return {"plan": {"techniques": {key: [key, settings] for key in techniques}}}
+
+    results.Results(tmp_path / "out", about("cam", "rise", *attribution.FLOORS)).write(0, [])
+    for asked, told in (
+        (
+            about("cam", "rise", "grad_cam", *attribution.FLOORS),
+            "out holds no results of grad_cam, and what it holds is not measured again: to add to"
+            ' it, ask for "grad_cam" alone, in another place',
+        ),
+        (
+            about("cam", *attribution.FLOORS),
+            "out holds results of rise as well: to go on with it, ask for all that it holds,"
+            ' "cam rise"; or give another place',
+        ),
+        (about("rise", "gradient", *attribution.FLOORS), "out holds results of cam as well"),
+        (
+            about("cam", "rise", *attribution.FLOORS, masks=3),
+            'another cam of techniques: ["cam", {}] there, ["cam", {"masks": 3}] now',
+        ),
     ):
-        results.Results(tmp_path / "out", more)
+        with pytest.raises(ValueError) as caught:
+            results.Results(tmp_path / "out", asked)
+        assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_two_evaluations_do_not_mix_in_one_folder(tmp_path):
@@ -688,6 +705,116 @@ def test_make_evaluate(place):
     assert f"means (standard errors) over {PICTURES} pictures, of mass_share over 3" in output
     output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
     assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")
+
+
+def test_make_evaluate_takes_a_folder_and_what_it_says_about_the_network(
+    tmp_path, monkeypatch, capsys
+):
+    keras.utils.set_random_seed(0)
+    free = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="early"),
+            keras.layers.Conv2D(4, 3, activation="relu", name="late"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    free.save(tmp_path / "free.keras")
+    for name in ("dog/1.png", "cat/2.png"):
+        (tmp_path / "animals" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (60, 40), name[:3].replace("dog", "red").replace("cat", "blue")).save(
+            tmp_path / "animals" / name
+        )
+    monkeypatch.chdir(tmp_path / "animals")
+    (tmp_path / "names.txt").write_text("0 dog\n1 cat\n")
+    for name, value in {
+        "MANIFEST": ".",
+        "TECHNIQUES": "grad_cam",
+        "MODEL": "../free.keras",
+        "METRICS": "drop",
+        "PREPROCESSING": "unit",
+        "LABELS": "../names.txt",
+        "RESIZING": "pad",
+        "SIZE": "24x32",
+        "LAYER": "early",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert command.main() == 0
+    assert "the results are in results/animals--free.parquet" in capsys.readouterr().out
+    table = evaluation.read("results/animals--free.parquet").to_pylist()
+    assert {row["path"]: row["label"] for row in table} == {"cat/2.png": 1, "dog/1.png": 0}
+    options = {
+        "preprocessing": "unit",
+        "labels": "../names.txt",
+        "resizing": "pad",
+        "size": [24, 32],
+        "layer": "early",
+    }
+    made = evaluation.read_about("results/animals--free.parquet")["plan"]["model_options"]
+    assert made == options
+    net = models.load_model("../free.keras", **options)
+    for row in table:
+        answer = net.predict(net.prepare(row["path"]))[0]
+        assert row["probability"] == pytest.approx(answer.max(), abs=1e-6)
+        assert row["top"] == answer.argmax()
+    monkeypatch.setenv("SIZE", "24,32")
+    assert command.main() == 1
+    assert "SIZE is a side, or height and width, such as 224 or 48x96" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_any_more_ends_quietly():
+    code = """
+import sys
+from xai_suite.evaluation import command
+command._evaluate = lambda ask: command._Progress()(0, 5)
+sys.exit(command.main())
+"""
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MANIFEST": "x", "TECHNIQUES": "x"},
+        stdout=write,
+        stderr=subprocess.PIPE,
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_reasons_are_counted():
+    gone = [(f"{i}.png", None, f"no picture at '{i}.png'") for i in range(3)]
+    odd = [("4.png", "rise", "not this one")]
+    assert command.errors_text(gone) == (
+        "rows without numbers: 3, the first: 0.png: no picture at '0.png'"
+    )
+    assert command.errors_text(odd + gone).splitlines() == [
+        "rows without numbers: 4",
+        "  3, the first: 0.png: no picture at '0.png'",
+        "  1, the first: 4.png, rise: not this one",
+    ]
+    many = [("5.png", "rise", f"reason {i}") for i in range(9)]
+    assert command.errors_text(gone + many).splitlines()[-2:] == [
+        "  1, the first: 5.png, rise: reason 3",
+        f"  and {10 - command.MOST_REASONS} reasons more",
+    ]
+
+
+def test_the_time_that_is_left_is_said_from_the_second_chunk_on(monkeypatch, capsys):
+    clock = iter([0, 100, 101, 120, 140, 300])
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    progress = command._Progress()
+    # The first eight take 100 s, eight more come with them, and then each eight 20 s.
+    for done in (8, 16, 24, 32, 40, 72):
+        progress(done, 72)
+    assert capsys.readouterr().out.splitlines() == [
+        "[ 8/72] pictures  8 were there already, the next few take longer than the rest",
+        "[16/72] pictures  01:40 elapsed",
+        "[24/72] pictures  01:41 elapsed",
+        "[32/72] pictures  02:00 elapsed, about 00:50 left",
+        "[40/72] pictures  02:20 elapsed, about 00:53 left",
+        "[72/72] pictures  05:00 elapsed",
+    ]
 
 
 def test_make_evaluate_takes_names_as_they_were_typed(project, place):

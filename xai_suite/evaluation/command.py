@@ -2,13 +2,15 @@
 
     MANIFEST=list.csv TECHNIQUES="grad_cam rise:masks=500" python -m xai_suite.evaluation.command
 
-MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS and TASK may be given as well; see
-`evaluation.evaluate`.
+MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS, TASK, RESIZING, SIZE and LAYER may
+be given as well; see `evaluation.evaluate` and `models.load_model`.
 """
 
 import os
+import re
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,9 +26,17 @@ ASKED = (
     "PREPROCESSING",
     "LABELS",
     "TASK",
+    "RESIZING",
+    "SIZE",
+    "LAYER",
 )
 NEEDED = {"MANIFEST": "pictures.csv", "TECHNIQUES": '"grad_cam saliency" (or all)'}
 LOW_IS_GOOD = ("deletion", "drop", "infidelity", "sensitivity", "road_most")
+MOST_REASONS = 5  # why rows have no numbers; there may be as many reasons as rows
+
+
+class _NobodyReads(Exception):
+    """Whoever reads the output has closed it, as `head` does."""
 
 
 def main() -> int:
@@ -36,6 +46,8 @@ def main() -> int:
             if not ask[name]:
                 raise ValueError(f"say {name}={example}")
         _evaluate(ask)
+    except _NobodyReads:  # what was measured is kept; the same command goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         print(f"make evaluate: {reason}", file=sys.stderr)
@@ -51,11 +63,15 @@ def _evaluate(ask: dict[str, str]) -> None:
     from xai_suite.evaluation.scoring import GROUPS, evaluate
 
     model = ask["MODEL"] or "efficientnet_lite0"
-    usual = Path("results", f"{Path(ask['MANIFEST']).stem}--{Path(model).stem}.parquet")
+    manifest = Path(os.path.abspath(Path(ask["MANIFEST"]).expanduser()))  # also of a folder, `.`
+    usual = Path("results", f"{manifest.stem}--{Path(model).stem}.parquet")
     options = {
         "preprocessing": ask["PREPROCESSING"],
         "labels": ask["LABELS"],
         "task": ask["TASK"],
+        "resizing": ask["RESIZING"],
+        "size": _size(ask["SIZE"]),
+        "layer": ask["LAYER"],
     }
     folder = evaluate(
         model,
@@ -71,33 +87,56 @@ def _evaluate(ask: dict[str, str]) -> None:
     table = results.read(folder)
     summary = results.summary(table)
     if summary:
-        print(results_text(summary))
+        _say(results_text(summary))
     if wrong := results.errors(table):
-        path, technique, reason = wrong[0]
-        what = f"{path}, {technique}" if technique else path
-        print(f"rows without numbers: {len(wrong)}, the first: {what}: {reason}")
+        _say(errors_text(wrong))
     if not summary:
         raise ValueError("no picture of the manifest could be measured")
-    print(f"the results are in {folder}")
+    _say(f"the results are in {folder}")
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise _NobodyReads from None
+
+
+def _size(text: str) -> int | list[int] | None:
+    """Of `224`, or of height and width, `48x96`."""
+    if not text:
+        return None
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise ValueError(f"SIZE is a side, or height and width, such as 224 or 48x96, not {text!r}")
+    sides = [int(side) for side in text.split("x")]
+    return sides if len(sides) > 1 else sides[0]
 
 
 class _Progress:
-    """A line for each chunk: how far it is, and how long the rest may take at this call's pace."""
+    """A line for each chunk: how far it is, and how long the rest may take at this call's pace.
+
+    The pace is that of the chunks after the first, in which everything is compiled.
+    """
 
     def __init__(self):
-        self.started, self.before = time.monotonic(), None
+        self.started = self.first = None  # when it was, and how many pictures were done then
 
     def __call__(self, done: int, total: int) -> None:
-        elapsed = time.monotonic() - self.started
-        if self.before is None:
-            self.before, self.started = done, time.monotonic()
+        now = time.monotonic()
+        if self.started is None:
+            self.started = (now, done)
             text = f"{done} were there already" if done else ""
-        else:
-            text = f"{tqdm.format_interval(elapsed)} elapsed"
             if done < total:
-                left = elapsed * (total - done) / (done - self.before)
+                text += f"{', ' * bool(text)}the next few take longer than the rest"
+        else:
+            text = f"{tqdm.format_interval(now - self.started[0])} elapsed"
+            self.first = self.first or (now, done)
+            # Chunks that were held back, or that other workers did, come together with the first.
+            enough = (self.first[0] - self.started[0]) / 10
+            if done < total and now - self.first[0] > enough:
+                left = (now - self.first[0]) * (total - done) / (done - self.first[1])
                 text += f", about {tqdm.format_interval(left)} left"
-        print(f"[{done:{len(str(total))}}/{total}] pictures  {text}".rstrip(), flush=True)
+        _say(f"[{done:{len(str(total))}}/{total}] pictures  {text}".rstrip())
 
 
 def results_text(summary: dict) -> str:
@@ -116,6 +155,24 @@ def results_text(summary: dict) -> str:
     fewer = "".join(f", of {name} over {count}" for name, count in pictures.items() if count < most)
     lines.append(f"means (standard errors) over {most} pictures{fewer}; minus: low is good")
     return "\n".join(lines)
+
+
+def errors_text(wrong: list[tuple[str, str | None, str]]) -> str:
+    """Why rows have no numbers: for each reason the number of rows, and the first one's words."""
+    alike = defaultdict(list)
+    for row in wrong:
+        path, _, reason = row
+        alike[reason.replace(repr(path), "it")].append(row)
+    lines = []
+    for rows in sorted(alike.values(), key=len, reverse=True):
+        path, technique, reason = rows[0]
+        what = f"{path}, {technique}" if technique else path
+        lines.append(f"{len(rows)}, the first: {what}: {reason}")
+    if len(lines) == 1:
+        return f"rows without numbers: {lines[0]}"
+    if len(lines) > MOST_REASONS:
+        lines[MOST_REASONS:] = [f"and {len(lines) - MOST_REASONS} reasons more"]
+    return "\n  ".join([f"rows without numbers: {len(wrong)}", *lines])
 
 
 def _cell(moments: tuple[float, float, int] | None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from xai_utils import __version__
+from xai_utils.attribution import FLOORS
 from xai_utils.engine import written_whole
 
 FORMAT = 2  # raised when a metric's definition changes: older results are then not gone on with
@@ -173,7 +174,9 @@ def _plain(value):
 
 
 def _same(there: dict, now: dict, name: str, of: str = "") -> None:
-    """`ValueError` naming the first value that differs."""
+    """`ValueError` naming the first value that differs, or all techniques that do."""
+    if of == " of techniques":
+        _same_techniques(there, now, name)
     for key in {**there, **now}:
         old, new = there.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
@@ -184,3 +187,21 @@ def _same(there: dict, now: dict, name: str, of: str = "") -> None:
                 f"{name} holds results of another {key}{of}: {old} there, {new} now; give another"
                 " place, or delete it"
             )
+
+
+def _same_techniques(there: dict, now: dict, name: str) -> None:
+    """`ValueError` saying what to do about techniques that are only there, or only asked for."""
+    old, new = (
+        [key for key in one if key not in other] for one, other in ((there, now), (now, there))
+    )
+    if old:
+        all_there = " ".join(key for key in there if key not in FLOORS)
+        raise ValueError(
+            f"{name} holds results of {', '.join(old)} as well: to go on with it, ask for all that"
+            f' it holds, "{all_there}"; or give another place'
+        )
+    if new:
+        raise ValueError(
+            f"{name} holds no results of {', '.join(new)}, and what it holds is not measured again:"
+            f' to add to it, ask for "{" ".join(new)}" alone, in another place'
+        )
