@@ -119,7 +119,7 @@ def test_a_picture_that_is_only_prepared_is_no_map():
     inputs = keras.Input(SHAPE[1:])
     x = layers.Normalization(mean=3.0, variance=2.0)(inputs / 255 - 0.5)
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
-    with pytest.raises(ValueError, match="give layer="):
+    with pytest.raises(ValueError, match="no layer returns a map.*need only scores"):
         default_layer(model, SHAPE)
 
 

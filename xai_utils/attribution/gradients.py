@@ -215,7 +215,9 @@ def existing(gradient, model: keras.Model, where: str = "the pixels"):
     """
     if gradient is None:
         techniques = ", ".join(NEED_ONLY_SCORES)
-        raise ValueError(f"{no_gradient(model, where)}; {techniques} need only scores")
+        raise ValueError(
+            f"{no_gradient(model, where)}, which this needs; {techniques} need only scores"
+        )
     return gradient
 
 

@@ -228,7 +228,8 @@ def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
         usable = _pooled_layer(model, shape)
     except ValueError:
         usable = _last_convolution(model, shape)
-    hint = f"; {usable!r} would do" if usable else ""
+    only = f", which this needs; {', '.join(NEED_ONLY_SCORES)} need only scores"
+    hint = f"; {usable!r} would do" if usable else only
     where = "inside an attention layer, " if inside else ""
     raise ValueError(
         f"layer {layer!r} returns {returned}, {where}not maps (N, h, w, channels){hint}"
