@@ -30,7 +30,10 @@ def centre(model, images, target=None) -> np.ndarray:
 
 
 def edges(model, images, target=None) -> np.ndarray:
-    """Edges: the size of the grey picture's Sobel gradient, float32 `(N, H, W)`, in grey levels."""
+    """Edges: the size of the grey picture's Sobel gradient, float32 `(N, H, W)`, in grey levels.
+
+    Of one channel, or of a number other than three, the mean is taken for grey.
+    """
     return np.stack(
         [np.hypot(sobel(image, axis=0), sobel(image, axis=1)) / 8 for image in grey(images)]
     )
@@ -44,7 +47,7 @@ def random_maps(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
 def centre_map(size: tuple[int, int]) -> np.ndarray:
     """A map that only knows where pictures have their middle, float32 `(1, H, W)` in 0..1."""
     rows, columns = (np.linspace(-1, 1, extent, dtype=np.float32) for extent in size)
-    return (1 - np.hypot(rows[:, None], columns) / np.sqrt(2))[None]
+    return (1 - np.hypot(rows[:, None], columns) / np.sqrt(2))[None].astype(np.float32)
 
 
 FLOORS = {method.__name__: method for method in (random, centre, edges)}

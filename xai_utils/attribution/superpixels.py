@@ -124,15 +124,15 @@ def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
     """
     pixels = np.asarray(image, np.float64)
     pixels = pixels / max(np.abs(pixels).max(), 1e-9)
-    colours = pixels.shape[-1] == 3
+    channels = pixels.shape[-1]
     return slic(
         pixels,
         segments,
-        # Lightness goes from 0 to 100, and SLIC brings other channels to 0..1.
-        compactness=10 if colours else 0.1,
+        # Lightness goes from 0 to 100; other channels SLIC brings to 0..1, and adds them up.
+        compactness=10 if channels == 3 else 0.1 * channels**0.5,
         start_label=0,
         channel_axis=-1,
-        convert2lab=colours,
+        convert2lab=channels == 3,
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import typing
 from collections.abc import Sequence
 
 from xai_utils.attribution.baselines import FLOORS
@@ -106,6 +107,7 @@ def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> 
             break
     if kind is int and (type(value) is not int or abs(value) >= 2**31):
         raise ValueError(f"{technique}: {name} is a whole number below 2**31, not {given!r}")
-    if kind is float and type(value) not in (int, float):
+    kinds = typing.get_args(kind) or (kind,)
+    if float in kinds and type(value) not in (int, float, *kinds):
         raise ValueError(f"{technique}: {name} is a number, not {given!r}")
     return name, value

@@ -327,11 +327,16 @@ def _with_float_input(model):
     def part(layer):
         return with_float_input(layer) if isinstance(layer, keras.Model) else layer
 
-    inputs = keras.tree.map_structure(
-        lambda given: keras.Input(batch_shape=given.shape, dtype="float32", name=given.name),
-        model.input,
-    )
-    return keras.models.clone_model(model, input_tensors=inputs, clone_function=part)
+    def floats(given):
+        return keras.Input(batch_shape=given.shape, dtype="float32", name=given.name)
+
+    if isinstance(model, keras.Sequential):
+        parts = [floats(model.inputs[0]), *map(part, model.layers)]
+        return keras.Sequential(parts, name=model.name)
+    inputs = keras.tree.map_structure(floats, model.input)
+    # not the model itself: with it, its loss and metrics would be made anew, which may fail
+    graph = keras.Model(model.input, model.output, name=model.name)
+    return keras.models.clone_model(graph, input_tensors=inputs, clone_function=part)
 
 
 def _takes_integers(model: keras.Model) -> bool:
