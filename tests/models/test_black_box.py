@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nets import gap_net
 
-from xai_utils import attribution, keras, metrics, models, tf
+from xai_utils import attribution, keras, metrics, models, synthesis, tf
 from xai_utils.engine import forward
 
 layers = keras.layers
@@ -99,10 +99,16 @@ def test_metrics_ask_a_black_box_as_they_ask_its_network(network):
     np.testing.assert_array_equal(flips[0][0].corners, flips[1][0].corners)
 
 
+def test_pictures_are_not_optimised_without_a_gradient(network):
+    with pytest.raises(ValueError, match="black_box: the loss .* which pictures are optimised by"):
+        synthesis.activation_maximization(network[1].model, 1, steps=1)
+
+
 def test_predict_makes_the_tasks_probabilities():
     pixels = noise()
     scores = tf.constant(linear(pixels), tf.float32)
     np.testing.assert_allclose(boxed().predict(pixels), tf.nn.softmax(scores), atol=1e-5)
+    np.testing.assert_allclose(boxed().model.predict(pixels, verbose=0), scores, rtol=1e-5)
     many = boxed(labels=["a", "b", "c"], task="multilabel")
     np.testing.assert_allclose(many.predict(pixels), tf.sigmoid(scores), atol=1e-5)
     two = boxed(lambda x: linear(x)[:, 0])
@@ -197,13 +203,24 @@ def test_so_is_what_goes_wrong_later_inside_compiled_functions(wrong, message):
         ({"gives": "logits"}, "gives is one of scores, probabilities, not 'logits'"),
         ({"gives": "probabilities"}, "from .* that are no probabilities$"),
         ({"task": "wrong"}, "task is one of"),
+        ({"task": "regression", "gives": "probabilities"}, "a regression gives values"),
+        ({"size": (8, 12, 3)}, r"size is \(height, width\) or one side.* not \(8, 12, 3\), 3"),
+        ({"size": 0}, "not 0, 3"),
+        ({"channels": None}, r"not \(8, 12\), None"),
     ],
 )
 def test_bad_settings_of_a_black_box_are_refused(more, message):
     with pytest.raises(ValueError, match=message):
-        boxed(**more)
+        models.black_box(linear, **{"size": SIDE, **more})
     with pytest.raises(ValueError, match="of exclusive classes: they do not sum to 1"):
         boxed(lambda x: 0.5 + 0 * linear(x), gives="probabilities")
+
+
+def test_any_name_will_do():
+    box, pixels = boxed(name="Größe 1/2"), noise()
+    around = keras.Model(box.model.input, box.model(layers.Rescaling(1.0)(box.model.input)))
+    np.testing.assert_allclose(models.logits_of(around, pixels), linear(pixels), rtol=1e-5)
+    assert box.name == "Größe 1/2"
 
 
 def test_a_black_box_cannot_be_saved(tmp_path):
@@ -486,7 +503,32 @@ def test_a_fingerprint_tells_files_apart_whose_weights_nobody_sees(tmp_path, exp
         for i, ends in enumerate([(), (), ("Neg",)])
     )
     assert models.fingerprint(one) == models.fingerprint(same) != models.fingerprint(other)
-    wrapped = keras.Model(one.input, layers.Rescaling(1.0)(other(one.input)))
+    onnx = pytest.importorskip("onnx")
+    beside = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+    net = onnx.load(tmp_path / "0.onnx")
+    scale = onnx.numpy_helper.from_array(np.float32([1, 2, 3]), "scale")
+    net.graph.initializer.append(scale)
+    net.graph.node.append(onnx.helper.make_node("Mul", ["means", "scale"], ["scaled"]))
+    net.graph.output[0].name = "scaled"
+    onnx.save(net, tmp_path / "split.onnx", **beside)
+    split = models.load_onnx(tmp_path / "split.onnx")
+    pixels = noise()
+    np.testing.assert_allclose(forward(split, pixels), pixels.mean((1, 2)) * [1, 2, 3], rtol=1e-5)
+    held = (tmp_path / "weights").read_bytes()
+    changed = held.replace(np.float32([1, 2, 3]).tobytes(), np.float32([1, 2, 4]).tobytes())
+    (tmp_path / "weights").write_bytes(changed)
+    again = models.load_onnx(tmp_path / "split.onnx")
+    np.testing.assert_allclose(forward(again, pixels), pixels.mean((1, 2)) * [1, 2, 4], rtol=1e-5)
+    assert models.fingerprint(again) != models.fingerprint(split)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(ValueError, match="^split.onnx cannot be loaded as [^\n]*weights[^\n]*$"):
+        models.load_onnx(tmp_path / "split.onnx")
+
+
+def test_a_fingerprint_stays_when_layers_stand_before_a_file(tmp_path, exported):
+    pytest.importorskip("onnxruntime")
+    other = models.load_onnx(write_onnx(tmp_path / "other.onnx"))
+    wrapped = keras.Model(other.input, other(layers.Rescaling(1.0)(other.input)))
     assert models.fingerprint(wrapped) == models.fingerprint(other)
     net, saved = exported[0], models.load_saved_model(exported[1])
-    assert models.fingerprint(saved) not in (models.fingerprint(net), models.fingerprint(one))
+    assert models.fingerprint(saved) not in (models.fingerprint(net), models.fingerprint(other))

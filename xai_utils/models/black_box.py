@@ -43,19 +43,26 @@ def black_box(
     """
     if gives not in (None, *GIVES):
         raise ValueError(f"gives is one of {', '.join(GIVES)}, not {gives!r}")
-    height, width = (size, size) if np.ndim(size) == 0 else size
-    model = foreign.model_of(function, (int(height), int(width), channels), name)
-    noise = np.random.default_rng(0).uniform(0, 255, (4, height, width, channels))
+    shape = (*(2 * [size] if np.ndim(size) == 0 else size), channels)
+    if len(shape) != 3 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+        raise ValueError(
+            f"size is (height, width) or one side, and channels a number; not {size!r},"
+            f" {channels!r}"
+        )
+    model = foreign.model_of(function, tuple(map(int, shape)), name)
+    noise = np.random.default_rng(0).uniform(0, 255, (4, *shape))
     numbers = forward(model, noise).numpy()
-    exclusive = task == endings.TASKS[0] and numbers.shape[1] > 1
-    within = (numbers >= 0).all() and (numbers <= 1).all()
+    exclusive = task == "classification" and numbers.shape[1] > 1
+    within = (numbers >= 0).all() and (numbers <= 1 + 1e-6).all()
     summed = exclusive and np.allclose(numbers.sum(1), 1, atol=1e-3)
+    if gives == "probabilities" and task == "regression":
+        raise ValueError(f"{name}: a regression gives values, not probabilities")
     if gives == "probabilities" and not (within and (summed or not exclusive)):
         raise ValueError(
             f"{name} gives numbers from {numbers.min():.3g} to {numbers.max():.3g} that are no"
             f" probabilities{' of exclusive classes: they do not sum to 1' if within else ''}"
         )
-    if gives is None and within and not summed and task in endings.TASKS:
+    if gives is None and within and not summed and task != "regression":
         raise ValueError(
             f"{name} gives numbers within 0..1: say gives={' or gives='.join(map(repr, GIVES))}"
         )

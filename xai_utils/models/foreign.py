@@ -82,7 +82,11 @@ def ask(function: Callable, pixels: np.ndarray, outputs: int | None, name: str) 
 
 
 def model_of(
-    function: Callable, shape: tuple[int, int, int], name: str, digest: str = ""
+    function: Callable,
+    shape: tuple[int, int, int],
+    name: str,
+    digest: str = "",
+    largest: float = 255.0,
 ) -> keras.Model:
     """A Keras model of one `BlackBox`: pixels `(N, *shape)` to scores `(N, outputs)`.
 
@@ -91,11 +95,13 @@ def model_of(
 
     Args:
         name: what messages call the function.
+        digest: as for `BlackBox`.
+        largest: value of the noise, whose least is 0.
 
     Raises:
         ValueError: as `ask`; a picture's scores depend on the pictures beside it.
     """
-    noise = np.random.default_rng(0).uniform(0, 255, (3, *shape)).astype(np.float32)
+    noise = np.random.default_rng(0).uniform(0, largest, (3, *shape)).astype(np.float32)
     together = ask(function, noise, None, name)
     alone = ask(function, noise[1:2], together.shape[1], name)
     if not np.allclose(alone[0], together[1], rtol=1e-2, atol=1e-3 * np.abs(together).max()):
@@ -105,7 +111,8 @@ def model_of(
         )
     pixels = keras.Input(shape, name="pixels")
     box = BlackBox(function, together.shape[1], name, digest, name="black_box")
-    return keras.Model(pixels, box(pixels), name=re.sub(r"\W", "_", name))
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)  # as TensorFlow's scopes want it
+    return keras.Model(pixels, box(pixels), name=plain)
 
 
 # --- ONNX -----------------------------------------------------------------------------------------
@@ -117,8 +124,20 @@ def load_onnx(path, size=None, output: str | None = None) -> keras.Model:
     Args, Raises: as `onnx_function`.
     """
     function, shape = onnx_function(path, size, output)
-    digest = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-    return model_of(function, shape, Path(path).name, digest)
+    path = Path(path).expanduser()
+    # Within 0..1: more than a network was trained for may be too much for half precision.
+    return model_of(function, shape, path.name, _digest(path), largest=1.0)
+
+
+def _digest(path: Path) -> str:
+    """Of an ONNX file and of the files beside it that it names, which may hold its weights."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content)
+    for file in sorted(path.parent.iterdir()):
+        if file != path and file.name.encode() in content and file.is_file():
+            with file.open("rb") as beside:
+                digest.update(hashlib.file_digest(beside, "sha256").digest())
+    return digest.hexdigest()
 
 
 def onnx_function(

@@ -258,7 +258,7 @@ def step(
             total += weights[1] * image_priors.total_variation(images, powers[1])
     gradient, at_network = tape.gradient(total, (state.values, moved))
     if at_network is None:
-        raise ValueError(no_gradient(model))
+        raise ValueError(f"{no_gradient(model)}, which pictures are optimised by")
     slope = tf.cond(
         number == 0,
         lambda: tf.reduce_max(tf.abs(at_network), (1, 2, 3)),
