@@ -1,0 +1,88 @@
+"""Networks of every kind that people have, from the file to what is found out about it.
+
+Each test is a column of the table in docs/your-network.md, each kind of `kinds.KINDS` a row.
+"""
+
+import functools
+from typing import NamedTuple
+
+import kinds
+import numpy as np
+import pytest
+
+from xai_suite import evaluation
+from xai_utils import attribution, keras, metrics, models
+
+MEASURED = ("deletion", "insertion", "mass_share", "enrichment", "pointing")
+
+
+class Mine(NamedTuple):
+    """A kind, its network's folder, and what the network itself says about the pictures."""
+
+    kind: kinds.Kind
+    planted: kinds.Planted
+    said: np.ndarray
+
+
+@pytest.fixture(scope="module", params=kinds.KINDS)
+def mine(request, tmp_path_factory) -> Mine:
+    kind = kinds.KINDS[request.param]
+    planted = kinds.planted(request.param, kinds.shelf(tmp_path_factory))
+    network = keras.models.load_model(planted.model, compile=False)
+    said = network.predict(kind.scaled(planted.drawn.images), verbose=0)
+    return Mine(kind, planted, said[kind.card["output"]] if isinstance(said, dict) else said)
+
+
+@functools.lru_cache(1)
+def loaded(path) -> models.Classifier:
+    return models.load_model(path)
+
+
+def test_it_has_learnt_what_is_drawn(mine):
+    assert kinds.rightness(mine.said, mine.planted.drawn.answers) >= 0.95
+
+
+def test_it_loads(mine):
+    classifier, card = loaded(mine.planted.model), mine.kind.card
+    one_each = mine.planted.drawn.answers.ndim == 1
+    task = card.get("task", "classification" if one_each else "multilabel")
+    assert classifier.task == task and list(classifier.labels) == card["labels"]
+    assert (*classifier.input_size, classifier.channels) == mine.planted.drawn.images.shape[1:]
+
+
+def test_it_predicts_like_the_model(mine):
+    classifier, (_, classes) = loaded(mine.planted.model), mine.said.shape
+    answers = classifier.predict(classifier.prepare(*mine.planted.files))
+    assert answers.dtype == np.float32
+    np.testing.assert_allclose(answers[:, -classes:], mine.said, atol=2e-3)
+    if (classes, classifier.task) == (1, "classification"):  # p, and 1 - p of the other class
+        np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
+
+
+def test_its_maps_find_the_object(mine):
+    classifier, drawn = loaded(mine.planted.model), mine.planted.drawn
+    images = classifier.prepare(*mine.planted.files)
+    maps = attribution.grad_cam(classifier.model, images, drawn.targets)
+    assert maps.dtype == np.float32
+    found = [*map(metrics.pointing, metrics.picture_sized(maps, images.shape), drawn.masks)]
+    assert np.mean(found) >= 0.9
+
+
+def test_it_is_evaluated(mine, tmp_path):
+    folder = evaluation.evaluate(
+        mine.planted.model,
+        "grad_cam",
+        mine.planted.manifest,
+        tmp_path / "results",
+        metrics=("deletion", "insertion", "localisation"),
+        explain="label",
+        step=0.25,
+    )
+    table = evaluation.read(folder)
+    assert evaluation.errors(table) == []
+    measured = evaluation.summary(table)
+    for name in MEASURED:
+        mean, _, count = measured["grad_cam"][name]
+        assert np.isfinite(mean) and count == kinds.HELD_OUT, name
+    assert measured["grad_cam"]["pointing"][0] >= 0.9
+    assert measured["grad_cam"]["enrichment"][0] > 2 * measured["random"]["enrichment"][0]
