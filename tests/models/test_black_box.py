@@ -100,7 +100,9 @@ def test_metrics_ask_a_black_box_as_they_ask_its_network(network):
 
 
 def test_pictures_are_not_optimised_without_a_gradient(network):
-    with pytest.raises(ValueError, match="black_box: the loss .* which pictures are optimised by"):
+    with pytest.raises(
+        ValueError, match="the score of black_box .* which pictures are optimised by"
+    ):
         synthesis.activation_maximization(network[1].model, 1, steps=1)
 
 

@@ -2,8 +2,8 @@
 
     MANIFEST=list.csv TECHNIQUES="grad_cam rise:masks=500" python -m xai_suite.evaluation.command
 
-MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS, TASK, RESIZING, SIZE and LAYER may
-be given as well; see `evaluation.evaluate` and `models.load_model`.
+MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS, TASK, RESIZING, SIZE, LAYER and
+OUTPUT may be given as well; see `evaluation.evaluate` and `models.load_model`.
 """
 
 import os
@@ -15,21 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-ASKED = (
-    "MANIFEST",
-    "MODEL",
-    "TECHNIQUES",
-    "OUT",
-    "METRICS",
-    "EXPLAIN",
-    "SCHEDULER",
-    "PREPROCESSING",
-    "LABELS",
-    "TASK",
-    "RESIZING",
-    "SIZE",
-    "LAYER",
-)
+from xai_utils.models import TYPED, typed
+
+DESCRIBE = [key.upper() for key in TYPED]  # a network of one's own
+ASKED = ("MANIFEST", "MODEL", "TECHNIQUES", "OUT", "METRICS", "EXPLAIN", "SCHEDULER", *DESCRIBE)
 NEEDED = {"MANIFEST": "pictures.csv", "TECHNIQUES": '"grad_cam saliency" (or all)'}
 LOW_IS_GOOD = ("deletion", "drop", "infidelity", "sensitivity", "road_most")
 MOST_REASONS = 5  # why rows have no numbers; there may be as many reasons as rows
@@ -65,14 +54,7 @@ def _evaluate(ask: dict[str, str]) -> None:
     model = ask["MODEL"] or "efficientnet_lite0"
     manifest = Path(os.path.abspath(Path(ask["MANIFEST"]).expanduser()))  # also of a folder, `.`
     usual = Path("results", f"{manifest.stem}--{Path(model).stem}.parquet")
-    options = {
-        "preprocessing": ask["PREPROCESSING"],
-        "labels": ask["LABELS"],
-        "task": ask["TASK"],
-        "resizing": ask["RESIZING"],
-        "size": _size(ask["SIZE"]),
-        "layer": ask["LAYER"],
-    }
+    options = typed({name.lower(): ask[name] for name in DESCRIBE})
     folder = evaluate(
         model,
         ask["TECHNIQUES"],
@@ -82,7 +64,7 @@ def _evaluate(ask: dict[str, str]) -> None:
         explain=ask["EXPLAIN"] or "top",
         scheduler=ask["SCHEDULER"] or None,
         progress=_Progress(),
-        model_options={name: value for name, value in options.items() if value},
+        model_options=options,
     )
     table = results.read(folder)
     summary = results.summary(table)
@@ -100,16 +82,6 @@ def _say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         raise _NobodyReads from None
-
-
-def _size(text: str) -> int | list[int] | None:
-    """Of `224`, or of height and width, `48x96`."""
-    if not text:
-        return None
-    if not re.fullmatch(r"\d+(x\d+)?", text):
-        raise ValueError(f"SIZE is a side, or height and width, such as 224 or 48x96, not {text!r}")
-    sides = [int(side) for side in text.split("x")]
-    return sides if len(sides) > 1 else sides[0]
 
 
 class _Progress:

@@ -24,6 +24,7 @@ from xai_utils import __version__, metrics, models, pictures, tf
 from xai_utils.attribution import FLOORS, METHODS, parse
 from xai_utils.models import logits_of
 
+NAMES = ("imagenet", *models.EMBEDDED, *models.APPLICATIONS)  # never meant as files
 GROUPS = ("deletion", "insertion", "drop", "infidelity", "sensitivity", "road", "localisation")
 FAILURES = (ValueError, tf.errors.OpError)  # of a technique on some picture: its row says so
 
@@ -211,11 +212,11 @@ def _model_name(given) -> str:
 
 
 def _whole(value):
-    """The whole path of a file; anything else as it is."""
-    if not isinstance(value, str):
+    """The whole path of a file or folder; anything else as it is."""
+    if not isinstance(value, str) or value in NAMES:
         return value
     file = Path(value).expanduser()
-    return str(file.resolve()) if file.is_file() else value
+    return str(file.resolve()) if file.exists() else value
 
 
 # --- techniques that cannot succeed ---------------------------------------------------------------

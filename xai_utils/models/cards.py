@@ -9,6 +9,7 @@
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -99,21 +100,31 @@ def typed(values: Mapping[str, str]) -> dict:
 
     Args:
         values: text by keyword; an empty one was not given. Lists and mappings are written as in a
-            card, `[a, b]` and `{to: [0, 1]}`, and so is a size.
+            card, `[a, b]` and `{to: [0, 1]}`; a size is `224`, or height and width, `48x96`.
 
     Raises:
-        ValueError: text that begins as a list or mapping and is none.
+        ValueError: text that begins as a list or mapping and is none, or a size that is none.
     """
     read = {}
     for key, text in values.items():
-        if not text.strip():
-            continue
-        try:
-            plain = key != "size" and text.strip()[0] not in "[{"
-            read[key] = text.strip() if plain else yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ValueError(f"{key.upper()}: {text!r} is not a value as a card has it") from None
+        text = text.strip()
+        if key == "size" and text:
+            read[key] = _size(text)
+        elif text[:1] in ("[", "{"):
+            try:
+                read[key] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ValueError(f"{key.upper()}: {text!r} is no list or mapping in YAML") from None
+        elif text:
+            read[key] = text
     return read
+
+
+def _size(text: str) -> int | list[int]:
+    sides = re.findall(r"\d+", text)
+    if not re.fullmatch(r"\d+( ?x ?\d+)?|\[ *\d+ *, *\d+ *\]", text):
+        raise ValueError(f"SIZE is a side, or height and width, such as 224 or 48x96, not {text!r}")
+    return int(sides[0]) if len(sides) == 1 else [*map(int, sides)]
 
 
 def placed(source) -> Path:
