@@ -57,7 +57,7 @@ def bright_net(height, width, channels, policy="float32") -> keras.Model:
 
 
 def planted(height, width, channels):
-    """Two dark pictures `(2, H, W, C)`, each with a bright square; where it is, bool `(2, H, W)`."""
+    """Two dark pictures `(2, H, W, C)` with a bright square each, and where: bool `(2, H, W)`."""
     images = np.random.default_rng(0).uniform(0, 20, (2, height, width, channels))
     masks = np.zeros((2, height, width), bool)
     masks[0, -14:-6, -10:-2] = masks[1, 4:12, 6:14] = True
@@ -102,10 +102,22 @@ def test_half_precision_explains_as_float32_does(name, networks):
     assert np.corrcoef(half.ravel(), single.ravel())[0, 1] > 0.9
 
 
-COUNT_CHANNELS_TOGETHER = (
-    "gradient_x_input integrated_gradients cam grad_cam grad_cam_plus_plus layer_cam hires_cam"
-    " xgrad_cam score_cam eigen_cam occlusion rise centre edges"
-).split()
+COUNT_CHANNELS_TOGETHER = [
+    "gradient_x_input",
+    "integrated_gradients",
+    "cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "layer_cam",
+    "hires_cam",
+    "xgrad_cam",
+    "score_cam",
+    "eigen_cam",
+    "occlusion",
+    "rise",
+    "centre",
+    "edges",
+]
 
 
 @pytest.mark.parametrize("name", COUNT_CHANNELS_TOGETHER)

@@ -8,6 +8,7 @@ from nets import gap_net
 
 from xai_utils import attribution, keras, metrics, models, synthesis, tf
 from xai_utils.engine import forward
+from xai_utils.models import foreign
 
 layers = keras.layers
 SIDE = (8, 12)
@@ -201,7 +202,7 @@ def test_so_is_what_goes_wrong_later_inside_compiled_functions(wrong, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"labels": ["a", "b"]}, "black box has 2 class names, but gives 3 scores"),
+        ({"labels": ["a", "b"]}, "black box: 2 class names are given, but the model has 3"),
         ({"gives": "logits"}, "gives is one of scores, probabilities, not 'logits'"),
         ({"gives": "probabilities"}, "from .* that are no probabilities$"),
         ({"task": "wrong"}, "task is one of"),
@@ -271,7 +272,7 @@ def write_onnx(path, side=SIDE, channels_first=True, batch="N", dtype="FLOAT", e
 )
 def test_an_onnx_file_returns_what_it_computes(tmp_path, name, size, settings):
     pytest.importorskip("onnxruntime")
-    model = models.load_onnx(write_onnx(tmp_path / f"{name}.onnx", **settings), size)
+    model = foreign.load_onnx(write_onnx(tmp_path / f"{name}.onnx", **settings), size)
     assert model.input_shape == (None, *SIDE, 3) and model.output_shape == (None, 3)
     pixels = np.rint(noise(5))
     expected = pixels.mean(axis=(1, 2))
@@ -284,7 +285,7 @@ def test_an_onnx_file_returns_what_it_computes(tmp_path, name, size, settings):
 
 def test_bytes_are_rounded_and_never_wrap(tmp_path):
     pytest.importorskip("onnxruntime")
-    model = models.load_onnx(write_onnx(tmp_path / "bytes.onnx", dtype="UINT8"))
+    model = foreign.load_onnx(write_onnx(tmp_path / "bytes.onnx", dtype="UINT8"))
     scores = forward(model, np.full((1, *SIDE, 3), [-20, 99.7, 300], np.float32))
     np.testing.assert_allclose(scores, [[0, 100, 255]])
 
@@ -299,14 +300,14 @@ def test_a_file_that_hides_a_batch_of_one_is_asked_one_by_one(tmp_path):
     held.graph.output[0].name = "flattened"
     onnx.save(held, path)
     pixels = noise(4)
-    scores = forward(models.load_onnx(path), pixels)
+    scores = forward(foreign.load_onnx(path), pixels)
     np.testing.assert_allclose(scores, pixels.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_a_softmax_at_the_end_of_an_onnx_file_is_undone(tmp_path):
     pytest.importorskip("onnxruntime")
     path = write_onnx(tmp_path / "softmax.onnx", ends=("Softmax",))
-    found = models.endings.ending(models.load_onnx(path), noise())
+    found = models.endings.ending(foreign.load_onnx(path), noise())
     pixels = noise()
     expected = np.maximum(tf.nn.log_softmax(pixels.mean(axis=(1, 2))), np.log(1e-7))
     assert found.function == "softmax"
@@ -317,11 +318,11 @@ def test_of_several_outputs_one_is_chosen(tmp_path):
     pytest.importorskip("onnxruntime")
     path = write_onnx(tmp_path / "all.onnx", ends=("Neg",))
     with pytest.raises(ValueError, match="all.onnx has outputs means, neg: say output="):
-        models.load_onnx(path)
+        foreign.load_onnx(path)
     with pytest.raises(ValueError, match="has no output 'negs'; nearest: neg"):
-        models.load_onnx(path, output="negs")
+        foreign.load_onnx(path, output="negs")
     pixels = noise()
-    scores = forward(models.load_onnx(path, output="neg"), pixels)
+    scores = forward(foreign.load_onnx(path, output="neg"), pixels)
     np.testing.assert_allclose(scores, -pixels.mean(axis=(1, 2)), rtol=1e-5)
 
 
@@ -337,23 +338,23 @@ def test_what_an_onnx_file_does_not_take_is_said(tmp_path, settings, size, messa
     pytest.importorskip("onnxruntime")
     path = write_onnx(tmp_path / "net.onnx", **settings)
     with pytest.raises(ValueError, match=f"^net.onnx {message}"):
-        models.load_onnx(path, size)
+        foreign.load_onnx(path, size)
 
 
 def test_a_file_that_is_no_onnx_model_gives_its_cause(tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "net.onnx").write_bytes(b"this is none")
     with pytest.raises(ValueError, match="^net.onnx cannot be loaded as an ONNX model: .*Protobuf"):
-        models.load_onnx(tmp_path / "net.onnx")
+        foreign.load_onnx(tmp_path / "net.onnx")
     with pytest.raises(FileNotFoundError, match="no ONNX file at .*other.onnx"):
-        models.load_onnx(tmp_path / "other.onnx")
+        foreign.load_onnx(tmp_path / "other.onnx")
 
 
 def test_without_onnx_runtime_it_is_said_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     (tmp_path / "net.onnx").write_bytes(b"")
     with pytest.raises(ImportError, match=r"net.onnx needs ONNX Runtime.*pip install '.\[onnx\]'"):
-        models.load_onnx(tmp_path / "net.onnx")
+        foreign.load_onnx(tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize(
@@ -414,7 +415,7 @@ def save_module(folder, dtype=tf.float32, only=None, shape=(None, *SIDE, 3)):
 
 def test_a_saved_model_is_explained_by_scores_and_by_gradients(exported):
     (model, folder), pixels = exported, noise(2, (12, 12))
-    saved = models.load_saved_model(folder)
+    saved = foreign.load_saved_model(folder)
     np.testing.assert_allclose(forward(saved, pixels), model(pixels), rtol=1e-5, atol=1e-4)
     for name in (
         "saliency",
@@ -434,7 +435,7 @@ def test_a_saved_model_is_explained_by_scores_and_by_gradients(exported):
 
 
 def test_what_a_saved_model_has_learnt_can_be_destroyed(exported):
-    saved, pixels = models.load_saved_model(exported[1]), noise(2, (12, 12))
+    saved, pixels = foreign.load_saved_model(exported[1]), noise(2, (12, 12))
     before = forward(saved, pixels).numpy()
     with metrics.randomised(saved, ["saved_model"]):
         assert np.abs(forward(saved, pixels) - before).max() > 1e-2
@@ -444,7 +445,7 @@ def test_what_a_saved_model_has_learnt_can_be_destroyed(exported):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float16, tf.uint8])
 def test_a_saved_model_of_tensorflow_alone(tmp_path, dtype):
     pixels = np.rint(noise())
-    saved = models.load_saved_model(save_module(tmp_path / "net", dtype, "scores"))
+    saved = foreign.load_saved_model(save_module(tmp_path / "net", dtype, "scores"))
     scores = forward(saved, pixels)
     assert scores.dtype == tf.float32
     np.testing.assert_allclose(scores, np.tensordot(pixels, WEIGHTS, 3), atol=1e-3)
@@ -453,10 +454,10 @@ def test_a_saved_model_of_tensorflow_alone(tmp_path, dtype):
 def test_outputs_and_sizes_of_a_saved_model_are_chosen(tmp_path):
     folder = save_module(tmp_path / "net", shape=(None, None, None, 3))
     with pytest.raises(ValueError, match="net has outputs chances, scores: say output="):
-        models.load_saved_model(folder, SIDE)
+        foreign.load_saved_model(folder, SIDE)
     with pytest.raises(ValueError, match="any, any, 3.: say size="):
-        models.load_saved_model(folder, output="chances")
-    saved, pixels = models.load_saved_model(folder, SIDE, output="chances"), noise()
+        foreign.load_saved_model(folder, output="chances")
+    saved, pixels = foreign.load_saved_model(folder, SIDE, output="chances"), noise()
     assert models.endings.ending(saved, pixels).function == "softmax"
     assert saved.input_shape == (None, *SIDE, 3)
 
@@ -469,30 +470,30 @@ def test_shapes_that_a_saved_model_leaves_open_are_found(tmp_path):
         autograph=False,
     )
     tf.saved_model.save(module, str(tmp_path / "net"), signatures=call)
-    saved, pixels = models.load_saved_model(tmp_path / "net"), noise()
+    saved, pixels = foreign.load_saved_model(tmp_path / "net"), noise()
     assert saved.output_shape == (None, 96)
     np.testing.assert_array_equal(forward(saved, pixels), pixels[..., 0].reshape(3, 96))
 
 
 def test_folders_that_are_no_saved_model_are_refused_in_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="no SavedModel folder at .*other"):
-        models.load_saved_model(tmp_path / "other")
+        foreign.load_saved_model(tmp_path / "other")
     (tmp_path / "net").mkdir()
     with pytest.raises(ValueError, match="^net is no SavedModel: the folder has no saved_model.pb"):
-        models.load_saved_model(tmp_path / "net")
+        foreign.load_saved_model(tmp_path / "net")
     (tmp_path / "net" / "saved_model.pb").write_bytes(b"this is none")
     with pytest.raises(ValueError, match="^net cannot be loaded .* is damaged [^\n]*$"):
-        models.load_saved_model(tmp_path / "net")
+        foreign.load_saved_model(tmp_path / "net")
     whole = save_module(tmp_path / "whole")
     (whole / "variables" / "variables.index").unlink()
     with pytest.raises(ValueError, match="^whole cannot be loaded as a SavedModel: [^\n]+$"):
-        models.load_saved_model(whole, output="scores")
+        foreign.load_saved_model(whole, output="scores")
     fixed = save_module(tmp_path / "fixed", shape=(1, *SIDE, 3))
     with pytest.raises(ValueError, match="fixed takes 1 pictures at a time: export it for any"):
-        models.load_saved_model(fixed)
+        foreign.load_saved_model(fixed)
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="empty has no signature at all; it has none: save it"):
-        models.load_saved_model(tmp_path / "empty")
+        foreign.load_saved_model(tmp_path / "empty")
 
 
 # --- fingerprints ---------------------------------------------------------------------------------
@@ -501,7 +502,7 @@ def test_folders_that_are_no_saved_model_are_refused_in_one_line(tmp_path):
 def test_a_fingerprint_tells_files_apart_whose_weights_nobody_sees(tmp_path, exported):
     pytest.importorskip("onnxruntime")
     one, same, other = (
-        models.load_onnx(write_onnx(tmp_path / f"{i}.onnx", ends=ends))
+        foreign.load_onnx(write_onnx(tmp_path / f"{i}.onnx", ends=ends))
         for i, ends in enumerate([(), (), ("Neg",)])
     )
     assert models.fingerprint(one) == models.fingerprint(same) != models.fingerprint(other)
@@ -513,24 +514,24 @@ def test_a_fingerprint_tells_files_apart_whose_weights_nobody_sees(tmp_path, exp
     net.graph.node.append(onnx.helper.make_node("Mul", ["means", "scale"], ["scaled"]))
     net.graph.output[0].name = "scaled"
     onnx.save(net, tmp_path / "split.onnx", **beside)
-    split = models.load_onnx(tmp_path / "split.onnx")
+    split = foreign.load_onnx(tmp_path / "split.onnx")
     pixels = noise()
     np.testing.assert_allclose(forward(split, pixels), pixels.mean((1, 2)) * [1, 2, 3], rtol=1e-5)
     held = (tmp_path / "weights").read_bytes()
     changed = held.replace(np.float32([1, 2, 3]).tobytes(), np.float32([1, 2, 4]).tobytes())
     (tmp_path / "weights").write_bytes(changed)
-    again = models.load_onnx(tmp_path / "split.onnx")
+    again = foreign.load_onnx(tmp_path / "split.onnx")
     np.testing.assert_allclose(forward(again, pixels), pixels.mean((1, 2)) * [1, 2, 4], rtol=1e-5)
     assert models.fingerprint(again) != models.fingerprint(split)
     (tmp_path / "weights").unlink()
     with pytest.raises(ValueError, match="^split.onnx cannot be loaded as [^\n]*weights[^\n]*$"):
-        models.load_onnx(tmp_path / "split.onnx")
+        foreign.load_onnx(tmp_path / "split.onnx")
 
 
 def test_a_fingerprint_stays_when_layers_stand_before_a_file(tmp_path, exported):
     pytest.importorskip("onnxruntime")
-    other = models.load_onnx(write_onnx(tmp_path / "other.onnx"))
+    other = foreign.load_onnx(write_onnx(tmp_path / "other.onnx"))
     wrapped = keras.Model(other.input, other(layers.Rescaling(1.0)(other.input)))
     assert models.fingerprint(wrapped) == models.fingerprint(other)
-    net, saved = exported[0], models.load_saved_model(exported[1])
+    net, saved = exported[0], foreign.load_saved_model(exported[1])
     assert models.fingerprint(saved) not in (models.fingerprint(net), models.fingerprint(other))

@@ -7,7 +7,6 @@ OUTPUT may be given as well; see `evaluation.evaluate` and `models.load_model`.
 """
 
 import os
-import re
 import sys
 import time
 from collections import defaultdict

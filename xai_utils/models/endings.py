@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_utils.engine import cached, keras, tf
+from xai_utils.engine import cached, forward, keras, tf
 
 TASKS = ("classification", "multilabel", "regression")
 FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "linear": tf.identity}
@@ -48,7 +48,7 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
         ValueError: outputs that are not finite.
     """
     found = _in_graph(model) or Ending(model, "linear")
-    outputs = np.asarray(found.model(images, training=False), np.float64)
+    outputs = forward(found.model, images).numpy().astype(np.float64)
     if not np.isfinite(outputs).all():
         raise ValueError(f"{model.name} returns values that are NaN or infinite")
     if found.function != "linear" or (outputs < 0).any():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from xai_utils.engine import keras
+from xai_utils.models.layers import walk
 
 PIXELS = (0.0, 255.0)
 PREPROCESSING = ("none", "unit", "tf", "torch", "caffe")
@@ -111,9 +112,9 @@ def brings_its_own(model: keras.Model) -> bool:
     That is a Rescaling by about 1/255 or 1/127.5, or a Normalization whose mean no other range has,
     before any other layer of weights.
     """
-    for layer in model.layers:
+    for _, layer in walk(model):
         if isinstance(layer, keras.Model):
-            return brings_its_own(layer)
+            continue  # its own layers come next
         if isinstance(layer, keras.layers.Rescaling):
             reach = np.multiply(layer.scale, 255)  # how far 0..255 is spread
             return bool(np.all((reach > 0.9) & (reach < 2.1)))

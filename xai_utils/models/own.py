@@ -103,7 +103,7 @@ def from_pixels(
     scores = found.model(prepared(pixels))
     if scores.dtype in ("float16", "bfloat16"):
         scores = keras.layers.Activation("linear", dtype="float32", name="float32")(scores)
-    plain = re.sub(r"\W", "_", Path(name).stem) or "model"
+    plain = re.sub(r"\W", "_", Path(name).stem, flags=re.ASCII) or "model"
     return Own(keras.Model(pixels, scores, name=plain), task, found.function)
 
 
