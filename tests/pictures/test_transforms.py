@@ -155,3 +155,36 @@ def test_bad_input_is_one_clear_line(call, told):
     with pytest.raises(ValueError, match=told) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 20])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_any_number_of_channels_each_as_in_a_grey_picture(name, channels):
+    images = np.random.default_rng(0).uniform(20, 200, (2, 16, 24, channels)).astype(np.float32)
+    changed = apply(name, images, AMOUNTS[name])
+    assert changed.shape == images.shape and changed.dtype == np.float32
+    if name in ("contrast", "noise"):  # whose mean and noise are of all channels
+        return
+    last = apply(name, images[..., -1:], AMOUNTS[name])
+    np.testing.assert_allclose(changed[..., -1:], last, atol=1e-3)
+
+
+def test_grey_of_any_number_of_channels():
+    image = np.array([[[30.0, 60, 90, 20]]])
+    assert pictures.grey(image[..., :1]).tolist() == [[30]]
+    assert pictures.grey(image[..., :2]).tolist() == [[45]]
+    assert pictures.grey(image[..., :3])[0, 0] == pytest.approx(
+        0.299 * 30 + 0.587 * 60 + 0.114 * 90
+    )
+    assert pictures.grey(image).tolist() == [[50]]
+
+
+def test_black_of_another_range():
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 4, 5, 6)).astype(np.float32)
+    assert (pictures.filling(images, "black", black=-1.0) == -1).all()
+    assert (pictures.filling(images, 0.5, black=-1.0) == 0.5).all()
+    masks = np.random.default_rng(1).uniform(0, 1, (2, 4, 5)).astype(np.float32)
+    left = np.asarray(pictures.masked(images, masks, black=-1.0))
+    np.testing.assert_allclose(left + 1, (images + 1) * masks[..., None], atol=1e-6)
+    for fill in ("mean", "blur", "random"):
+        assert np.abs(pictures.filling(images, fill)).max() <= 1

@@ -51,3 +51,52 @@ def test_a_map_over_a_picture_has_the_colours_of_overlay(values):
 def test_a_figure_is_drawn_the_same_twice(make):
     fig = make()
     assert show.png(fig) == show.png(fig)
+
+
+@pytest.mark.parametrize(
+    ("channels", "bands", "expected"),
+    [
+        (1, None, (10, 10, 10)),
+        (2, None, (15, 15, 15)),
+        (3, None, (10, 20, 30)),
+        (4, None, (10, 20, 30)),
+        (7, (6, 3, 0), (70, 40, 10)),
+        (7, (4,), (50, 50, 50)),
+        (3, (0, 2), (20, 20, 20)),
+    ],
+)
+def test_a_picture_of_any_number_of_channels_is_drawn(channels, bands, expected):
+    image = np.full((4, 6, channels), np.arange(10, 10 * channels + 1, 10), np.float32)
+    drawn = show.as_rgb(image, bands)
+    assert drawn.shape == (4, 6, 3) and (drawn == expected).all()
+    found = pixels(show.png(show.tiles([[show.Tile(image, bands=bands)]])))
+    middle = found[found.shape[0] // 2, found.shape[1] // 2]
+    assert tuple(middle) == expected
+    values = np.zeros((2, 3))
+    grey = np.dot(expected, [0.299, 0.587, 0.114])  # under six tenths of the black of inferno
+    over = show.overlay(values, show.as_rgb(image, bands))
+    assert np.abs(over - 0.4 * grey - 0.6 * np.array([0, 0, 3])).max() <= 1
+    if bands is None:
+        np.testing.assert_array_equal(show.overlay(values, image), over)
+    found = pixels(show.png(show.tiles([[show.Tile(image, values, bands=bands)]])))
+    assert (
+        np.abs(found[found.shape[0] // 2, found.shape[1] // 3].astype(int) - over[0, 0]).max() < 3
+    )
+
+
+def test_a_plane_without_channels_is_grey():
+    assert show.as_rgb(np.full((2, 3), 7)).tolist() == np.full((2, 3, 3), 7).tolist()
+
+
+@pytest.mark.parametrize(
+    ("image", "bands", "said"),
+    [
+        (np.zeros((1, 2, 3, 4)), None, r"\(H, W, C\), not of shape \(1, 2, 3, 4\)"),
+        (np.zeros((2, 2, 0)), None, "not of shape"),
+        (np.zeros((2, 2, 4)), (0, 4, 1), "one to three channels of 0 to 3, not"),
+        (np.zeros((2, 2, 4)), (), "one to three channels of 0 to 3, not"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(image, bands, said):
+    with pytest.raises(ValueError, match=said):
+        show.as_rgb(image, bands)
