@@ -93,19 +93,52 @@ def test_scores_are_those_before_the_probabilities(pixels, name):
 
 
 class Subclassed(keras.Model):
-    def __init__(self):
+    def __init__(self, *ends):
         super().__init__()
         self.conv, self.pool = layers.Conv2D(5, 3), layers.GlobalAveragePooling2D()
-        self.dense = layers.Dense(4, "softmax")
+        self.ends = ends
 
     def call(self, x):
-        return self.dense(self.pool(self.conv(x)))
+        x = self.pool(self.conv(x))
+        for end in self.ends:
+            x = end(x)
+        return x
+
+
+class Hidden(layers.Layer):
+    """A softmax that no layer's name tells."""
+
+    def call(self, x):
+        return ops.exp(x) / ops.sum(ops.exp(x), axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda: (layers.Dense(4, "softmax"),),
+        lambda: (layers.Dense(4), layers.Softmax()),
+        lambda: (layers.Dense(4), layers.Activation("softmax")),
+    ],
+)
+def test_a_model_without_a_graph_is_left_without_the_softmax_that_ran_last(pixels, ends):
+    keras.utils.set_random_seed(1)
+    model = Subclassed(*ends())
+    model(pixels)
+    model.set_weights([60 * weights for weights in model.get_weights()])
+    expected = model.predict(pixels / 255, verbose=0)
+    assert expected.max() == 1  # nothing could be computed back from it
+    mine = models.load_model(model, preprocessing="unit")
+    np.testing.assert_allclose(mine.predict(pixels), expected, atol=1e-6)
+    assert models.logits_of(mine.model, pixels).max() > 20
+    assert np.abs(attribution.grad_cam(mine.model, pixels, relu=False)).max() > 0
+    np.testing.assert_array_equal(model.predict(pixels / 255, verbose=0), expected)
 
 
 def test_what_cannot_be_followed_is_computed_back(pixels):
-    inputs = keras.Input((SIDE, SIDE, 3))
-    model = keras.Model(inputs, Subclassed()(inputs))
-    mine = models.load_model(model, preprocessing="unit")
+    model = Subclassed(layers.Dense(4), Hidden())
+    model(pixels)
+    with pytest.warns(UserWarning, match="computed back from its probabilities.*softmax"):
+        mine = models.load_model(model, preprocessing="unit")
     np.testing.assert_allclose(mine.predict(pixels), model.predict(pixels / 255, verbose=0), 1e-5)
     assert (models.logits_of(mine.model, pixels) < 0).all()  # logarithms, not probabilities
 

@@ -3,7 +3,8 @@
 Techniques explain scores before any softmax or sigmoid: a probability near 1 has no gradient left.
 So the softmax or sigmoid is looked for in the network's graph, wherever it stands, and taken off a
 copy of the graph; the layers are shared and none is changed. Where there is no graph to follow
-(subclassed models), it is undone: the logarithm of a softmax, the logit of a sigmoid.
+(subclassed models), the layer that ran last is left without it; where no layer did it, it is
+undone: the logarithm of a softmax, the logit of a sigmoid.
 """
 
 import warnings
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xai_utils.engine import cached, forward, keras, tf
+from xai_utils.models.layers import replaced_calls, walk
 
 TASKS = ("classification", "multilabel", "regression")
 FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "linear": tf.identity}
@@ -47,7 +49,7 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
     Raises:
         ValueError: outputs that are not finite.
     """
-    found = _in_graph(model) or Ending(model, "linear")
+    found = _in_graph(model) or _that_ran_last(model, images) or Ending(model, "linear")
     outputs = forward(found.model, images).numpy().astype(np.float64)
     if not np.isfinite(outputs).all():
         raise ValueError(f"{model.name} returns values that are NaN or infinite")
@@ -218,20 +220,49 @@ def _is_linear(activation) -> bool:
     return getattr(activation, "__name__", "") == "linear"
 
 
-class _Linear(keras.layers.Layer):
-    """A layer of a network without its activation: the layer itself, which is left as it is."""
+def _that_ran_last(model, images) -> Ending | None:
+    """The ending of a model without a graph whose output is that of a softmax or sigmoid layer."""
+    returned = {}
 
-    def __init__(self, layer, **kwargs):
-        super().__init__(dtype=layer.dtype_policy, **kwargs)
-        self.layer = layer
+    def recorder(layer):
+        def wrap(call):
+            def recorded(*args, **kwargs):
+                returned[layer] = call(*args, **kwargs)
+                return returned[layer]
+
+            return recorded
+
+        return wrap
+
+    with replaced_calls({layer: recorder(layer) for _, layer in walk(model)}):
+        outputs = model(images, training=False)
+    for layer, output in reversed(returned.items()):
+        if output is outputs and (function := _function_of(layer)) != "linear":
+            inputs = keras.Input(images.shape[1:])
+            scores = _Linear(layer, model, name=f"{model.name}_scores")(inputs)
+            return Ending(keras.Model(inputs, scores, name=model.name), function)
+    return None
+
+
+class _Linear(keras.layers.Layer):
+    """A network, or one layer, that runs without that layer's activation; it is left as it is."""
+
+    def __init__(self, layer, whole=None, **kwargs):
+        super().__init__(dtype=(whole or layer).dtype_policy, **kwargs)
+        self.whole = whole or layer
+        self.ending = lambda: layer  # not an attribute of its own: it is inside the whole
 
     def call(self, inputs):
-        held = vars(self.layer)["activation"]
-        vars(self.layer)["activation"] = keras.activations.linear  # past Keras' tracking
+        layer = self.ending()
+        if not layer.weights:  # an activation by itself
+            with replaced_calls({layer: lambda call: lambda values, *_, **__: values}):
+                return self.whole(inputs)
+        held = vars(layer)["activation"]
+        vars(layer)["activation"] = keras.activations.linear  # past Keras' tracking
         try:
-            return self.layer(inputs)
+            return self.whole(inputs)
         finally:
-            vars(self.layer)["activation"] = held
+            vars(layer)["activation"] = held
 
 
 class _Undone(keras.layers.Layer):
