@@ -364,3 +364,74 @@ def test_pooling_the_default_map_of_an_application_gives_what_its_head_gets(name
     if [part for part in behind if not isinstance(part, layers.Dropout)] == model.layers[-1:]:
         # one Dense layer: HiResCAM's sum is the logit without its bias, which is zero here
         np.testing.assert_allclose(np.sum(tape.gradient(score, maps) * maps), score[0], rtol=1e-4)
+
+
+# --- a part of the picture ------------------------------------------------------------------------
+
+CUTS = {
+    "centre": (lambda x: layers.CenterCrop(32, 24)(x), "the middle 32 x 24 of 48 x 64"),
+    "enlarged": (
+        lambda x: layers.CenterCrop(32, 32)(layers.Resizing(96, 128)(x)),
+        "the middle 16 x 16 of 48 x 64",
+    ),
+    "aspect": (
+        lambda x: layers.Resizing(24, 24, crop_to_aspect_ratio=True)(x),
+        "the middle 48 x 48 of 48 x 64",
+    ),
+    "sides": (
+        lambda x: layers.Cropping2D(((8, 0), (4, 20)))(x),
+        "rows 8 to 48 and columns 4 to 44 of 48 x 64",
+    ),
+    "slice": (lambda x: x[:, 8:-8, 8:-8] / 255, "the middle 32 x 48 of 48 x 64"),
+    "padded": (lambda x: layers.Resizing(64, 64, pad_to_aspect_ratio=True)(x), "the borders too"),
+}
+WHOLE = {
+    "resized": lambda x: layers.Resizing(20, 20)(x),
+    "prepared": lambda x: layers.ZeroPadding2D(4)(layers.Rescaling(1 / 127.5, -1)(x)),
+    "augmented": lambda x: keras.Sequential([layers.RandomFlip(), layers.RandomZoom(0.2)])(x),
+    "one channel": lambda x: layers.AveragePooling2D(2)(ops.mean(x, axis=-1, keepdims=True)),
+}
+
+
+def cutting(cut) -> keras.Model:
+    inputs = keras.Input((48, 64, 3))
+    x = layers.Normalization(mean=100.0, variance=50.0)(cut(inputs))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, padding="same", name="features")(x))
+    return keras.Model(inputs, layers.Dense(3)(x), name="cutting")
+
+
+def tall(images: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (images, 48, 64, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("nesting", [lambda model: model, as_loaded])
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_map_of_a_part_of_the_picture_says_so(cut, nesting):
+    step, part = CUTS[cut]
+    model = nesting(cutting(step))
+    for _ in range(2):  # each time, not only when the layer is looked up
+        with pytest.warns(UserWarning, match=part) as caught:
+            attribution.grad_cam(model, tall(), 0, relu=False)
+        assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    assert not [step for _, step in models.walk(model) if "call" in vars(step)]
+
+
+@pytest.mark.parametrize("nesting", [lambda model: model, as_loaded])
+@pytest.mark.parametrize("step", WHOLE)
+@pytest.mark.filterwarnings("error")
+def test_a_map_of_the_whole_picture_says_nothing(step, nesting):
+    attribution.grad_cam(nesting(cutting(WHOLE[step])), tall(), 0, relu=False)
+
+
+def test_a_crop_in_a_network_without_a_graph():
+    class Cutting(keras.Model):
+        def __init__(self):
+            super().__init__(name="cutting")
+            self.crop, self.conv = layers.CenterCrop(24, 32), layers.Conv2D(4, 3, name="features")
+            self.head = layers.Dense(3)
+
+        def call(self, x):
+            return self.head(tf.reduce_mean(self.conv(self.crop(x)), (1, 2)))
+
+    with pytest.warns(UserWarning, match="the middle 24 x 32 of 48 x 64"):
+        attribution.grad_cam(Cutting(), tall(), 0, relu=False)

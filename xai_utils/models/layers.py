@@ -8,8 +8,11 @@ import contextlib
 import difflib
 import functools
 import re
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 from xai_utils.engine import cached, keras, tf
 
@@ -211,11 +214,17 @@ def default_layer(model: keras.Model, shape: tuple) -> str:
 def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
     """The layer a technique reads: that name, seen to have spatial extent, or `default_layer`.
 
+    Warns where the network cuts or pads its picture before its first convolution: the map of a
+    layer is then not one of the whole picture.
+
     Raises:
         ValueError: as `find_layer` and `default_layer`; a layer without spatial extent, or inside
             an attention layer.
     """
-    return cached(model, ("layer", layer, *shape[1:]), lambda: _check_layer(model, shape, layer))
+    path = cached(model, ("layer", layer, *shape[1:]), lambda: _check_layer(model, shape, layer))
+    if part := cached(model, ("part", *shape[1:]), lambda: _part_seen(model, shape)):
+        warnings.warn(f"{model.name} {part}", stacklevel=5)
+    return path
 
 
 def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
@@ -432,6 +441,79 @@ def _last_map(model: keras.Model, shape: tuple, under: str = "") -> str | None:
     if not under:
         raise ValueError(_NO_MAP.format(model.name))
     return None
+
+
+class _Reached(BaseException):
+    """Ends a run at the first layer with weights. No Exception, for Keras rewrites those."""
+
+
+def _part_seen(model: keras.Model, shape: tuple) -> str | None:
+    """What a network does to the place of its pixels before its first weights, if anything.
+
+    Measured: each pixel of two pictures holds its own row, or its own column, in 0..255. Steps that
+    change the size are run on them, all others passed, and what the first layer with weights gets
+    tells where it comes from.
+    """
+    height, width = shape[1:3]
+    rows, columns = ((np.arange(size) + 0.5) * 255 / size for size in (height, width))
+    places = np.stack(
+        [np.broadcast_to(rows[:, None], (height, width)), np.broadcast_to(columns, (height, width))]
+    )
+    places = tf.cast(np.repeat(places[..., None], shape[3], axis=3), model.compute_dtype)
+    steps = [step for _, step in walk(model) if not (_children(step) and _learns(step))]
+    try:
+        with replaced_calls({step: _placing(step) for step in steps}):
+            model(places, training=False)
+    except _Reached as reached:
+        seen = reached.args[0]
+        return _said(np.asarray(tf.cast(seen, tf.float32)), height, width)
+    return None
+
+
+def _placing(step):
+    """A stand-in for a step's call that only moves pixels; the first with weights ends the run."""
+
+    def wrap(call):
+        def placed(*args, **kwargs):
+            given = next(filter(tf.is_tensor, tf.nest.flatten((args, kwargs))), None)
+            if given is not None and _learns(step):
+                raise _Reached(given)
+            returned = call(*args, **kwargs)
+            # The zeros before a convolution that pads nothing itself are a part of it.
+            is_same = tf.is_tensor(returned) and returned.shape == getattr(given, "shape", None)
+            return given if is_same or "ZeroPadding" in type(step).__name__ else returned
+
+        return placed
+
+    return wrap
+
+
+def _said(seen: np.ndarray, height: int, width: int) -> str | None:
+    """In words: which part of a picture `_part_seen` found, None if it is all of it."""
+    if seen.ndim != 4 or not is_spatial(seen.shape):
+        return None
+    middle = seen.shape[1] // 2, seen.shape[2] // 2
+    lines = seen[0, :, middle[1], 0] * height / 255, seen[1, middle[0], :, 0] * width / 255
+    (top, bottom), (left, right) = map(_edges, lines)
+    if any((line == 0).mean() > 0.02 for line in lines):
+        return (
+            f"pads its {height} x {width} pixels to another shape before it looks at them: a map"
+            " covers the borders too"
+        )
+    if bottom - top > 0.98 * height and right - left > 0.98 * width:
+        return None
+    if abs(top - (height - bottom)) <= 1 and abs(left - (width - right)) <= 1:
+        part = f"the middle {bottom - top:.0f} x {right - left:.0f}"
+    else:
+        part = f"rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to {right:.0f}"
+    return f"cuts its picture before it looks at it: a map covers {part} of {height} x {width}"
+
+
+def _edges(line: np.ndarray) -> tuple[float, float]:
+    """Where a row of sampled places begins and ends, half a step beyond the outer ones."""
+    line = line[line > 0]
+    half = np.ptp(line) / max(len(line) - 1, 1) / 2
+    return line.min() - half, line.max() + half
 
 
 def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
