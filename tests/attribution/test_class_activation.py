@@ -1,5 +1,7 @@
 """Class activation against formulas in NumPy, and against what holds on networks with GAP."""
 
+import warnings
+
 import numpy as np
 import pytest
 from nets import SHAPES, batch, gap_net, two_outputs
@@ -154,20 +156,98 @@ def test_a_dead_channel_gives_no_nan():
     for name, maps in attribution.cams(model, images, (0,))[None].items():
         assert np.isfinite(maps).all() and np.abs(maps).max() > 0, name
     assert np.abs(attribution.xgrad_cam(model, images, 0) - before).max() > 0
+
+
+# --- a map that is zero everywhere says why -------------------------------------------------------
+
+
+def reasons(method, *args, **kwargs) -> tuple[np.ndarray, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        maps = method(*args, **kwargs)
+    said = [str(warning.message) for warning in caught]
+    assert not any("\n" in line for line in said)
+    return maps, said
+
+
+EVERY = [getattr(attribution, name) for name in (*WITH_GRADIENT, "score_cam", "eigen_cam")]
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_a_dead_layer_is_named(method):
+    model, images = flat_net(), batch()
+    assert reasons(method, model, images, 0)[1] == []
     kill_channels(model, list(range(6)))
-    for name, maps in attribution.cams(model, images, (0,))[None].items():
-        np.testing.assert_array_equal(maps, 0, err_msg=name)
-    for method in (attribution.score_cam, attribution.eigen_cam):
-        np.testing.assert_array_equal(method(model, images, 0), 0)
+    maps, said = reasons(method, model, images, 0)
+    np.testing.assert_array_equal(maps, 0)
+    assert said == [
+        f"{method.__name__} is zero everywhere on images 0, 1, 2:"
+        " 'features' returns only zeros, it is dead"
+    ]
 
 
-def test_a_map_negative_everywhere_becomes_zeros():
+@pytest.mark.parametrize("name", WITH_GRADIENT)
+def test_gradients_that_are_all_zero_are_told_from_a_dead_layer(name):
     model, images = gap_net(), batch()
     kernel, bias = model.get_layer("logits").get_weights()
-    model.get_layer("logits").set_weights([-np.abs(kernel), bias])
-    for name, maps in attribution.cams(model, images, (0,), relu=True)[None].items():
-        np.testing.assert_array_equal(maps, 0, err_msg=name)
-    assert attribution.hires_cam(model, images, 0).min() < 0
+    kernel[:, 1] = 0
+    model.get_layer("logits").set_weights([kernel, bias])
+    maps, said = reasons(getattr(attribution, name), model, images[:1], 1)
+    np.testing.assert_array_equal(maps, 0)
+    assert len(said) == 1 and "image 0: the score does not change with 'features'" in said[0]
+    # only the image that it happens to, in the only target that it happens to
+    model.get_layer("features").set_weights(
+        [0 * w for w in model.get_layer("features").get_weights()]
+    )
+    assert "is dead" in reasons(getattr(attribution, name), model, images[:1], 1)[1][0]
+
+
+@pytest.mark.parametrize("name", WITH_GRADIENT)
+def test_a_map_whose_evidence_speaks_against_the_class_says_so(name):
+    model, images = gap_net(), batch()
+    kernel, bias = model.get_layer("logits").get_weights()
+    kernel[:, 0] = -np.abs(kernel[:, 0])
+    model.get_layer("logits").set_weights([kernel, bias])
+    method = getattr(attribution, name)
+    maps, said = reasons(method, model, images, 0, relu=True)
+    np.testing.assert_array_equal(maps, 0)
+    assert len(said) == 1
+    assert "at 'features' nothing speaks for the class, only against it" in said[0]
+    if name in ("grad_cam", "hires_cam", "xgrad_cam"):
+        maps, said = reasons(method, model, images, 0, relu=False)
+        assert maps.max(axis=(1, 2)).max() <= 0 and maps.min() < 0 and said == []
+
+
+def test_only_the_image_whose_map_is_zero_is_named():
+    model = gap_net()
+    model.get_layer("early").bias.assign([-0.1] * 4)  # a black picture leaves nothing behind it
+    images = batch()
+    images[1] = 0
+    maps, said = reasons(attribution.layer_cam, model, images, 2)
+    assert maps[[0, 2]].any(axis=(1, 2)).all() and not maps[1].any()
+    assert len(said) == 1 and "on image 1: 'features' returns only zeros" in said[0]
+
+
+# --- half precision -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_maps_of_a_network_of_half_precision_are_float32_and_near(policy):
+    images, exact = batch(), gap_net()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = gap_net()
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.set_weights(exact.get_weights())
+    assert model.compute_dtype == policy.removeprefix("mixed_")
+    for method in (*EVERY, attribution.cam):
+        maps, expected = method(model, images, 1), method(exact, images, 1)
+        assert maps.dtype == np.float32
+        np.testing.assert_allclose(
+            maps, expected, atol=0.05 * np.abs(expected).max(), err_msg=method.__name__
+        )
 
 
 # --- many maps from one pass ----------------------------------------------------------------------

@@ -6,12 +6,13 @@ Z = h w the number of positions, and sums without an index run over the K channe
 number of these maps from one pass. CAM, Score-CAM and Eigen-CAM, further down, need no gradient.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from xai_utils.attribution.gradients import existing
-from xai_utils.engine import check_images, compiled, in_parts, keras, tf
+from xai_utils.engine import check_images, compiled, in_parts, keras, tf, widened
 from xai_utils.models import (
     capture,
     check_layer,
@@ -95,11 +96,12 @@ def cams(
         images: one batch, any number type, in the model's pixel range.
         targets: T targets, each as in every technique: None, an index, N indices or a callable.
         methods: keys of `CAMS`.
-        layer_names: layers that return `(N, h, w, K)`; None is the last one that computes features.
+        layer_names: layers that return `(N, h, w, K)`; None is the one that the network pools.
         relu: cut negative evidence off; None does what each method's paper does.
 
     Returns:
-        `{layer name as given: {method: float32 (T, N, h, w)}}`.
+        `{layer name as given: {method: float32 (T, N, h, w)}}`. A warning says why a map is zero
+        everywhere.
 
     Raises:
         ValueError: as `grad_cam`; an unknown method.
@@ -115,11 +117,61 @@ def cams(
     run = compiled(
         model, _cams, names=names, methods=tuple(methods), relu=relu, functions=functions
     )
-    maps = run(batch, [indices for indices, _ in checked])
+    maps, signs = run(batch, [indices for indices, _ in checked])
+    maps = {
+        name: {method: found.numpy() for method, found in of_layer.items()}
+        for name, of_layer in maps.items()
+    }
+    for name, of_layer in maps.items():
+        for method, found in of_layer.items():
+            _warn_of_zeros(method, name, found, *(sign.numpy() for sign in signs[name][method]))
     return {
-        given: {method: maps[name][method].numpy() for method in methods}
+        given: {method: maps[name][method] for method in methods}
         for given, name in zip(layer_names, names, strict=True)
     }
+
+
+def _signs(a, gradients, maps):
+    """What tells why a map is zero.
+
+    Returns:
+        Whether an image's activations are not all zero, bool `(N,)`; for each target whether its
+        gradients are not, and whether evidence speaks against it somewhere, bool `(T, N)`.
+    """
+    axes = (1, 2, 3)
+    against = [tf.reduce_any(g * a < 0, axes) for g in gradients]
+    return (
+        tf.reduce_any(a != 0, axes),
+        tf.stack([tf.reduce_any(g != 0, axes) for g in gradients]),
+        tf.stack(against) | tf.reduce_any(maps < 0, axes[1:]),
+    )
+
+
+def _warn_of_zeros(method: str, layer: str, maps: np.ndarray, active, changing, against) -> None:
+    """Say why maps `(T, N, h, w)` are zero everywhere, in one line for each reason."""
+    zero = ~maps.any(axis=(2, 3))
+    if not zero.any():
+        return
+    reasons = np.select(
+        [zero & ~active, zero & ~changing, zero & against, zero],
+        [
+            f"{layer!r} returns only zeros, it is dead",
+            f"the score does not change with {layer!r}, all gradients are zero",
+            f"at {layer!r} nothing speaks for the class, only against it",
+            f"at {layer!r} no channel that is active has a gradient for the class",
+        ],
+        "",
+    )
+    for reason in dict.fromkeys(reasons[zero]):
+        images = sorted(set(np.nonzero(reasons == reason)[1].tolist()))
+        numbers = f"image{'s' * (len(images) > 1)} {', '.join(map(str, images))}"
+        warnings.warn(f"{method} is zero everywhere on {numbers}: {reason}", stacklevel=5)
+
+
+def _warn_where_dead(method: str, layer: str, maps: np.ndarray, active) -> None:
+    """As `_warn_of_zeros`, of maps `(N, h, w)` without gradients: zero if not negative or dead."""
+    yes = np.ones((1, len(maps)), bool)
+    _warn_of_zeros(method, layer, maps[None], active, yes, yes)
 
 
 def _one(method, model, images, target, layer, relu) -> np.ndarray:
@@ -137,14 +189,15 @@ def grad_cam(
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
-        layer: name or path of a layer that returns `(N, h, w, K)`; default the last one that
-            computes features.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
         relu: keep only evidence for the target; False also shows evidence against it.
 
     Returns:
         float32 maps `(N, h, w)`, in logits per position: on a network that ends in global average
         pooling and one Dense layer the sum over the positions, without ReLU, is the logit minus its
-        bias.
+        bias. Where a map is zero everywhere a warning says why: all evidence speaks against the
+        target, or the layer is dead.
 
     Raises:
         ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
@@ -219,17 +272,18 @@ def _cams(model, images, indices, names, methods, relu, functions):
             outputs = model(images, training=False)
         asked = [score(outputs, indices[i], function) for i, function in enumerate(functions)]
     gradients = [tape.gradient(of_target, activations) for of_target in asked]
-    maps = {name: {} for name in names}
+    maps, signs = {name: {} for name in names}, {name: {} for name in names}
     for name in names:
         for gradient in gradients:
             existing(gradient[name], model, f"layer {name!r}")
+        a = widened(activations[name])
+        of_targets = [widened(gradient[name]) for gradient in gradients]
         for method in methods:
             formula, cut = CAMS[method]
-            stacked = tf.stack(
-                [formula(activations[name], gradient[name]) for gradient in gradients]
-            )
+            stacked = tf.stack([formula(a, g) for g in of_targets])
+            signs[name][method] = _signs(a, of_targets, stacked)
             maps[name][method] = tf.nn.relu(stacked) if (cut if relu is None else relu) else stacked
-    return maps
+    return maps, signs
 
 
 def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
@@ -260,7 +314,9 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
         )
     layer = check_layer(model, batch.shape, layer)
     maps, gap = compiled(model, _cam, layer=layer)(batch, indices)
-    if not gap.numpy() < 1e-4:
+    # what is computed in half precision is exact to its own
+    exact = 1e-4 if tf.as_dtype(model.compute_dtype).size > 2 else 1e-2
+    if not gap.numpy() < exact:
         raise ValueError(_NOT_GAP.format(model.name, layer))
     return maps.numpy()
 
@@ -296,7 +352,7 @@ def score_cam(
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
     layer = check_layer(model, batch.shape, layer)
-    maps = compiled(model, code_at, layer=layer)(batch)
+    maps = widened(compiled(model, code_at, layer=layer)(batch))
     low, high = (limit(maps, axis=(1, 2)) for limit in (tf.reduce_min, tf.reduce_max))
     alive = np.argwhere((high > low).numpy()).astype(np.int32)  # (image, channel), image by image
     norm = tf.math.divide_no_nan(maps - low[:, None, None], (high - low)[:, None, None])
@@ -310,8 +366,11 @@ def score_cam(
             :, None
         ]
     left[tuple(alive.T)] = np.concatenate(kept or [np.zeros(0)])
-    result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(tf.cast(left, maps.dtype)))
-    return (tf.nn.relu(result) if relu else result).numpy()
+    result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(left)).numpy()
+    result = np.maximum(result, 0) if relu else result
+    active = maps.numpy().any(axis=(1, 2, 3))
+    _warn_where_dead("score_cam", layer, result, active)
+    return result
 
 
 def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
@@ -329,11 +388,14 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
     """
     batch = check_images(model, images)
     check_target(model, batch, target)
-    return compiled(model, _eigen_cam, layer=check_layer(model, batch.shape, layer))(batch).numpy()
+    layer = check_layer(model, batch.shape, layer)
+    maps = compiled(model, _eigen_cam, layer=layer)(batch).numpy()
+    _warn_where_dead("eigen_cam", layer, maps, maps.any(axis=(1, 2)))
+    return maps
 
 
 def _eigen_cam(model, images, layer):
-    maps = code_at(model, images, layer)
+    maps = widened(code_at(model, images, layer))
     flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[-1]))
     # (h w)^2 is far smaller than K^2: the first left singular vector, scaled, is the projection.
     values, vectors = tf.linalg.eigh(tf.matmul(flat, flat, transpose_b=True))
@@ -357,8 +419,10 @@ def _cam(model, images, indices, layer):
     """
     with capture(model, [layer]) as activations:
         logits = model(images, training=False)
-    dense, maps = _dense_head(model, layer), activations[layer]
-    kernel, bias = dense.kernel, dense.bias if dense.use_bias else tf.zeros(dense.units)
+    dense, maps = _dense_head(model, layer), widened(activations[layer])
+    logits = widened(logits)
+    kernel = widened(dense.kernel.value)
+    bias = widened(dense.bias.value) if dense.use_bias else tf.zeros(dense.units, kernel.dtype)
     if dense.units == 1 and logits.shape[-1] == 2:  # one unit for two classes, see `load_model`
         kernel, bias = tf.concat([-kernel, kernel], 1), tf.concat([-bias, bias], 0)
     if kernel.shape != (maps.shape[-1], logits.shape[-1]):
@@ -375,7 +439,7 @@ def _cam(model, images, indices, layer):
 def _masked_by_channel(model, images, norm, indices, pairs, function):
     """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
     masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
-    masks = tf.image.resize(masks, images.shape[1:3])[..., 0]
+    masks = tf.cast(tf.image.resize(masks, images.shape[1:3])[..., 0], images.dtype)
     return scores(
         model,
         masked(tf.gather(images, pairs[:, 0]), masks),
