@@ -110,9 +110,13 @@ def test_parameters_must_be_literals(here):
 
 def test_model_goes_where_there_is_such_a_parameter(here):
     here.notebook("12_none")
-    assert runs.with_model(read(here, ""), "vgg19").given == {"model": "vgg19"}
-    assert runs.with_model(read(here, "model: b"), "vgg19").given == {"model": "vgg19"}
-    assert runs.with_model(read(here, "", "12_none--x"), "vgg19").given == {}
+    here.run_file("12_none--x")
+    here.run_file("21_grad_cam--x")
+    here.run_file("21_grad_cam--b", "model: b")
+    assert runs.of_file("21_grad_cam--x", "vgg19").given == {"model": "vgg19"}
+    assert runs.of_file("21_grad_cam--b", "vgg19").given == {"model": "vgg19"}
+    assert runs.of_file("21_grad_cam--b").given == {"model": "b"}
+    assert runs.of_file("12_none--x", "vgg19").given == {}
 
 
 def test_files_are_seen_from_the_notebooks_and_names_stay(here, monkeypatch):

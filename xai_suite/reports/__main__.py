@@ -130,7 +130,7 @@ class Reports:
             self.index()
             for line in worker.stdout:
                 self.line(line.rstrip("\n"), names)
-        lost = [] if runner.stopped() else sorted(self.waiting & {*names})
+        lost = [] if runner.stopping.is_set() else sorted(self.waiting & {*names})
         for name in lost:
             why = "its runner died (killed, out of memory, or never started)"
             site.lost(self.build, name, why)

@@ -1,4 +1,4 @@
-"""Runs notebooks through papermill, a runner's all in one kernel; kernels start one at a time."""
+"""Executes a runner's notebooks, one after the other in one kernel; kernels start one at a time."""
 
 import ast
 import contextlib
@@ -9,22 +9,19 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from html import escape
 from pathlib import Path
 
 import papermill
 from filelock import FileLock
 from jupyter_core.paths import jupyter_runtime_dir
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbformat.v4 import new_markdown_cell
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import Engine, papermill_engines
-from papermill.exceptions import PapermillExecutionError
-from papermill.execute import remove_error_markers
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from xai_suite.reports import provenance
-from xai_suite.reports.runs import Run, limit
+from xai_suite.reports.reading import one_line
+from xai_suite.reports.runs import NOTEBOOKS, Run, limit
 
 # Seconds; a notebook may set its own: metadata "report": {"cell_limit": 1200}.
 CELL_LIMIT, START_LIMIT = 600, 60
@@ -86,110 +83,95 @@ LOADED = """[module.__file__ for name, module in [*__import__("sys").modules.ite
     if name.startswith("xai_") and getattr(module, "__file__", None)]"""
 
 
-class Client(PapermillNotebookClient):
-    idle = None  # the client whose kernel, emptied, waits for the next run
-    # a nameless file with what kernels write past Jupyter, such as the last words of a crash
-    said = None
-    loaded: list[str] = []  # files of the project's modules, after a good run
+class Kernel(NotebookClient):
+    """A runner's kernel, emptied after each run for the next one."""
 
-    @contextlib.contextmanager
-    def setup_kernel(self, **kwargs):
+    current = None  # the one there is, from before it starts
+    loaded: list[str] = []  # files of the project's modules, after the last good run
+    # What kernels write past Jupyter, such as the last words of a crash; a file without a name.
+    said = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __init__(self, start_limit: float):
+        super().__init__(
+            new_notebook(),
+            kernel_name="python3",
+            startup_timeout=start_limit,
+            iopub_timeout=60,  # figures of a busy machine may come later than the default 4 s
+            raise_on_iopub_timeout=True,
+            # a polite one interrupts the kernel, and that gets logged as an error
+            shutdown_kernel="immediate",
+        )
+        Kernel.current = self
+        pipes = {"stdout": self.said, "stderr": self.said}
+        with kernel_start_lock():
+            self.create_kernel_manager()
+            self.start_new_kernel(preexec_fn=die_with_parent(), cwd=str(NOTEBOOKS), **pipes)
+            self.start_new_kernel_client()
+
+    def run(self, notebook, index: int) -> None:
+        """Execute a cell; if it calls `show.end`, the notebook has no more of them."""
         try:
-            if Client.idle:
-                self.km, self.kc, Client.idle = Client.idle.km, Client.idle.kc, None
-            else:
-                with kernel_start_lock():
-                    self.km = self.create_kernel_manager()
-                    self.start_new_kernel(preexec_fn=die_with_parent(), **kwargs)
-                    self.start_new_kernel_client()
-            yield
-            asked = {"loaded": LOADED}
-            reply = self.wait_for_reply(self.kc.execute(EMPTY, silent=True, user_expressions=asked))
-            answer = reply["content"]["user_expressions"]["loaded"]["data"]["text/plain"]
-            Client.loaded, Client.idle = ast.literal_eval(answer), self
-        except BaseException:  # Ctrl-C while it started: nbclient would leave it running
-            if self.km and self.km.has_kernel:
-                self._cleanup_kernel()
-            raise
+            self.execute_cell(notebook.cells[index], index)
+        except CellExecutionError:
+            if not ended(notebook, index):
+                raise
 
-    def set_widgets_metadata(self):
-        """Nothing: saved widget state needs a CDN to be shown."""
+    def empty(self) -> None:
+        """Ask which modules are loaded, and take all names away."""
+        # The first question also waits until a kernel that met an error takes requests again.
+        info = self.wait_for_reply(self.kc.kernel_info())
+        self.nb.metadata["language_info"] = info["content"]["language_info"]
+        asked = {"loaded": LOADED}
+        reply = self.wait_for_reply(self.kc.execute(EMPTY, silent=True, user_expressions=asked))
+        answer = reply["content"]["user_expressions"]["loaded"]["data"]["text/plain"]
+        Kernel.loaded = ast.literal_eval(answer)
+
+
+def started(start_limit: float) -> Kernel:
+    """The kernel there is, or a new one; if that does not answer, another."""
+    try:
+        return Kernel.current or Kernel(start_limit)
+    except RuntimeError as problem:
+        logging.warning("the kernel did not start (%s): trying once more", problem)
+        return Kernel(start_limit)
 
 
 def stop_kernel() -> None:
-    if Client.idle:
-        Client.idle._cleanup_kernel()
-        Client.idle = None
+    kernel, Kernel.current = Kernel.current, None
+    if kernel and kernel.km:
+        kernel._cleanup_kernel()
 
 
-class OneAtATime(Engine):
-    notebook = None  # what there is of it, also when the execution fails
-
-    @classmethod
-    def execute_managed_notebook(
-        cls, nb_man, kernel_name, start_timeout, execution_timeout, log_file, **_
-    ):
-        cls.notebook = nb_man.nb
-        client = Client(
-            nb_man,
-            kernel_name=kernel_name,
-            startup_timeout=start_timeout,
-            timeout=execution_timeout,
-            iopub_timeout=60,  # figures of a busy machine may come later than the default 4 s
-            # a polite one interrupts the kernel, and that gets logged as an error
-            shutdown_kernel="immediate",
-            store_widget_state=False,
-            log=logging.getLogger("papermill"),
-        )
-        # open as long as the kernel is
-        said = Client.said = Client.said or tempfile.TemporaryFile()  # noqa: SIM115
-        before = os.fstat(said.fileno()).st_size
-        try:
-            client.execute(stdout=said, stderr=said)
-        finally:
-            # reads past the kernel's place in the file, which stays where it is
-            log_file.write(os.pread(said.fileno(), 1 << 20, before))
+def ended(notebook, index: int) -> bool:
+    """Whether this cell called `show.end`; then the notebook ends after it, and says why."""
+    cell = notebook.cells[index]
+    [error] = [output for output in cell.outputs if output.output_type == "error"]
+    if error.ename != "Ended" or error.traceback != [error.evalue]:
+        return False
+    why = provenance.without_machine(error.evalue)
+    cell.outputs.remove(error)
+    # a cell of its own: visible also where this one is folded or hidden
+    notebook.cells[index + 1 :] = [new_markdown_cell(f'<p class="note">{escape(why)}</p>')]
+    notebook.metadata["report"] = {**notebook.metadata.get("report", {}), "ended": why}
+    return True
 
 
-papermill_engines.register("one-at-a-time", OneAtATime)
-
-
-def started(cell) -> bool:
-    return cell.cell_type == "code" and bool(cell.metadata.get("papermill", {}).get("start_time"))
-
-
-def code_number(cells, index: int) -> int:
-    """The number a code cell has in its `In [ ]`."""
-    return sum(
-        cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells[: index + 1]
-    )
-
-
-def one_line(text: str) -> str:
-    text = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-def what_happened(problem: Exception, cells, limit: float, start_limit: float) -> str:
-    """One line about a failed execution."""
-    running = [index for index, cell in enumerate(cells) if started(cell)]
-    cell = f"cell {code_number(cells, running[-1])}" if running else "before the first cell"
-    if isinstance(problem, PapermillExecutionError):
-        cell = f"cell {code_number(cells, problem.cell_index)}"
+def what_happened(problem: Exception, number: int, limit: float, start_limit: float) -> str:
+    """One line about an execution that failed in the code cell of this number, or before any."""
+    cell = f"cell {number}" if number else "before the first cell"
+    if isinstance(problem, CellExecutionError):
         return f"{cell}: {problem.ename}: {one_line(problem.evalue)}".removesuffix(": ")
     if isinstance(problem, CellTimeoutError):
-        return (
-            f"{cell}: stopped because it took more than {limit:g} s (CELL_LIMIT= sets another"
-            " limit)"
-        )
-    if isinstance(problem, DeadKernelError) or "died" in str(problem):
+        more = "CELL_LIMIT= sets another limit"
+        return f"{cell}: stopped because it took more than {limit:g} s ({more})"
+    if "died" in str(problem):
         return f"{cell}: kernel died (killed, out of memory, or crashed)"
-    if not running and isinstance(problem, RuntimeError):
-        return f"kernel did not answer within {start_limit:g} s: {one_line(str(problem))}"
-    return f"{cell}: {type(problem).__name__}: {one_line(str(problem))}"
+    if not number and isinstance(problem, RuntimeError):
+        return f"kernel did not answer within {start_limit:g} s: {one_line(problem)}"
+    return f"{cell}: {type(problem).__name__}: {one_line(problem)}"
 
 
-def execute(run: Run, log: Path):
+def execute(run: Run):
     """Execute a run: the notebook, whole or partial, and what failed in one line, or None."""
     cell_limit = limit("CELL_LIMIT", run.settings.get("cell_limit", CELL_LIMIT))
     start_limit = limit("START_LIMIT", START_LIMIT)
@@ -197,65 +179,26 @@ def execute(run: Run, log: Path):
     # The kernel python3 is this environment's, not one in the user's home.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ.pop("MPLBACKEND", None)  # figures belong in the notebook
-    layout = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(filename=log, level=logging.INFO, format=layout, force=True)
-    logging.captureWarnings(True)
-    with log.open("ab") as log_file:
-        try:
-            notebook, problem = once(run, log_file, cell_limit, start_limit)
-            if isinstance(problem, RuntimeError) and not any(map(started, notebook.cells)):
-                logging.warning("the kernel died before any cell had run: trying once more")
-                notebook, problem = once(run, log_file, cell_limit, start_limit)
-        finally:
-            logging.basicConfig(force=True)  # the log is closed and moved
-    if problem is None:
-        return notebook, None
-    return notebook, what_happened(problem, notebook.cells, cell_limit, start_limit)
-
-
-def once(run: Run, log_file, cell_limit: float, start_limit: float):
-    """The notebook as far as it went, and what ended it, or None."""
-    OneAtATime.notebook = None
-    try:
-        papermill.execute_notebook(
-            str(run.notebook),
-            None,  # written once, by the runner, when all is done
-            parameters=run.given,
-            engine_name="one-at-a-time",
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str(run.notebook.parent),
-            start_timeout=start_limit,
-            execution_timeout=cell_limit,
-            log_file=log_file,
-        )
-        return OneAtATime.notebook, None
-    except Exception as problem:
-        if OneAtATime.notebook and is_end(problem):
-            return ended(remove_error_markers(OneAtATime.notebook), problem), None
-        stop_kernel()  # nobody knows in what state the notebook left it
-        log_file.write(traceback.format_exc().encode())
-        if OneAtATime.notebook is None:
-            raise
-        return remove_error_markers(OneAtATime.notebook), problem  # the page has better markers
-
-
-def is_end(problem: Exception) -> bool:
-    """Whether the notebook called `show.end`, which leaves one line for a traceback."""
-    return (
-        isinstance(problem, PapermillExecutionError)
-        and problem.ename == "Ended"
-        and problem.traceback == [problem.evalue]
+    notebook = papermill.execute_notebook(
+        run.notebook, None, run.given, prepare_only=True, kernel_name="python3"
     )
-
-
-def ended(notebook, problem: PapermillExecutionError):
-    """The notebook as far as the cell that called `show.end`; then, instead of an error, why."""
-    why = provenance.without_machine(problem.evalue)
-    last = notebook.cells[problem.cell_index]
-    last.outputs = [output for output in last.outputs if output.output_type != "error"]
-    # a cell of its own: visible also where the last one is folded or hidden
-    note = new_markdown_cell(f'<p class="note">{escape(why)}</p>')
-    notebook.cells[problem.cell_index + 1 :] = [note]
-    notebook.metadata["report"] = {**notebook.metadata.get("report", {}), "ended": why}
-    return notebook
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    number, before = 0, os.fstat(Kernel.said.fileno()).st_size
+    try:
+        kernel = started(start_limit)
+        kernel.nb, kernel.timeout = notebook, cell_limit
+        kernel.reset_execution_trackers()
+        for index, cell in enumerate(notebook.cells):
+            number += cell.cell_type == "code" and bool(cell.source.strip())
+            kernel.run(notebook, index)
+        kernel.empty()
+        return notebook, None
+    except Exception as problem:
+        logging.exception("stopped at cell %d", number)
+        stop_kernel()  # nobody knows in what state the notebook left it
+        return notebook, what_happened(problem, number, cell_limit, start_limit)
+    finally:
+        # reads past the kernels' place in the file, which stays where it is
+        logging.info(os.pread(Kernel.said.fileno(), 1 << 20, before).decode(errors="replace"))

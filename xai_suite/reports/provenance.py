@@ -25,13 +25,8 @@ def commit() -> str | None:
     return None
 
 
-def versions() -> dict[str, str | None]:
-    found = {
-        "python": sys.version.split()[0],
-        "tensorflow": None,
-        "keras": None,
-        "xai_utils": __version__,
-    }
+def versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0], "xai_utils": __version__}
     for package in ("tensorflow", "keras"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
@@ -76,10 +71,11 @@ def clean(cell) -> None:
 def record(run, name: str, started: datetime, seconds: float, error: str | None) -> dict:
     """What is known of a run that has ended; `run` is None if it could not be made."""
     model = run.parameters.get("model") if run else None
+    notebook = name.partition("--")[0]
     return {
         "run": name,
-        "notebook": run.notebook.stem if run else name.split("--")[0],
-        "title": run.title if run else name.split("--")[0],
+        "notebook": notebook,
+        "title": run.title if run else notebook,
         "parameters": run.parameters if run else {},
         "changed": run.changed if run else {},
         # a summary's: the default set of reports, no network
@@ -93,20 +89,20 @@ def record(run, name: str, started: datetime, seconds: float, error: str | None)
 
 
 def write(notebook, path: Path, report: dict) -> None:
-    """Write an executed notebook with what is known of its run, whole or not at all."""
+    """Write an executed notebook with what is known of its run, whole or not at all.
+
+    Args:
+        notebook: None if the run could not even start; then its title is written.
+    """
     import nbformat
 
-    notebook.metadata.pop("papermill", None)
+    if notebook is None:
+        title = nbformat.v4.new_markdown_cell(f"# {report['title']}")
+        notebook = nbformat.v4.new_notebook(cells=[title])
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)
     for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
         clean(cell)
     notebook.metadata["report"] = {**notebook.metadata.get("report", {}), **report}
     with written_whole(path) as temporary:
         temporary.write_text(nbformat.writes(notebook), encoding="utf-8")
-
-
-def empty_notebook(title: str):
-    """What a run shows that could not even start."""
-    import nbformat.v4
-
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}")])

@@ -47,6 +47,14 @@ def _notebook(source):
     return source if isinstance(source, dict) else read_notebook(source)
 
 
+def one_line(text) -> str:
+    """The first line with words of a text (anything; None has none), 400 characters at most and
+    without terminal colours.
+    """
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(text or "")).strip().partition("\n")[0].strip()
+    return plain if len(plain) <= 400 else f"{plain[:399]}…"
+
+
 def tags(cell):
     """The set of a cell's tags."""
     return set(cell.get("metadata", {}).get("tags", []))
@@ -91,11 +99,9 @@ def thumbnail(notebook):
     cells = _notebook(notebook)["cells"]
     for output in _outputs([cell for cell in cells if "thumbnail" in tags(cell)] + cells):
         data = output.get("data", {})
-        found = data.get("image/png")
-        if not found:  # a stepper carries its frames inside its HTML
-            match = re.search(r'data:image/png;base64,([^"]+)', data.get("text/html", ""))
-            found = match and match.group(1)
-        if found:
+        # a stepper carries its frames inside its HTML
+        inside = re.search(r'data:image/png;base64,([^"]+)', data.get("text/html", ""))
+        if found := data.get("image/png") or (inside and inside[1]):
             return base64.b64decode(found)
     return None
 
@@ -115,10 +121,15 @@ def parameters(notebook):
     for name in {**known, **given}:
         default, comment = known.get(name, (None, ""))
         value = given.get(name, default)
-        row = {"name": name, "value": show_value(value), "comment": comment}
-        row["changed"] = name in info.get("changed", ()) or (name in known and value != default)
-        row["default"] = show_value(default) if name in known else ""
-        rows.append(row)
+        rows.append(
+            {
+                "name": name,
+                "value": show_value(value),
+                "comment": comment,
+                "changed": name in info.get("changed", ()) or (name in known and value != default),
+                "default": show_value(default) if name in known else "",
+            }
+        )
     return rows
 
 

@@ -8,20 +8,21 @@ with its log. Each ends with a line: `<run>  12 s`, or `FAILED <run>: why`.
 """
 
 import argparse
+import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
-import traceback
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from xai_suite.reports import provenance, runs, staleness
+from xai_suite.reports.reading import one_line
 from xai_suite.reports.runs import RunError
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+stopping = threading.Event()  # set when we were told to
 
 
 def watch_parent() -> None:
@@ -39,18 +40,9 @@ def watch_parent() -> None:
 
 
 def stop_once(*_) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ignore)  # a second Ctrl-C must not disturb the cleaning up
-    raise KeyboardInterrupt
-
-
-def ignore(*_) -> None:
-    """In place of SIG_IGN, about which Python complains when a signal is on its way already."""
-
-
-def stopped() -> bool:
-    """Whether `stop_once` was called."""
-    return signal.getsignal(signal.SIGTERM) is ignore
+    if not stopping.is_set():  # a second Ctrl-C must not disturb the cleaning up
+        stopping.set()
+        raise KeyboardInterrupt
 
 
 def stop_when_told() -> None:
@@ -83,46 +75,41 @@ def execute(make, name: str, build: Path) -> str | None:
     out, clock, started = build / f"{name}.ipynb", time.monotonic(), datetime.now(UTC)
     failed, log = build / "failed" / out.name, build / f".{name}.log.{os.getpid()}.tmp"
     out.unlink(missing_ok=True)  # out of date: whatever happens now, nobody may take it for good
+    layout = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(filename=log, level=logging.INFO, format=layout, force=True)
+    logging.captureWarnings(True)
+    run, notebook, parts = None, None, {}
     try:
-        run, notebook, error, parts = attempt(make, build, log)
-        if stopped():  # cleaning up may have put an error of its own in the place of the interrupt
+        try:
+            run = make()
+            parts = staleness.made_from(run, build)
+            from xai_suite.reports import kernels
+
+            notebook, error = kernels.execute(run)
+            parts |= staleness.modules(kernels.Kernel.loaded)
+        except Exception as problem:  # even if not the notebook's fault: one red card
+            ours = not isinstance(problem, RunError)
+            logging.error("%s", problem, exc_info=ours)
+            error = one_line(f"{type(problem).__name__}: {problem}" if ours else problem)
+        if stopping.is_set():  # cleaning up may have put an error of its own in place of this
             raise KeyboardInterrupt
-        error = provenance.without_machine(ANSI.sub("", error)) if error else None
+        error = error and provenance.without_machine(error)
         record = provenance.record(run, name, started, time.monotonic() - clock, error)
-        notebook = notebook or provenance.empty_notebook(record["title"])
         provenance.write(notebook, failed if error else out, record | {"made_from": parts})
+        failed_log = failed.with_suffix(".log")
         if error:
             words = provenance.without_machine(log.read_text(errors="replace"))
-            failed.with_suffix(".log").write_text(words)  # the page shows its end
-            error += f" (partial notebook: {failed}, log: {failed.with_suffix('.log')})"
+            failed_log.write_text(words)  # the page shows its end
+            error += f" (partial notebook: {failed}, log: {failed_log})"
         else:
-            for file in (failed, failed.with_suffix(".log")):
-                file.unlink(missing_ok=True)
+            failed.unlink(missing_ok=True)
+            failed_log.unlink(missing_ok=True)
     finally:
+        logging.basicConfig(force=True)  # the log is closed
         log.unlink(missing_ok=True)
     seconds = time.monotonic() - clock
     print(f"FAILED {name}: {error}" if error else f"{name}  {seconds:4.0f} s", flush=True)
     return error
-
-
-def attempt(make, build: Path, log: Path):
-    """The run, its notebook (whole, partial or None), one line about what failed, its parts."""
-    run, parts = None, {}
-    try:
-        run = make()
-        parts = staleness.made_from(run, build)
-        from xai_suite.reports import kernels
-
-        notebook, error = kernels.execute(run, log)
-        return run, notebook, error, parts | staleness.modules(kernels.Client.loaded)
-    except RunError as problem:
-        log.write_text(f"{problem}\n")
-        return run, None, str(problem), parts
-    except Exception as problem:  # not the notebook's fault, but still one red card
-        with log.open("a") as file:
-            traceback.print_exc(file=file)
-        words = str(problem).strip().splitlines() or [""]
-        return run, None, f"{type(problem).__name__}: {words[0]}", parts
 
 
 def stop_kernel() -> None:
@@ -144,11 +131,7 @@ def main() -> int:
     staleness.modules()  # as they are now, before the kernel loads any
     try:
         errors = [
-            execute(
-                lambda name=name: runs.with_model(runs.of_file(name), asked.model),
-                name,
-                asked.build,
-            )
+            execute(partial(runs.of_file, name, asked.model), name, asked.build)
             for name in asked.names
         ]
         return 1 if any(errors) else 0

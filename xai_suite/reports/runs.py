@@ -171,17 +171,13 @@ def make_run(name: str, given: dict[str, Any], where: str, notebook: str | None 
     )
 
 
-def of_file(name: str) -> Run:
-    """The run of a run file in `reports/runs`."""
+def of_file(name: str, model: str | None = None) -> Run:
+    """The run of a run file in `reports/runs`, with another model if its notebook takes one."""
     path = RUNS / f"{name}.yaml"
-    return make_run(name, read_run_file(path), str(path))
-
-
-def with_model(run: Run, model: str | None) -> Run:
-    """The run with another model, if its notebook has that parameter."""
-    if not model or "model" not in run.defaults:
-        return run
-    return replace(run, given={**run.given, "model": model})
+    run = make_run(name, read_run_file(path), str(path))
+    if model and "model" in run.defaults:
+        return replace(run, given={**run.given, "model": model})
+    return run
 
 
 def from_notebooks(value: str) -> str:

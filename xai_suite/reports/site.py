@@ -7,8 +7,6 @@ without reading hundreds of megabytes. What a failed run left is in BUILD_DIR/fa
 import hashlib
 import io
 import json
-import os
-import re
 import sys
 from base64 import b64encode
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from xai_suite.reports import reading
+from xai_suite.reports import reading, staleness
+from xai_suite.reports.reading import one_line
 from xai_utils.engine import written_whole
 from xai_utils.show import show_value
 
@@ -35,7 +34,7 @@ PARTS = (
 )
 GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide
-TAIL = 1 << 16  # bytes at the end of a notebook: its metadata, among them when it was run
+NOTHING = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 MADE_WITH = ("site.py", "pages.py", "reading.py")
 
 
@@ -44,19 +43,19 @@ class Run:
     """One run as it lies in the build folder.
 
     Attributes:
-        notebook: executed, whole or partial; None if nothing was left.
+        notebook: executed, whole or partial; without cells if nothing was left.
         error: one line; empty for a good run.
         log: of a failed run.
     """
 
     name: str
-    notebook: dict | None
+    notebook: dict
     error: str = ""
     log: str = ""
 
     @property
     def info(self):
-        return (self.notebook or {}).get("metadata", {}).get("report", {})
+        return reading.about(self.notebook)
 
     @property
     def title(self):
@@ -64,13 +63,12 @@ class Run:
 
     def facts(self):
         """What page and card say about the run, as (label, text); unknown ones are left out."""
-        info = self.info
-        versions = info.get("versions") or {}
+        versions = self.info.get("versions") or {}
         facts = [
-            ("model", info.get("model")),
-            ("took", duration(info.get("seconds"))),
-            ("run on", date(info.get("started"))),
-            ("commit", info.get("commit")),
+            ("model", self.info.get("model")),
+            ("took", duration(self.info.get("seconds"))),
+            ("run on", date(self.info.get("started"))),
+            ("commit", self.info.get("commit")),
             ("with", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
         ]
         return [(label, text) for label, text in facts if text]
@@ -88,30 +86,32 @@ def left_by(build, name) -> tuple[Path | None, Path | None]:
 
 
 def find(build, name) -> Run:
-    """The run of that name: its good notebook, or what a failure left if that is newer."""
+    """The run of that name: its good notebook, or what a failure left if that is newer.
+
+    Raises:
+        ValueError: the good notebook is damaged.
+    """
     path, log = left_by(build, name)
-    if path and not log:
-        notebook = reading.read_notebook(path)
-        return Run(name, notebook, one_line(reading.about(notebook).get("error")))
-    words = (
-        log.read_text(encoding="utf-8", errors="replace").strip() if log and log.exists() else ""
-    )
-    notebook, error = None, one_line(words.rpartition("\n")[2])
-    if path:
-        try:  # a run may be killed while it writes this one
-            notebook = reading.read_notebook(path)
-            error = one_line(reading.about(notebook).get("error")) or error
-        except ValueError:
-            pass
-    return Run(
-        name, notebook, error or ("failed without a message" if log else "has not been run"), words
-    )
+    words = words_of(log)
+    notebook, error = NOTHING, one_line(words.rpartition("\n")[2])
+    try:
+        notebook = reading.read_notebook(path) if path else NOTHING
+        error = one_line(reading.about(notebook).get("error")) or error
+    except ValueError:
+        if not log:  # of a failure, its log says enough
+            raise
+    if log or not path:
+        error = error or ("failed without a message" if log else "has not been run")
+    return Run(name, notebook, error, words)
+
+
+def words_of(log: Path | None) -> str:
+    return log.read_text(encoding="utf-8", errors="replace").strip() if log and log.exists() else ""
 
 
 def lost(build, name, why) -> None:
     """Say of a run, which left nothing itself, why that is so."""
-    with written_whole(build / "failed" / f"{name}.log") as temporary:
-        temporary.write_text(f"{why}\n", encoding="utf-8")
+    write(build / "failed" / f"{name}.log", f"{why}\n")
     (build / "failed" / f"{name}.ipynb").unlink(missing_ok=True)
 
 
@@ -120,43 +120,37 @@ def page(build, site, name) -> None:
 
     Raises:
         ValueError: a damaged notebook.
-        FileNotFoundError: a run that has not been run.
     """
-    run, of = find(build, name), fingerprint(build, name)
-    if left_by(build, name) == (None, None):
-        raise FileNotFoundError(f"no notebook {name} in {build}")
-    card, body, toc, rows, records = card_of(run), "", [], [], {}
-    if run.notebook is not None:
-        from xai_suite.reports.pages import render
+    from xai_suite.reports.pages import render
 
-        rows, records = reading.parameters(run.notebook), reading.read_records(run.notebook)
-        body, state = render(run.notebook, run.title)
-        toc = state.toc
-        for warning in state.warnings:
-            print(f"warning: {name}: {warning}", file=sys.stderr)
+    run, of = find(build, name), fingerprint(build, name)
+    body, state = render(run.notebook, run.title)
+    for warning in state.warnings:
+        print(f"warning: {name}: {warning}", file=sys.stderr)
+    records = reading.read_records(run.notebook)
     html = template("page.html.j2").render(
         run=run,
-        body=body,
-        toc=toc,
-        parameters=rows,
+        body=body.strip(),
+        toc=state.toc,
+        parameters=reading.parameters(run.notebook),
         log="\n".join(run.log.splitlines()[-40:]),
         numbers={name: show_value(value) for name, value in records.items()},
     )
     write(site / f"{name}.html", html)
-    write_card(build, name, {"of": of, "dress": dress(), "card": card})
+    keep(build, name, {"of": of, "dress": dress(), "card": card_of(run)})
 
 
-def write_card(build, name, stored) -> None:
+def keep(build, name, stored) -> None:
     write(build / "cards" / f"{name}.json", json.dumps(stored))
 
 
 def is_current(build, site, name) -> bool:
     """Whether there is a page of a run's newest notebook, in today's dress."""
-    return (site / f"{name}.html").exists() and stored_card(build, name).get("dress") == dress()
+    return (site / f"{name}.html").exists() and kept(build, name).get("dress") == dress()
 
 
-def stored_card(build, name) -> dict:
-    """What is kept of a run's card; empty if it is not of its newest notebook."""
+def kept(build, name) -> dict:
+    """What is kept of a run's card; empty if it is not of what the run left last."""
     try:
         stored = json.loads((build / "cards" / f"{name}.json").read_text(encoding="utf-8"))
         return stored if stored["of"] == fingerprint(build, name) else {}
@@ -165,14 +159,9 @@ def stored_card(build, name) -> dict:
 
 
 def fingerprint(build, name) -> str:
-    """Of what a run has left, by the end of it: there a notebook says when it was run."""
-    content = hashlib.sha256()
-    for path in filter(None, left_by(build, name)):
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-                content.update(file.read())
-    return content.hexdigest()
+    """Of what a run has left: a notebook says of itself when it was run."""
+    notebook, log = left_by(build, name)
+    return staleness.combined([notebook and staleness.metadata(notebook), words_of(log)])
 
 
 @cache
@@ -228,17 +217,13 @@ def lists(site, names) -> bool:
 
 def card(build, site, name, running=False, waiting=False) -> dict:
     """What the index shows of a run, from its card if that is still true."""
-    found = stored_card(build, name).get("card")
+    found = kept(build, name).get("card")
     if found is None:
         try:
-            run = find(build, name)
-            found = card_of(run)
-            if run.error and any(left_by(build, name)):
-                page(build, site, name)
-            else:
-                write_card(build, name, {"of": fingerprint(build, name), "card": found})
+            found = card_of(find(build, name))
+            keep(build, name, {"of": fingerprint(build, name), "card": found})
         except ValueError as error:  # a damaged notebook must not take the index down
-            found = card_of(Run(name, None, one_line(error)))
+            found = card_of(Run(name, NOTHING, one_line(error)))
     there = (site / f"{name}.html").exists()
     found |= {"href": quote(f"{name}.html") if there else "", "state": ""}
     if running or waiting:
@@ -248,14 +233,13 @@ def card(build, site, name, running=False, waiting=False) -> dict:
 
 def card_of(run) -> dict:
     """As JSON values, what a card shows of a run."""
-    notebook = run.notebook or {"cells": []}
-    rows = [row for row in reading.parameters(notebook) if row["changed"]]
+    rows = [row for row in reading.parameters(run.notebook) if row["changed"]]
     changed = [(row["name"], row["value"]) for row in rows]
     source, _, label = run.name.partition("--")
     settings = [f"{name} {value}" for name, value in changed]
     ended = run.info.get("ended", "")
     words = [run.name, run.title, *settings, "failed" if run.error else "", ended]
-    records = reading.read_records(notebook)
+    records = reading.read_records(run.notebook)
     return {
         "name": run.name,
         "title": run.title,
@@ -268,23 +252,19 @@ def card_of(run) -> dict:
         "anchor": source,
         "changed": changed,
         "numbers": [(name, show_value(value)) for name, value in records.items()][:4],
-        "thumbnail": shrink(reading.thumbnail(notebook)),
+        "thumbnail": shrink(reading.thumbnail(run.notebook)),
         "words": " ".join(words).lower(),
     }
 
 
 def shrink(png):
     """(data URI, width, height) of a PNG at most 480 px wide, or None."""
-    if png is None:
-        return None
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(png))
-        if image.has_transparency_data:
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA"))
-        image = image.convert("RGB")
+        image = Image.open(io.BytesIO(png or b"")).convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
     except (OSError, ValueError):
         return None
     image.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -297,9 +277,8 @@ def part(name):
 
     21_grad_cam--x is 'Class activation'.
     """
-    digits = name[:2]
-    known = digits.isdecimal() and int(digits) // 10 < len(PARTS)
-    return PARTS[int(digits) // 10] if known else "More"
+    known = name[:2].isdecimal() and int(name[0]) < len(PARTS)
+    return PARTS[int(name[0])] if known else "More"
 
 
 def other_sites(site):
@@ -334,12 +313,6 @@ def date(started):
         return f"{datetime.fromisoformat(started):%Y-%m-%d %H:%M}"
     except (TypeError, ValueError):
         return str(started or "")
-
-
-def one_line(text):
-    """The first line of `text` (anything; None is ""), without terminal colours."""
-    plain = re.sub(r"\x1b\[[\d;]*m", "", str(text or "")).strip()
-    return plain.splitlines()[0].strip() if plain else ""
 
 
 @cache
