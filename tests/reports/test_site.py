@@ -760,7 +760,7 @@ def test_the_end_is_one_line_in_place_of_a_traceback():
 def test_of_two_records_with_one_name_the_last_wins(site, monkeypatch):
     first, last = recorded(monkeypatch, b=1, a=2), recorded(monkeypatch, b=3)
     path = site.add("10_saliency--a", code("x", first), code("y", last))
-    assert list(reading.read_records(path).items()) == [("b", 3), ("a", 2)]
+    assert list(reading.read_records(reading.read_notebook(path)).items()) == [("b", 3), ("a", 2)]
     assert soup(site.page("10_saliency--a")).select_one("pre.record").get_text() == "b = 1\na = 2"
 
 
@@ -768,7 +768,7 @@ def test_parameters_of_a_run(site):
     path = site.add(
         "10_saliency--a", changed=["steps"], given={"image": "cat", "steps": 64, "extra": 1.0}
     )
-    assert [tuple(row.values()) for row in reading.parameters(path)] == [
+    assert [tuple(row.values()) for row in reading.parameters(reading.read_notebook(path))] == [
         ("image", "cat", "picture", False, "cat"),
         ("steps", "64", "path points", True, "8"),
         ("extra", "1", "", False, ""),

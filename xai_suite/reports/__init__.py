@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "reading": ["parameters", "read_records", "records_of"],
+        "reading": ["records_of"],
         "runs": ["RunError", "read_notebook"],
         "kernels": ["kernel_start_lock"],
     },

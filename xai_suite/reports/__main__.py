@@ -25,13 +25,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xai_suite.reports import runner, runs, site, staleness
+from xai_suite.reports import reading, runner, runs, site, staleness
 from xai_suite.reports.runs import RunError
 
 
 def main() -> int:
-    command = argparse.ArgumentParser(prog="python -m xai_suite.reports", description=__doc__)
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command = argparse.ArgumentParser(
+        prog="python -m xai_suite.reports",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     command.add_argument("what", nargs="?", choices=["all", "one"], default="all")
     command.add_argument("--all", action="store_true", help="run what is up to date as well")
     command.add_argument("--dry-run", action="store_true", help="say what would run, and why")
@@ -79,8 +82,8 @@ class Reports:
                 print(f"{name}: {', '.join(why[:3])}{', ...' if len(why) > 3 else ''}")
             return 0
         if not self.stale and not pages and site.lists(self.site, self.shown()):
-            count = len(self.selected)
-            print(f"nothing to do: {count} reports are up to date ({self.site}/index.html)")
+            count, where = len(self.selected), f"{self.site}/index.html"
+            print(f"nothing to do: {count} reports are up to date ({where})")
             return 0
         try:
             self.work(pages)
@@ -145,11 +148,12 @@ class Reports:
             if not ended or ended[2] not in self.waiting & {*names}:
                 return self.bar.write(line, file=sys.stdout)
             self.waiting.remove(ended[2])
-            done, total = len(self.stale) - len(self.waiting), len(self.stale)
-            elapsed = int(time.time() - self.started)
-            left = f"   ({total - done} left, {elapsed // 60}:{elapsed % 60:02} elapsed)"
-            number = f"[{done:{len(str(total))}}/{total}]"
-            self.bar.write(f"{number} {line}{'' if ended[1] else left}", file=sys.stdout)
+            left, total = len(self.waiting), len(self.stale)
+            line = f"[{total - left:{len(str(total))}}/{total}] {line}"
+            if not ended[1]:
+                elapsed = tqdm.format_interval(time.time() - self.started)
+                line += f"   ({left} left, {elapsed} elapsed)"
+            self.bar.write(line, file=sys.stdout)
             sys.stdout.flush()
             self.bar.update()
             self.page(ended[2])
@@ -159,7 +163,7 @@ class Reports:
             try:
                 site.page(self.build, self.site, name)
             except Exception as error:  # the others go on
-                self.failed.append((name, f"its page: {site.one_line(error)}"))
+                self.failed.append((name, f"its page: {reading.one_line(error)}"))
             self.index()
 
     def index(self) -> list[tuple[str, str]]:
@@ -194,7 +198,7 @@ def one_report() -> int:
         given["model"] = model
     words = [*map(runs.in_a_name, filter(None, (ask["IMAGE"], ask["MODEL"], ask["PARAMS"])))]
     name = f"{notebook}--{'--'.join(words) or 'default'}"
-    run = runs.make_run(name, given, notebook, notebook)
+    run = runs.make_run(name, given, notebook)
     build, pages = runs.folders("one-off")
     staleness.modules()  # as they are now, before the kernel loads any
     error = runner.execute(lambda: run, name, build)
@@ -223,10 +227,12 @@ def selected(globs: str) -> list[str]:
     for file in runs.RUNS.iterdir():
         good = re.fullmatch(r"[\w.-]+\.yaml", file.name, re.ASCII)
         if file.suffix in (".yml", ".yaml") and not good:
-            letters = "letters, digits, '_', '-' and '.' only"
-            raise RunError(f"{file}: a run file is named <notebook>--<run>.yaml, with {letters}")
-    names = staleness.run_names()
-    found = [name for name in names if any(fnmatch(name, glob) for glob in globs.split())]
+            raise RunError(
+                f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_',"
+                " '-' and '.' only"
+            )
+    patterns = globs.split()
+    found = [name for name in staleness.run_names() if any(fnmatch(name, p) for p in patterns)]
     if not found:
         raise RunError(f"no file in reports/runs matches RUNS='{globs}'")
     return found

@@ -21,7 +21,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from xai_suite.reports import provenance
 from xai_suite.reports.reading import one_line
-from xai_suite.reports.runs import NOTEBOOKS, Run, limit
+from xai_suite.reports.runs import NOTEBOOKS, Run, limit, writable
 
 # Seconds; a notebook may set its own: metadata "report": {"cell_limit": 1200}.
 CELL_LIMIT, START_LIMIT = 600, 60
@@ -41,11 +41,8 @@ def kernel_start_lock():
 
 def runtime_folder() -> Path:
     """Where kernels keep their files; if a home cannot be written, a temporary folder."""
-    folder = Path(jupyter_runtime_dir())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        return writable(Path(jupyter_runtime_dir()))
     except OSError:
         folder = Path(tempfile.gettempdir(), f"xai-kernels-{os.getuid()}")
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -43,10 +43,6 @@ def _join(text):
     return "".join(text) if isinstance(text, list) else text
 
 
-def _notebook(source):
-    return source if isinstance(source, dict) else read_notebook(source)
-
-
 def one_line(text) -> str:
     """The first line with words of a text (anything; None has none), 400 characters at most and
     without terminal colours.
@@ -65,12 +61,12 @@ def _outputs(cells):
 
 
 def read_records(notebook):
-    """All recorded {name: value} of an executed notebook (path or dict).
+    """All recorded {name: value} of an executed notebook.
 
     Of two with one name the last wins.
     """
     found = {}
-    for output in _outputs(_notebook(notebook)["cells"]):
+    for output in _outputs(notebook["cells"]):
         data = output.get("data", {})
         # in the author's order; a saved notebook sorts the names
         lines = "\n" + data.get("text/plain", "")
@@ -88,7 +84,8 @@ def records_of(runs: str, model: str = "default") -> dict[str, dict]:
         model: whose reports; while reports are made, those are read that are being made.
     """
     build = os.environ.get("XAI_BUILD") or f"../reports/build/{Path(model).stem}"
-    return {path.stem: read_records(path) for path in sorted(Path(build).glob(f"{runs}.ipynb"))}
+    paths = sorted(Path(build).glob(f"{runs}.ipynb"))
+    return {path.stem: read_records(read_notebook(path)) for path in paths}
 
 
 def thumbnail(notebook):
@@ -96,8 +93,8 @@ def thumbnail(notebook):
 
     The first image of the cell tagged `thumbnail`, else of any.
     """
-    cells = _notebook(notebook)["cells"]
-    for output in _outputs([cell for cell in cells if "thumbnail" in tags(cell)] + cells):
+    chosen = [cell for cell in notebook["cells"] if "thumbnail" in tags(cell)]
+    for output in _outputs(chosen + notebook["cells"]):
         data = output.get("data", {})
         # a stepper carries its frames inside its HTML
         inside = re.search(r'data:image/png;base64,([^"]+)', data.get("text/html", ""))
@@ -112,7 +109,6 @@ def parameters(notebook):
     Names, defaults and comments come from the cell tagged `parameters`; values and which of them
     were changed from the run's metadata.
     """
-    notebook = _notebook(notebook)
     info, known = about(notebook), {}
     with contextlib.suppress(SyntaxError, ValueError, tokenize.TokenError):  # the run said so
         known = declared(notebook)

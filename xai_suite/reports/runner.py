@@ -18,9 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from xai_suite.reports import provenance, runs, staleness
-from xai_suite.reports.reading import one_line
-from xai_suite.reports.runs import RunError
+from xai_suite.reports import provenance, reading, runs, staleness
 
 stopping = threading.Event()  # set when we were told to
 
@@ -67,7 +65,7 @@ def execute(make, name: str, build: Path) -> str | None:
     """Make the run, execute it, write its notebook and say so in a line.
 
     Args:
-        make: returns the `Run`, or raises `RunError`.
+        make: returns the `Run`, or raises `runs.RunError`.
 
     Returns:
         One line about what failed, or None.
@@ -88,9 +86,9 @@ def execute(make, name: str, build: Path) -> str | None:
             notebook, error = kernels.execute(run)
             parts |= staleness.modules(kernels.Kernel.loaded)
         except Exception as problem:  # even if not the notebook's fault: one red card
-            ours = not isinstance(problem, RunError)
+            ours = not isinstance(problem, runs.RunError)
             logging.error("%s", problem, exc_info=ours)
-            error = one_line(f"{type(problem).__name__}: {problem}" if ours else problem)
+            error = reading.one_line(f"{type(problem).__name__}: {problem}" if ours else problem)
         if stopping.is_set():  # cleaning up may have put an error of its own in place of this
             raise KeyboardInterrupt
         error = error and provenance.without_machine(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from xai_suite.reports.reading import declared
+from xai_suite.reports.reading import declared, one_line
 from xai_utils import models
 
 # Commands run in the project's folder.
@@ -55,42 +55,35 @@ class Run:
 def nearest(word: str, known) -> str:
     """'; did you mean x?', or nothing when nothing is near."""
     known = list(known)
-    close = (
-        difflib.get_close_matches(word, known, n=1)
-        or [name for name in known if word and word in name][:3]
-    )
+    inside = [name for name in known if word and word in name]
+    close = difflib.get_close_matches(word, known, n=1) or inside[:3]
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
     """The parameters in a run file: one flat YAML mapping, no key twice."""
 
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            seen = set()
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in seen:
-                    raise RunError(
-                        f"{path}: line {key.start_mark.line + 1}: '{key.value}' is given twice"
-                    )
-                seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
+        keys, found = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise RunError(
-            f"{path}: line {mark.line + 1 if mark else '?'}: not YAML: {error.problem}"
-        ) from None
+        where = f"line {mark.line + 1 if mark else '?'}"
+        raise RunError(f"{path}: {where}: not YAML: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: not YAML text: {str(error).splitlines()[0]}") from None
+        raise RunError(f"{path}: not YAML text: {one_line(error)}") from None
     except OSError as error:
         raise RunError(f"{path}: {error.strerror.lower()}") from None
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise RunError(f"{path}: a run file is a mapping like 'steps: 32', one parameter a line")
+    seen = set()
+    for key, _ in keys.value:
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise RunError(f"{path}: line {line}: '{key.value}' is given twice")
+        seen.add(key.value)
     return found
 
 
@@ -108,7 +101,7 @@ def read_notebook(path: Path):
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:
-        raise RunError(f"{path}: not a notebook: {str(error).splitlines()[0][:120]}") from None
+        raise RunError(f"{path}: not a notebook: {one_line(error)}") from None
 
 
 def default_parameters(notebook, path: Path) -> dict[str, Any]:
@@ -142,12 +135,11 @@ def check_value(where: str, key: str, value: Any, default: Any) -> Any:
     )
 
 
-def make_run(name: str, given: dict[str, Any], where: str, notebook: str | None = None) -> Run:
+def make_run(name: str, given: dict[str, Any], where: str) -> Run:
     """Check the given parameters against the notebook's own and return the run."""
-    if notebook is None:
-        notebook, dashes, variant = name.partition("--")
-        if not (notebook and dashes and variant):
-            raise RunError(f"{where}: a run file is named <notebook>--<run>.yaml")
+    notebook, _, variant = name.partition("--")
+    if not (notebook and variant):
+        raise RunError(f"{where}: a run file is named <notebook>--<run>.yaml")
     path = find_notebook(notebook, where)
     source = read_notebook(path)
     defaults = default_parameters(source, path)
@@ -234,11 +226,13 @@ def in_a_name(words: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words if seen == words else Path(words).stem)
     plain = plain.strip("-.")
     whole = plain == seen or re.fullmatch(r"\w+=[\w.]+", seen, re.ASCII)
-    return plain if whole and len(plain) <= 40 else f"{plain[:31]}-{digest_of(seen)}".strip("-.")
+    return (
+        plain if whole and len(plain) <= 40 else f"{plain[:31]}-{digest_of(seen)[:8]}".strip("-.")
+    )
 
 
-def digest_of(words: str) -> str:
-    return hashlib.sha256(words.encode()).hexdigest()[:8]
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def place() -> Path:
@@ -257,19 +251,25 @@ def folders(subject: str) -> tuple[Path, Path]:
     Raises:
         RunError: they cannot be written.
     """
-    build, site = place() / "build" / subject, place() / "site"
-    site = site if subject == "default" else site / subject
+    pages = Path() if subject == "default" else Path(subject)
     try:
-        for folder in (build, site):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+        return writable(place() / "build" / subject), writable(place() / "site" / pages)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         where = os.environ.get("OUT") or place()
         problem = f"{where} cannot be written ({why}): say OUT=, a folder that can"
         raise RunError(problem) from None
-    return build, site
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made and tried.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
 
 
 def limit(name: str, default: float) -> float:

@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from xai_suite.reports import reading, staleness
-from xai_suite.reports.reading import one_line
 from xai_utils.engine import written_whole
 from xai_utils.show import show_value
 
@@ -93,10 +92,10 @@ def find(build, name) -> Run:
     """
     path, log = left_by(build, name)
     words = words_of(log)
-    notebook, error = NOTHING, one_line(words.rpartition("\n")[2])
+    notebook, error = NOTHING, reading.one_line(words.rpartition("\n")[2])
     try:
         notebook = reading.read_notebook(path) if path else NOTHING
-        error = one_line(reading.about(notebook).get("error")) or error
+        error = reading.one_line(reading.about(notebook).get("error")) or error
     except ValueError:
         if not log:  # of a failure, its log says enough
             raise
@@ -223,7 +222,7 @@ def card(build, site, name, running=False, waiting=False) -> dict:
             found = card_of(find(build, name))
             keep(build, name, {"of": fingerprint(build, name), "card": found})
         except ValueError as error:  # a damaged notebook must not take the index down
-            found = card_of(Run(name, NOTHING, one_line(error)))
+            found = card_of(Run(name, NOTHING, reading.one_line(error)))
     there = (site / f"{name}.html").exists()
     found |= {"href": quote(f"{name}.html") if there else "", "state": ""}
     if running or waiting:

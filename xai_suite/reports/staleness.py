@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from xai_suite.reports.runs import NOTEBOOKS, RUNS, Run, RunError, read_run_file
+from xai_suite.reports.runs import NOTEBOOKS, RUNS, Run, RunError, digest_of, read_run_file
 from xai_utils.models import files_of
 
 LOCK = Path("requirements.lock")
@@ -139,8 +139,7 @@ def digest(file: Path) -> str:
 
 def combined(value) -> str:
     """The digest of anything that JSON can say."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of(json.dumps(value, sort_keys=True, default=str))
 
 
 def metadata(notebook: Path) -> dict:
