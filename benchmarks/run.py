@@ -332,7 +332,7 @@ def memory(quick: bool) -> list[tuple]:
 
 
 def page(results: dict) -> None:
-    """Write the figures as JSON and as a page, `reports/site/bench/index.html`."""
+    """Write the figures as JSON and as a page, `reports/site/bench/bench.html`."""
     folder = REPORTS / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(results, indent=1))
@@ -375,7 +375,7 @@ def page(results: dict) -> None:
         "commit": provenance.commit(),
     }
     nbformat.write(notebook, folder / "bench.ipynb")
-    site.page(folder, "bench", REPORTS / "site" / "bench" / "index.html")
+    site.page(folder, REPORTS / "site" / "bench", "bench")
 
 
 def _table(title: str, head: tuple, rows: list[tuple]):
@@ -434,7 +434,7 @@ def main() -> None:
     print("\nhow time grows, efficientnet_lite0")
     results["growth"] = growth(rounds)
     page(results)
-    print("\nwritten to reports/site/bench/index.html")
+    print("\nwritten to reports/site/bench/bench.html")
 
 
 if __name__ == "__main__":

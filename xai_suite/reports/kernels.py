@@ -142,11 +142,11 @@ def stop_kernel() -> None:
 def ended(notebook, index: int) -> bool:
     """Whether this cell called `show.end`; then the notebook ends after it, and says why."""
     cell = notebook.cells[index]
-    [error] = [output for output in cell.outputs if output.output_type == "error"]
-    if error.ename != "Ended" or error.traceback != [error.evalue]:
+    last = cell.outputs[-1] if cell.outputs else {}
+    if last.get("ename") != "Ended" or last.traceback != [last.evalue]:
         return False
-    why = provenance.without_machine(error.evalue)
-    cell.outputs.remove(error)
+    why = provenance.without_machine(last.evalue)
+    cell.outputs.remove(last)
     # a cell of its own: visible also where this one is folded or hidden
     notebook.cells[index + 1 :] = [new_markdown_cell(f'<p class="note">{escape(why)}</p>')]
     notebook.metadata["report"] = {**notebook.metadata.get("report", {}), "ended": why}
