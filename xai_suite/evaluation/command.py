@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from xai_suite.reports import where_typed
 from xai_utils.models import TYPED, typed
 
 DESCRIBE = [key.upper() for key in TYPED]  # a network of one's own
@@ -33,6 +34,8 @@ def main() -> int:
         for name, example in NEEDED.items():
             if not ask[name]:
                 raise ValueError(f"say {name}={example}")
+        for name in ("MANIFEST", "MODEL", "LABELS"):  # where `make -C` was typed
+            ask[name] = ask[name] and where_typed(ask[name])
         _evaluate(ask)
     except _NobodyReads:  # what was measured is kept; the same command goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
