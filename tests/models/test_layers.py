@@ -310,6 +310,17 @@ def test_what_goes_into_an_operation_that_is_an_activation():
         models.code_at(plain, images, default_layer(plain, SHAPE), before_activation=True)
 
 
+def test_an_operation_without_a_name_of_its_own_ends_the_block_it_stands_in():
+    inputs, sums = keras.Input(SHAPE[1:]), []
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    for number in range(3):
+        x = x + layers.Conv2D(4, 3, padding="same", name=f"stage_{number}_branch")(x)
+        sums.append(x._keras_history.operation.name)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    assert models.stages(model, SHAPE) == [*sums, "pool"]
+
+
 def test_weights_are_shuffled_past_operations():
     from xai_utils.metrics import cascade
 
@@ -339,7 +350,7 @@ SMALLEST = {  # of each family, and the layer that is read
 def test_pooling_the_default_map_of_an_application_gives_what_its_head_gets(name):
     keras.utils.set_random_seed(0)
     constructor, _, mode = APPLICATIONS[name]
-    size = 128 if name == "inception_v3" else 64  # at least 2 x 2 positions are pooled
+    size = 128 if name.startswith("inception") else 64  # at least 2 x 2 positions are pooled
     pixels = keras.Input((size, size, 3), name="pixels")
     given = pixels if mode == "none" else Preprocess(mode, name="preprocess")(pixels)
     model = getattr(keras.applications, constructor)(
