@@ -62,7 +62,7 @@ $(VENV)/.complete-dev: requirements-dev.lock $(ENV)
 lab: $(ENV)  ## open JupyterLab on notebooks/
 	$(PY) -m jupyterlab --ServerApp.root_dir=notebooks$(if $(filter 0,$(shell id -u)), --allow-root)
 
-app: $(ENV)  ## the explorer without code, on this machine only (HOST=, PORT=)
+app: $(ENV)  ## the explorer without code, on this machine only (MODEL=, HOST=, PORT=)
 	@$(PY) -m xai_suite.explorer.app --host $(HOST) --port $(PORT)
 
 # --- reports ----------------------------------------------------------------------------------------------------------

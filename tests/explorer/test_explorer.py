@@ -3,6 +3,7 @@
 import dataclasses
 import io
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def counter():
     halves[:, :4, 0] = halves[:, 4:, 1] = 0.01
     model.layers[-1].set_weights([halves.reshape(64, 2)])
     models.name_classes(model, ("left", "right"))
-    return models.Classifier("counter", model, 8, ("left", "right"), "red")
+    return models.Classifier("counter", model, (8, 8), ("left", "right"), "red")
 
 
 def test_without_any_dial_the_picture_and_its_maps_are_those_of_the_technique(classifier, cat):
@@ -235,6 +236,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(shown, tmp_path, monkeypatc
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_the_app_begins_with_the_network_that_is_asked_for(tmp_path):
+    usual = app.write_app(tmp_path / "usual").read_text()
+    mine = nbformat.read(app.write_app(tmp_path / "own", "/some/mine.keras"), as_version=4)
+    assert "mine.keras" not in usual
+    given = {}
+    for cell in mine.cells:
+        if {"parameters", "injected-parameters"} & {*cell.metadata.get("tags", [])}:
+            exec(cell.source, given)
+    assert given["model"] == "/some/mine.keras" and given["image"] == "cat"
+
+
 def test_the_app_is_served_from_elsewhere_where_its_folder_cannot_be_written(tmp_path, capsys):
     assert app.writable(tmp_path / "new", tmp_path / "other") == tmp_path / "new"
     assert not list((tmp_path / "new").iterdir()) and not capsys.readouterr().out
@@ -266,3 +278,39 @@ def test_an_overlay_shows_grey_colour_and_sign():
     signed = show.overlay(np.array([[-1.0, 1.0]]), np.zeros((4, 4, 3))).astype(int)
     # blue against, red for
     assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, -1, 0] > signed[0, -1, 2]
+
+
+def own(shape, units, activation, **said):
+    inputs = keras.Input(shape)
+    x = keras.layers.Conv2D(3, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(units, activation)(x), name="own")
+    return models.load_model(model, preprocessing="unit", **said)
+
+
+@pytest.mark.parametrize(
+    ("shape", "units", "activation", "said", "size"),
+    [
+        ((16, 24, 1), 1, "sigmoid", {"labels": ["ill"]}, (280, 187)),
+        ((24, 12, 5), 3, "sigmoid", {}, (140, 280)),
+        ((16, 16, 3), 1, None, {"task": "regression", "labels": ["age"]}, (280, 280)),
+    ],
+)
+def test_networks_of_ones_own_are_explored(
+    monkeypatch, tmp_path, shape, units, activation, said, size
+):
+    network = own(shape, units, activation, **said)
+    monkeypatch.setattr(controls, "load_classifier", lambda name: network)
+    bands = np.random.default_rng(0).integers(0, 256, (40, 50, shape[2]), np.uint8)
+    np.save(tmp_path / "bands.npy", bands)
+    picture = str(tmp_path / "bands.npy") if shape[2] == 5 else "cat"
+    made = controls.Explorer("own", picture, "grad_cam", "saliency")
+    assert not made.alert.value
+    made.brightness.value = 20
+    made._cover((1, 1))
+    assert not made.alert.value and made.figure.value.count("<figure") == 2
+    assert f"width: {size[0]}px; height: {size[1]}px" in made.base.value
+    told = made.table.value + made.status.value + str(made.classes.options)
+    assert ("%" in told) == (network.task != "regression") and network.labels[0] in told
+    made.mask.value = 20
+    assert made.figure.value.count("masked") and not made.alert.value

@@ -426,3 +426,14 @@ def test_layers_of_ones_own_are_asked_for_by_name(tmp_path, suffix):
     assert models.load_model(tmp_path / f"net{suffix}").labels[0] == "class 0"
     with pytest.raises(ValueError, match="'nowhere.Thing' cannot be imported"):
         models.load_model(tmp_path / f"net{suffix}", custom_objects=["nowhere.Thing"])
+
+
+def test_a_layer_can_be_chosen_for_an_embedded_network_too():
+    usual = models.load_model("efficientnet_lite0")
+    pixels = usual.prepare("cat")
+    models.return_networks()
+    other = models.load_model("efficientnet_lite0", layer="block5c_add")
+    assert attribution.grad_cam(other.model, pixels).shape == (1, 14, 14)
+    again = models.load_model("efficientnet_lite0")
+    assert again.model is not other.model and again.conv_layer == "top_relu"
+    assert attribution.grad_cam(again.model, pixels).shape == (1, 7, 7)

@@ -70,4 +70,4 @@ def test_the_enlarged_network_is_the_same_network():
 
 def test_other_networks_are_refused():
     with pytest.raises(ValueError, match="vgg19 is not rebuilt for another size"):
-        models.enlarged(models.Classifier("vgg19", None, 224, (), ""))
+        models.enlarged(models.Classifier("vgg19", None, (224, 224), (), ""))

@@ -1,6 +1,7 @@
 """The explorer as an app: `python -m xai_suite.explorer.app`.
 
-Voilà serves the cells of the notebook `01_explorer` that are tagged `app`, without their code.
+Voilà serves the cells of the notebook `01_explorer` that are tagged `app`, without their code. The
+network to begin with is `MODEL` of the environment, described as for `make reports`.
 """
 
 import argparse
@@ -9,7 +10,9 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from papermill.parameterize import parameterize_notebook
 
+from xai_suite.reports import asked_model, where_typed
 from xai_utils.engine import written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,11 +21,17 @@ IDLE = 900  # seconds after which the kernel of a page nobody looks at is ended
 UPLOAD = 100_000_000  # bytes a visitor may send at once
 
 
-def write_app(folder: Path) -> Path:
-    """Write `explorer.ipynb` there: the title and the cells tagged `app` of `01_explorer`."""
+def write_app(folder: Path, model: str = "") -> Path:
+    """Write `explorer.ipynb` there: the title and the cells tagged `app` of `01_explorer`.
+
+    Args:
+        model: network to begin with; default the notebook's.
+    """
     notebook = nbformat.read(ROOT / "notebooks" / "01_explorer.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if "app" in cell.metadata.get("tags", [])]
     notebook.cells = [notebook.cells[0], *cells]
+    if model:
+        notebook = parameterize_notebook(notebook, {"model": model})
     path = folder / "explorer.ipynb"
     with written_whole(path) as temporary:
         nbformat.write(notebook, temporary)
@@ -55,7 +64,7 @@ def main(arguments=None):
     from voila.app import Voila
 
     with tempfile.TemporaryDirectory(prefix="explorer-") as other:
-        path = write_app(writable(FOLDER, Path(other, "app")))
+        path = write_app(writable(FOLDER, Path(other, "app")), where_typed(asked_model()))
         # Jupyter would answer every visitor with an error where a home cannot be written.
         data = writable(Path(jupyter_data_dir()), Path(other, "jupyter"))
         os.environ["JUPYTER_DATA_DIR"] = str(data)

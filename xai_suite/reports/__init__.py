@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "reading": ["records_of"],
-        "runs": ["RunError", "read_notebook", "where_typed"],
+        "runs": ["RunError", "asked_model", "read_notebook", "where_typed"],
         "kernels": ["kernel_start_lock"],
     },
 )

@@ -245,11 +245,11 @@ def _known(name: str, given: dict) -> Classifier | Detector:
         raise ValueError(f"{extra[0]}= describes your own model; {name!r} brings its own")
     if name in EMBEDDED:
         said = EMBEDDED[name]
-        model, anchors = _load_embedded(name, said)
+        layer = given.get("layer", said.get("layer"))
+        model, anchors = _load_embedded(name, said, again=layer == said.get("layer"))
         if name == DETECTOR:
             levels = tuple(ssd_mobilenet.LEVELS)
             return Detector(name, model, names_of.coco_labels(), anchors, levels)
-        layer = given.get("layer", said["layer"])
     elif name in APPLICATIONS:
         model = load_application(name, given.get("weights"))
         model.trainable, layer = False, given.get("layer")
@@ -356,8 +356,11 @@ def _embedded(name: str, build: Callable) -> keras.Model:
     return model
 
 
-def _load_embedded(name: str, said: dict) -> tuple[keras.Model, np.ndarray | None]:
-    """The model, frozen, with its weights of `data/models/`, and a detector's anchors."""
+def _load_embedded(name: str, said: dict, again: bool) -> tuple[keras.Model, np.ndarray | None]:
+    """The model, frozen, with its weights of `data/models/`, and a detector's anchors.
+
+    `again` allows one that was returned, with what techniques know of it.
+    """
     path = cards.MODELS_FOLDER / Path(said["file"]).name
     if not path.is_file():
         raise FileNotFoundError(
@@ -370,7 +373,7 @@ def _load_embedded(name: str, said: dict) -> tuple[keras.Model, np.ndarray | Non
         )
     family = ssd_mobilenet if name == DETECTOR else efficientnet_lite
     build = family.build if name == DETECTOR else partial(family.build, name)
-    model = _embedded(name, build)
+    model = _embedded(name, build) if again else build()
     with np.load(path, allow_pickle=False) as arrays:
         for layer in model.layers:
             if layer.weights:
