@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from papermill.parameterize import parameterize_notebook
 
-from xai_suite.reports import asked_model, where_typed
+from xai_suite.reports import RunError, asked_model, where_typed
 from xai_utils.engine import written_whole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +30,10 @@ def write_app(folder: Path, model: str = "") -> Path:
     cells = [cell for cell in notebook.cells if "app" in cell.metadata.get("tags", [])]
     notebook.cells = [notebook.cells[0], *cells]
     if model:
-        notebook = parameterize_notebook(notebook, {"model": model})
+        chosen = nbformat.v4.new_code_cell(f"model = {model!r}")
+        tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+        place = next(i for i, given in enumerate(tags) if "parameters" in given)
+        notebook.cells.insert(place + 1, chosen)
     path = folder / "explorer.ipynb"
     with written_whole(path) as temporary:
         nbformat.write(notebook, temporary)
@@ -64,7 +66,11 @@ def main(arguments=None):
     from voila.app import Voila
 
     with tempfile.TemporaryDirectory(prefix="explorer-") as other:
-        path = write_app(writable(FOLDER, Path(other, "app")), where_typed(asked_model()))
+        try:
+            model = where_typed(asked_model())
+        except RunError as error:
+            parser.error(str(error))
+        path = write_app(writable(FOLDER, Path(other, "app")), model)
         # Jupyter would answer every visitor with an error where a home cannot be written.
         data = writable(Path(jupyter_data_dir()), Path(other, "jupyter"))
         os.environ["JUPYTER_DATA_DIR"] = str(data)
