@@ -215,3 +215,21 @@ def test_a_network_that_returns_nonsense_is_refused():
     model = ends_in(layers.Dense(3, "softmax", bias_initializer=lambda *_, **__: [np.nan] * 3))
     with pytest.raises(ValueError, match="returns values that are NaN or infinite"):
         models.load_model(model, preprocessing="unit")
+
+
+def test_what_counts_as_the_same_answer_is_the_tasks(pixels):
+    scores = np.array([[2.0, 1, -1], [0.5, 3, -2]])
+    many = models.load_model(ends_in(layers.Dense(3, "sigmoid")), preprocessing="unit").model
+    one = models.load_model(ends_in(layers.Dense(3, "softmax")), preprocessing="unit").model
+    value = models.load_model(
+        ends_in(layers.Dense(1)), preprocessing="unit", task="regression"
+    ).model
+    assert models.still_says(one, scores, [0, 2]).tolist() == [True, False]
+    assert models.still_says(many, scores, 0).tolist() == [True, True]
+    assert models.still_says(many, scores, 2).tolist() == [False, False]
+    with pytest.raises(ValueError, match="is a regression: its values have no label"):
+        models.still_says(value, scores[:, :1], 0)
+    with pytest.raises(ValueError, match="is a regression: the average drop"):
+        metrics.average_drop(value, pixels, pixels[..., 0])
+    curve = metrics.deletion(value, pixels, pixels[..., 0], 0, step=0.5)
+    np.testing.assert_allclose(curve.scores[:, 0], models.logits_of(value, pixels)[:, 0], rtol=1e-5)

@@ -63,7 +63,8 @@ def evaluate(
         out: folder of the results, by custom `*.parquet`; `evaluation.read` reads it.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process.
             Workers need this package and see the pictures at the same paths.
-        metrics: of `GROUPS`, in a list or in one string with spaces between.
+        metrics: of `GROUPS`, in a list or in one string with spaces between; the values of a
+            regression have no `drop`.
         explain: `top`, the network's answer, or `label`, the manifest's.
         step: of `metrics.deletion_and_insertion`.
         fills: of deletion and of insertion, as `pictures.filling` takes them.
@@ -378,7 +379,7 @@ def _metrics(
         for name, curve in zip(("deletion", "insertion"), curves):
             if name in asked:
                 columns[name] = curve.area
-    if "drop" in asked:
+    if "drop" in asked and classifier.task != "regression":  # whose values have none
         columns |= metrics.average_drop(model, images, maps, target, probabilities)._asdict()
     if "infidelity" in asked:
         columns["infidelity"] = metrics.infidelity(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
-from xai_utils.models import fixed_target, outputs_of, probabilities, score
+from xai_utils.models import fixed_target, outputs_of, probabilities, score, task_of
 from xai_utils.pictures import covers_for, masked, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
@@ -123,10 +123,16 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
     The map's positive part is scaled to a maximum of one; a map without any leaves a black picture.
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), section 4.1.
 
-    Args, Raises: as `deletion`; with a callable target its scores should be positive.
+    Args, Raises: as `deletion`; with a callable target its scores should be positive. A regression,
+        whose values are no shares of anything, is a ValueError.
         whole: scores of the whole pictures `(N,)`, if they are known.
     """
     batch, maps, indices, function, lead = checked(model, images, maps, target)
+    if task_of(model) == "regression":
+        raise ValueError(
+            f"{model.name} is a regression: the average drop is a share of a probability, and its"
+            " values are none; deletion and insertion follow the value itself"
+        )
     positive = np.maximum(maps, 0)
     masks = tf.constant(
         positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), 1e-30), batch.dtype

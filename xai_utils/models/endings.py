@@ -129,11 +129,16 @@ def remember_task(model: keras.Model, task: str, function: str) -> None:
     cached(model, "task", lambda: (task, function))
 
 
-def task_of(model: keras.Model) -> tuple[str, str]:
-    """A model's task, and the function between its scores and its answers.
+def task_of(model: keras.Model) -> str:
+    """A model's task, of `TASKS`.
 
     A model that `load_model` has not seen is taken for a classifier of exclusive classes.
     """
+    return _known(model)[0]
+
+
+def _known(model) -> tuple[str, str]:
+    """A model's task, and the function between its scores and its answers."""
     return cached(model, "task", lambda: ("classification", "softmax"))
 
 
@@ -142,7 +147,7 @@ def probabilities(model: keras.Model, scores) -> tf.Tensor:
 
     That is a softmax, a sigmoid of each, or the values themselves; see `task_of`.
     """
-    return FUNCTIONS[task_of(model)[1]](scores)
+    return FUNCTIONS[_known(model)[1]](scores)
 
 
 def still_says(model: keras.Model, scores, classes) -> np.ndarray:
@@ -155,7 +160,7 @@ def still_says(model: keras.Model, scores, classes) -> np.ndarray:
         ValueError: a regression, which gives no answer that could fall.
     """
     scores, classes = np.asarray(scores), np.atleast_1d(classes)
-    task, _ = task_of(model)
+    task = task_of(model)
     if task == "regression":
         raise ValueError(
             f"{model.name} is a regression: its values have no label that could fall; look at how"
