@@ -34,7 +34,7 @@ def maps_of(name, model, images, target=0):
 @pytest.fixture(autouse=True)
 def half_precision_of_class_activation(request):
     """Class activation maps do not yet turn half precision into float32."""
-    given = {**getattr(request.node, "callspec", None).params}
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     half = "float16" in given.get("kind", "") or "half_precision" in request.node.name
     if half and given.get("name") in {"cam", "eigen_cam", "score_cam", *attribution.CAMS}:
         request.applymarker(pytest.mark.xfail(reason="float16 in class_activation"))
@@ -136,3 +136,15 @@ def test_a_network_of_another_range_is_explained_as_the_same_of_0_to_255(
     maps = maps_of(name, ranged[kind], low + images * np.float32((high - low) / 255))
     largest = np.abs(expected).max() * factor
     np.testing.assert_allclose(maps, expected * factor, rtol=2e-3, atol=2e-3 * largest)
+
+
+def test_the_range_of_noise_is_a_number_or_the_networks_own():
+    techniques = attribution.parse("smooth_grad:input_range=2 var_grad:input_range=None")
+    assert techniques["smooth_grad:input_range=2"] == ["smooth_grad", {"input_range": 2}]
+    assert techniques["var_grad:input_range=None"] == ["var_grad", {"input_range": None}]
+    with pytest.raises(ValueError, match="smooth_grad: input_range is a number, not 'wide'"):
+        attribution.parse("smooth_grad:input_range=wide")
+    model, (images, _) = bright_net(24, 24, 1), planted(24, 24, 1)
+    given = attribution.smooth_grad(model, images, 0, 4, input_range=255.0)
+    np.testing.assert_array_equal(attribution.smooth_grad(model, images, 0, 4), given)
+    assert np.abs(attribution.smooth_grad(model, images, 0, 4, noise=1.0) - given).max() > 0
