@@ -31,15 +31,6 @@ def maps_of(name, model, images, target=0):
     return attribution.METHODS[name](model, images, target, **CHEAP.get(name, {}))
 
 
-@pytest.fixture(autouse=True)
-def half_precision_of_class_activation(request):
-    """Class activation maps do not yet turn half precision into float32."""
-    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    half = "float16" in given.get("kind", "") or "half_precision" in request.node.name
-    if half and given.get("name") in {"cam", "eigen_cam", "score_cam", *attribution.CAMS}:
-        request.applymarker(pytest.mark.xfail(reason="float16 in class_activation"))
-
-
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float32"])
 @pytest.mark.parametrize("name", attribution.METHODS)
 def test_float32_maps_find_the_object_and_a_batch_gives_what_its_images_give(name, kind, networks):
