@@ -49,6 +49,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 __all__ = [
+    "PIXELS",
     "cached",
     "check_images",
     "compiled",

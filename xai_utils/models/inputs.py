@@ -9,10 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xai_utils.engine import keras
+from xai_utils.engine import PIXELS, keras
 from xai_utils.models.layers import walk
 
-PIXELS = (0.0, 255.0)
 PREPROCESSING = ("none", "unit", "tf", "torch", "caffe")
 # of a preprocessing that is said in full
 _SAID = ("range", "to", "mean", "std")

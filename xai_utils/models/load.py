@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from xai_utils import pictures
-from xai_utils.engine import cached, check_images, forward, keras
+from xai_utils.engine import PIXELS, cached, check_images, forward, keras
 from xai_utils.models import cards, efficientnet_lite, layers, own, ssd_mobilenet
 from xai_utils.models import labels as names_of
 from xai_utils.models.applications import APPLICATIONS, load_application
 from xai_utils.models.detection import Detector
 from xai_utils.models.endings import probabilities, remember_task
-from xai_utils.models.inputs import PIXELS, value_range
+from xai_utils.models.inputs import value_range
 
 DETECTOR = "ssd_mobilenet_v2"
 # the networks that come with the suite, and what their cards say
@@ -248,6 +248,7 @@ def _known(name: str, given: dict) -> Classifier | Detector:
         layer = given.get("layer", said.get("layer"))
         model, anchors = _load_embedded(name, said, again=layer == said.get("layer"))
         if name == DETECTOR:
+            cached(model, "pixels", lambda: PIXELS)
             levels = tuple(ssd_mobilenet.LEVELS)
             return Detector(name, model, names_of.coco_labels(), anchors, levels)
     elif name in APPLICATIONS:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_utils.engine import keras, tf, with_float_input
+from xai_utils.engine import PIXELS, keras, tf, with_float_input
 from xai_utils.models import foreign
 from xai_utils.models.endings import ending, with_task
-from xai_utils.models.inputs import PIXELS, PREPROCESSING, Preprocess, brings_its_own
+from xai_utils.models.inputs import PREPROCESSING, Preprocess, brings_its_own
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx")
 TRIED = 4  # pictures of noise on which a network is tried
