@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xai_utils.attribution.gradients import existing
-from xai_utils.engine import check_images, compiled, in_parts, keras, pixel_range, tf, widened
+from xai_utils.engine import check_images, compiled, in_parts, keras, tf, widened
 from xai_utils.models import (
     capture,
     check_layer,
@@ -356,15 +356,15 @@ def score_cam(
     low, high = (limit(maps, axis=(1, 2)) for limit in (tf.reduce_min, tf.reduce_max))
     alive = np.argwhere((high > low).numpy()).astype(np.int32)  # (image, channel), image by image
     norm = tf.math.divide_no_nan(maps - low[:, None, None], (high - low)[:, None, None])
-    black = pixel_range(model, batch)[0]
-    run = compiled(model, _masked_by_channel, function=function, black=black)
+    run = compiled(model, _masked_by_channel, function=function)
     kept = [
         run(batch, norm, indices, tf.constant(part)) for part in in_parts(alive, IMAGES_AT_ONCE)
     ]
     left = np.zeros((len(batch), maps.shape[-1]), np.float32)
     if len(alive) < left.size:
-        dark = tf.fill(batch.shape, tf.constant(black, batch.dtype))
-        left += compiled(model, scores, function=function)(dark, indices).numpy()[:, None]
+        left += compiled(model, scores, function=function)(tf.zeros_like(batch), indices).numpy()[
+            :, None
+        ]
     left[tuple(alive.T)] = np.concatenate(kept or [np.zeros(0)])
     result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(left)).numpy()
     result = np.maximum(result, 0) if relu else result
@@ -436,13 +436,13 @@ def _cam(model, images, indices, layer):
     return cams, tf.reduce_max(gap / (size + abs(bias) + 1e-12))
 
 
-def _masked_by_channel(model, images, norm, indices, pairs, function, black):
+def _masked_by_channel(model, images, norm, indices, pairs, function):
     """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
     masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
     masks = tf.cast(tf.image.resize(masks, images.shape[1:3])[..., 0], images.dtype)
     return scores(
         model,
-        masked(tf.gather(images, pairs[:, 0]), masks, black=black),
+        masked(tf.gather(images, pairs[:, 0]), masks),
         tf.gather(indices, pairs[:, 0]),
         function,
     )
