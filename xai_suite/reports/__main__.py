@@ -54,8 +54,8 @@ class Reports:
 
     Attributes:
         stale: the runs to execute, and why.
-        waiting: of these, all that have not ended.
-        running: runs by notebook, of the runners at work.
+        left: of these, by notebook, all that have not ended, in their order.
+        running: by notebook, the runners at work.
         failed: what went wrong besides the runs themselves, as (name, error).
     """
 
@@ -69,18 +69,18 @@ class Reports:
         self.stale = staleness.out_of_date(self.selected, self.build)
         if everything:
             self.stale = {name: ["asked for"] for name in self.selected} | self.stale
-        self.waiting, self.running, self.failed = {*self.stale}, {}, []
-        self.workers: list[subprocess.Popen] = []
+        self.left, self.failed = by_notebook(self.stale), []
+        self.running: dict[str, subprocess.Popen] = {}
         self.writing = threading.RLock()  # of pages, the index and lines
         self.started = time.time()
 
     def make(self, dry_run: bool) -> int:
-        fresh = [name for name in self.selected if name not in self.stale]
-        pages = [name for name in fresh if not site.is_current(self.build, self.site, name)]
         if dry_run:
             for name, why in self.stale.items():
                 print(f"{name}: {', '.join(why[:3])}{', ...' if len(why) > 3 else ''}")
             return 0
+        fresh = [name for name in self.selected if name not in self.stale]
+        pages = [name for name in fresh if not site.is_current(self.build, self.site, name)]
         if not self.stale and not pages and site.lists(self.site, self.shown()):
             count, where = len(self.selected), f"{self.site}/index.html"
             print(f"nothing to do: {count} reports are up to date ({where})")
@@ -103,52 +103,51 @@ class Reports:
         self.bar = tqdm(total=len(self.stale), unit="run", disable=None, leave=False)
         pool, sent = ThreadPoolExecutor(self.jobs), {}
         try:
-            for notebook, names in by_notebook(self.stale).items():
+            for notebook in self.left:
                 before = {other.partition("--")[0] for other in staleness.needed_by(notebook)}
                 first = [sent[other] for other in before if other in sent]
-                sent[notebook] = pool.submit(self.send, notebook, names, first)
+                sent[notebook] = pool.submit(self.send, notebook, first)
             for name in pages:
                 self.page(name)
             for future in sent.values():
                 future.result()
         finally:
-            for worker in self.workers:
+            for worker in [*self.running.values()]:
                 worker.terminate()
             pool.shutdown(cancel_futures=True)
             self.bar.close()
 
-    def send(self, notebook: str, names: list[str], first: list[Future]) -> None:
+    def send(self, notebook: str, first: list[Future]) -> None:
         """Send a notebook's runs through a runner of their own, after those that they need."""
         wait(first)
+        names = self.left[notebook]
         own = [sys.executable, "-m", "xai_suite.reports.runner", str(self.build), *names]
         own += ["--model", self.model] if self.model else []
         env = {**os.environ, "XAI_BUILD": str(self.build.resolve()), "PYTHONUNBUFFERED": "1"}
-        side_by_side = 1 if self.launch else min(self.jobs, len(by_notebook(self.waiting)))
+        side_by_side = 1 if self.launch else min(self.jobs, sum(map(bool, self.left.values())))
         if side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
             env.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // side_by_side)))
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
         with subprocess.Popen([*self.launch, *own], env=env, text=True, **said) as worker:
-            self.workers.append(worker)
-            self.running[notebook] = names
+            self.running[notebook] = worker
             self.index()
             for line in worker.stdout:
                 self.line(line.rstrip("\n"), names)
-        lost = [] if runner.stopping.is_set() else sorted(self.waiting & {*names})
+        lost = [] if runner.stopping.is_set() else [*names]
         for name in lost:
             why = "its runner died (killed, out of memory, or never started)"
             site.lost(self.build, name, why)
             self.line(f"FAILED {name}: {why}", names)
         del self.running[notebook]
-        self.workers.remove(worker)
 
     def line(self, line: str, names: list[str]) -> None:
-        """What a runner says: that one of its runs has ended; other words are passed on."""
+        """What the runner of these runs says: that one has ended; other words are passed on."""
         ended = re.match(r"(FAILED )?([\w.-]+--[\w.-]+)(?:: |  +\d+ s$)", line)
         with self.writing:
-            if not ended or ended[2] not in self.waiting & {*names}:
+            if not ended or ended[2] not in names:
                 return self.bar.write(line, file=sys.stdout)
-            self.waiting.remove(ended[2])
-            left, total = len(self.waiting), len(self.stale)
+            names.remove(ended[2])
+            left, total = sum(map(len, self.left.values())), len(self.stale)
             line = f"[{total - left:{len(str(total))}}/{total}] {line}"
             if not ended[1]:
                 elapsed = tqdm.format_interval(time.time() - self.started)
@@ -168,12 +167,10 @@ class Reports:
 
     def index(self) -> list[tuple[str, str]]:
         with self.writing:
-            left = [
-                [name for name in names if name in self.waiting]
-                for names in [*self.running.values()]
-            ]
-            now = {names[0] for names in left if names}
-            return site.index(self.build, self.site, self.shown(), now, self.waiting - now)
+            begun = [self.left[notebook] for notebook in [*self.running]]
+            now = {names[0] for names in begun if names}
+            waiting = {name for names in self.left.values() for name in names} - now
+            return site.index(self.build, self.site, self.shown(), now, waiting)
 
     def shown(self) -> list[str]:
         """What the index shows: the selected runs, and others that were made before."""
@@ -188,8 +185,7 @@ def one_report() -> int:
     notebook = Path(ask["NOTEBOOK"]).name.removesuffix(".ipynb")
     if not notebook:
         raise RunError("say which notebook: make report NOTEBOOK=21_grad_cam IMAGE=my.jpg")
-    path = runs.find_notebook(notebook, "NOTEBOOK")
-    defaults = runs.default_parameters(runs.read_notebook(path), path)
+    defaults = runs.make_run(f"{notebook}--default", {}, "NOTEBOOK").defaults
     given = dict(runs.parse_setting(text, defaults) for text in split("PARAMS"))
     if image := runs.from_notebooks(ask["IMAGE"]):
         several = "images" in defaults and "image" not in defaults
