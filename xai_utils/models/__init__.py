@@ -29,6 +29,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "endings": ["TASKS", "probabilities", "still_says", "task_of"],
         "efficientnet_lite": ["VARIANTS", "enlarged"],
+        "first_look": [
+            "Tried",
+            "better_order",
+            "described",
+            "labelled",
+            "marked",
+            "truth",
+            "try_inputs",
+            "write_example",
+        ],
         "foreign": ["BlackBox", "fingerprint"],
         "inputs": ["PREPROCESSING", "Preprocess"],
         "labels": [
