@@ -4,6 +4,8 @@ Each test is a column of the table in docs/your-network.md, each kind of `kinds.
 """
 
 import functools
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import kinds
@@ -11,8 +13,11 @@ import numpy as np
 import pytest
 
 from xai_suite import evaluation
+from xai_suite.reports import __main__ as make_reports
+from xai_suite.reports import runner
 from xai_utils import attribution, keras, metrics, models
 
+ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ("deletion", "insertion", "mass_share", "enrichment", "pointing")
 
 
@@ -86,3 +91,29 @@ def test_it_is_evaluated(mine, tmp_path):
         assert np.isfinite(mean) and count == kinds.HELD_OUT, name
     assert measured["grad_cam"]["pointing"][0] >= 0.9
     assert measured["grad_cam"]["enrichment"][0] > 2 * measured["random"]["enrichment"][0]
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """`make report` in this process, so that one kernel serves all kinds."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
+        yield make_reports.one_report
+    runner.stop_kernel()
+
+
+def test_it_has_a_report(mine, reports, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    for key in ("MODEL", "IMAGE", "OUT", "NOTEBOOK", "PARAMS", *map(str.upper, models.TYPED)):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("PWD", str(mine.planted.folder))
+    monkeypatch.setenv("NOTEBOOK", "21_grad_cam")
+    monkeypatch.setenv("MODEL", mine.planted.model.name)
+    monkeypatch.setenv("IMAGE", str(mine.planted.files[0]))
+    monkeypatch.setenv("OUT", str(tmp_path))
+    assert reports() == 0, capsys.readouterr().out
+    (page,) = (tmp_path / "site" / "one-off").glob("21_grad_cam--*.html")
+    text, classifier = page.read_text(), loaded(mine.planted.model)
+    images = classifier.prepare(mine.planted.files[0])
+    assert classifier.title(classifier.top(images, 1)[0]).partition("  ")[0] in text
+    assert 'class="error"' not in text

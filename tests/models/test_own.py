@@ -116,6 +116,17 @@ def test_a_network_that_scales_pixels_itself_needs_no_preprocessing(start):
     np.testing.assert_allclose(models.load_model(model).predict(pixels), expected, atol=1e-6)
 
 
+def test_augmentation_inside_a_network_is_never_on():
+    start = keras.Sequential(
+        [layers.RandomFlip(), layers.RandomBrightness(0.9), layers.Dropout(0.5)]
+    )
+    model, pixels = net(start=start), noise((16, 16, 3))
+    mine = models.load_model(model, preprocessing="unit")
+    expected = model.predict(pixels / 255, verbose=0)
+    np.testing.assert_allclose(tf.nn.softmax(mine.model(pixels)), expected, atol=1e-6)
+    np.testing.assert_allclose(mine.predict(pixels), expected, atol=1e-6)
+
+
 def test_one_that_scales_nothing_is_asked(tmp_path):
     for start in (None, layers.Rescaling(2.0), layers.Normalization(mean=0.5, variance=0.1)):
         with pytest.raises(ValueError, match="say what the model's input is, preprocessing="):

@@ -100,7 +100,8 @@ def from_pixels(
     found = ending(model, prepared(noise))
     found, task = with_task(found, model, task, named, name)
     pixels = keras.Input(shape, name="pixels", dtype="float32")
-    scores = found.model(prepared(pixels))
+    # Always: augmentation inside a network is for training, and on unless it is told otherwise.
+    scores = found.model(prepared(pixels), training=False)
     if scores.dtype in ("float16", "bfloat16"):
         scores = keras.layers.Activation("linear", dtype="float32", name="float32")(scores)
     plain = re.sub(r"\W", "_", Path(name).stem, flags=re.ASCII) or "model"
