@@ -727,6 +727,7 @@ def test_make_evaluate_takes_a_folder_and_what_it_says_about_the_network(
             tmp_path / "animals" / name
         )
     monkeypatch.chdir(tmp_path / "animals")
+    monkeypatch.setenv("PWD", str(tmp_path / "animals"))
     (tmp_path / "names.txt").write_text("0 dog\n1 cat\n")
     for name, value in {
         "MANIFEST": ".",
