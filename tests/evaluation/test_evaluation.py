@@ -747,7 +747,7 @@ def test_make_evaluate_takes_a_folder_and_what_it_says_about_the_network(
     assert {row["path"]: row["label"] for row in table} == {"cat/2.png": 1, "dog/1.png": 0}
     options = {
         "preprocessing": "unit",
-        "labels": "../names.txt",
+        "labels": str(tmp_path / "names.txt"),
         "resizing": "pad",
         "size": [24, 32],
         "layer": "early",
