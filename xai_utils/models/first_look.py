@@ -116,7 +116,7 @@ def truth(classifier: Classifier, names: Sequence[Sequence[str]]) -> np.ndarray:
         ValueError: no class of the network, or no number.
     """
     if classifier.task == "regression":
-        return np.array([[float(name) for name in some] for some in names])
+        return np.array([[_number(name) for name in some] for some in names])
     indices = [[classifier.class_index(name) for name in some] for some in names]
     if classifier.task == "classification":
         return np.array([some[0] for some in indices])
@@ -124,6 +124,15 @@ def truth(classifier: Classifier, names: Sequence[Sequence[str]]) -> np.ndarray:
     for row, some in zip(there, indices):
         row[some] = 1
     return there
+
+
+def _number(name: str) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        raise ValueError(
+            f"labels of a regression are numbers, such as 37.5, not {name!r}"
+        ) from None
 
 
 def preprocessings(channels: int, values=PIXELS) -> dict[str, str | dict]:
