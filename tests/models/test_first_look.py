@@ -115,6 +115,16 @@ def test_batch_normalisation_tells_without_labels(folder):
     assert tried[0].strange == pytest.approx(0, abs=1e-9) and tried[1].strange > 1e-5
 
 
+def test_a_lead_within_two_standard_errors_is_none():
+    ways = [
+        first_look.Tried(name, name, "stretch", np.zeros((25, 2)), right, 1.0, strange)
+        for name, right, strange in [("none", 0.8, 5.0), ("unit", 0.7, 0.1), ("tf", 0.6, 0.0)]
+    ]
+    order = sorted(first_look._levelled(ways), key=first_look._badness)
+    assert [way.name for way in order] == ["unit", "none", "tf"]  # two errors are .16
+    assert [way.level for way in order] == [True, True, False]
+
+
 def test_strangeness_is_the_divergence_of_two_gaussians():
     model = brightness_net(norm=True)
     model.get_layer("norm").set_weights([np.ones(3), np.zeros(3), np.full(3, 2.0), np.full(3, 4.0)])

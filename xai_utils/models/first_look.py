@@ -54,6 +54,7 @@ class Tried(NamedTuple):
     right: float = float("nan")
     loss: float = float("nan")
     strange: float = float("nan")
+    level: bool = False
 
 
 def labelled(where, most: int = 24, seed: int = 0) -> tuple[list[str], list[tuple] | None]:
@@ -154,9 +155,10 @@ def try_inputs(
 ) -> list[Tried]:
     """What a network says of pictures for every way of bringing them to it, the best way first.
 
-    Ways are compared by their share of right answers (of a regression, by its loss); where those
-    are equal, or there are no labels, by how strange the pictures are; last by the loss. Mind the
-    loss: pixels 255 times too large make every answer surer, so while all are right it falls.
+    Ways are compared by their share of right answers (of a regression, by its loss); where that is
+    within two standard errors of the best, or there are no labels, by how strange the pictures are;
+    last by the loss. Mind the loss: pixels 255 times too large make every answer surer, so while
+    all are right it falls.
 
     Args:
         source: as for `load_model`.
@@ -193,7 +195,7 @@ def try_inputs(
                     marks = marked(asked.task, answers, truth(asked, names))
                 strange = strangeness(asked.model, images)
                 tried.append(Tried(name, way, resizing, answers, *marks, strange))
-    return sorted(tried, key=_badness)
+    return sorted(_levelled(tried), key=_badness)
 
 
 def _check_values(reached: float, values) -> None:
@@ -251,8 +253,15 @@ def strangeness(model: keras.Model, images) -> float:
     return float(np.mean(ratio + off - 1 - np.log(ratio)) / 2)
 
 
+def _levelled(tried: list[Tried]) -> list[Tried]:
+    """The same, with `level` set."""
+    best = max((way.right for way in tried if not np.isnan(way.right)), default=np.nan)
+    error = np.sqrt(best * (1 - best) / len(tried[0].answers))
+    return [way._replace(level=bool(way.right >= best - 2 * error)) for way in tried]
+
+
 def _badness(tried: Tried) -> tuple[float, ...]:
-    marks = (-tried.right, tried.strange, tried.loss)
+    marks = (not tried.level, tried.strange, -tried.right, tried.loss)
     if np.isnan(tried.right):
         marks = (tried.loss, tried.strange)
     return tuple(np.nan_to_num(mark, nan=0.0) for mark in marks)
