@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_utils import attribution, keras, metrics
+from xai_utils import attribution, keras, metrics, models
 from xai_utils.metrics import middle, peak_distance, rank_correlation
 
 SIZE, CELL = 16, 4
@@ -61,6 +61,56 @@ def test_a_label_that_never_falls_is_said_to():
         corner_net(), picture(), far[:, ::-1, ::-1], CELL, most=2, fill=255.0
     )
     assert white[0].count is None, "white squares make the corner brighter"
+
+
+def corner_network(task, other):
+    """`corner` of the corner's mean brightness; `other` is the bias of a second unit."""
+    pixels = keras.Input((SIZE, SIZE, 3))
+    corner = keras.layers.Cropping2D(((0, SIZE - CELL), (0, SIZE - CELL)))(pixels)
+    mean = keras.layers.GlobalAveragePooling2D()(corner)
+    ending = None if task == "regression" else "sigmoid"
+    model = keras.Model(pixels, keras.layers.Dense(2, ending)(mean), name="corner")
+    weights, bias = np.array([[1, 0]] * 3, np.float32) / 48, np.array([-4, other], np.float32)
+    model.layers[-1].set_weights([weights, bias])
+    names = ["corner", "other"]
+    return models.load_model(model, preprocessing="none", labels=names, task=task)
+
+
+@pytest.mark.parametrize(("other", "then"), [(-9.0, 0), (1.0, 1)])
+def test_a_multilabel_answer_falls_when_its_own_probability_does(other, then):
+    network = corner_network("multilabel", other).model
+    saliency = attribution.saliency(network, picture()[None], 0)
+    (flip,) = metrics.cover_until_flip(network, picture(), saliency, CELL)
+    assert (flip.count, flip.label) == (1, then)
+    elsewhere = saliency[:, ::-1, ::-1]
+    assert metrics.cover_until_flip(network, picture(), elsewhere, CELL)[0].count is None
+    with pytest.raises(ValueError, match="no class of the picture more than 50 %"):
+        metrics.cover_until_flip(
+            corner_network("multilabel", -9.0).model, 0 * picture(), saliency, CELL
+        )
+
+
+def test_the_values_of_a_regression_have_no_label_that_could_fall():
+    network = corner_network("regression", 1.0).model
+    with pytest.raises(ValueError, match="is a regression: its values have no label"):
+        metrics.cover_until_flip(network, picture(), np.ones((1, SIZE, SIZE)), CELL)
+
+
+@pytest.mark.parametrize(
+    ("task", "other", "brightness", "told"),
+    [
+        ("multilabel", 1.0, 128, "finds 'corner' (98 %) and 'other' (73 %) in it.png"),
+        ("multilabel", -9.0, 128, "finds 'corner' (98 %) in it.png"),
+        ("multilabel", -9.0, 32, "finds nothing above 50 %, most of all 'corner' (12 %), in it"),
+        ("regression", 0.5, 128, "says corner 4, other 0.5 for it.png"),
+    ],
+)
+def test_an_answer_is_told_as_the_task_has_it(task, other, brightness, told):
+    classifier, image = corner_network(task, other), np.full((SIZE, SIZE, 3), brightness, "f")
+    said = metrics.answer(classifier, image, "some/folder/it.png")
+    assert told in said and said.endswith("whether that is right is not known here")
+    assert ("%" in said) == (task == "multilabel") and "folder" not in said
+    assert metrics.accepted(classifier, image, "cat") == (0,)
 
 
 def test_rectangles_cover_the_brightest_place_that_is_left():

@@ -5,6 +5,7 @@ picture goes through the network in a batch.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.ndimage import map_coordinates, uniform_filter
 
 from xai_utils.engine import check_images, in_parts, keras
 from xai_utils.metrics.faithfulness import ranks
-from xai_utils.models import imagenet_labels, logits_of
+from xai_utils.models import imagenet_labels, logits_of, still_says
 from xai_utils.pictures import PICTURES, covers_for, filling
 
 PICTURES_AT_ONCE = 16  # in one call of a technique
@@ -26,29 +27,50 @@ def explain(method: Callable, model: keras.Model, images, target=None) -> np.nda
 
 
 def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
-    """Classes that count as one answer about a prepared picture `(H, W, 3)`, the top class first.
+    """Classes that count as one answer about a prepared picture `(H, W, C)`, the top class first.
 
     A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as
-    good as the top class, if that is one of them.
+    good as the top class, if that is one of them and the network knows ImageNet's classes. Of a
+    regression it is the largest value.
     """
     top = int(classifier.predict(image[None])[0].argmax())
-    truth = PICTURES[name].classes if name in PICTURES else ()
-    if classifier.labels != imagenet_labels() or top not in truth:
+    truth = _truth(classifier, name)
+    if top not in truth:
         return (top,)
     return (top, *(index for index in truth if index != top))
 
 
 def answer(classifier, image: np.ndarray, name: str) -> str:
-    """What the network says about a prepared picture, and whether it is right, if that is known."""
-    ((label, probability),) = classifier.top(image[None], 1)[0]
-    text = f"{classifier.name} calls {name} {label!r} ({100 * probability:.0f} %)"
-    truth = PICTURES[name].classes if name in PICTURES else ()
-    if classifier.labels != imagenet_labels() or not truth:
-        return text + "; whether that is right is not known here"
-    if accepted(classifier, image, name)[0] in truth:
+    """What a network says about a prepared picture, and whether it is right, if that is known.
+
+    A classification names its top class, a multilabel network all whose probability is above one
+    half, a regression its values.
+    """
+    network, picture = Path(classifier.name).name, Path(name).name
+    values, truth = classifier.predict(image[None])[0], _truth(classifier, name)
+    told = [f"{label!r} ({classifier.written(v)})" for label, v in zip(classifier.labels, values)]
+    top, unknown = int(values.argmax()), "; whether that is right is not known here"
+    if classifier.task == "regression":
+        pairs = zip(classifier.labels, values)
+        amounts = ", ".join(f"{label} {classifier.written(value)}" for label, value in pairs)
+        return f"{network} says {amounts} for {picture}{unknown}"
+    if classifier.task == "multilabel":
+        found = " and ".join(told[i] for i in np.flatnonzero(values > 0.5))
+        found = found or f"nothing above 50 %, most of all {told[top]},"
+        return f"{network} finds {found} in {picture}{unknown}"
+    text = f"{network} calls {picture} {told[top]}"
+    if not truth:
+        return text + unknown
+    if top in truth:
         return text + ", which is right"
     right = " or ".join(classifier.labels[i] for i in truth)
     return text + f", which is wrong: it shows {right}. What follows is about the wrong answer"
+
+
+def _truth(classifier, name: str) -> tuple[int, ...]:
+    """The classes of a named picture, if the network's classes are those of ImageNet."""
+    known = name in PICTURES and classifier.labels == imagenet_labels()
+    return PICTURES[name].classes if known else ()
 
 
 def top_share(maps, share: float) -> np.ndarray:
@@ -167,9 +189,10 @@ class Flip(NamedTuple):
     """How a label fell.
 
     Attributes:
-        count: rectangles until another class was on top; None if none of them did it.
-        area: share of the picture they cover, in 0..1; of all of them if the label never changed.
-        label: index of the class on top then.
+        count: rectangles until the answer no longer stood; None if none of them did it.
+        area: share of the picture they cover, in 0..1; of all of them if the answer always stood.
+        label: index of the class on top then; of a multilabel network it may be the one that fell,
+            if no other is likelier.
         corners: the rectangles, int `(count, 2)`.
     """
 
@@ -190,17 +213,21 @@ def cover_until_flip(
     same=(),
     at_once=8,
 ) -> list[Flip]:
-    """Cover a picture where a map is brightest, square by square, until its class changes.
+    """Cover a picture where a map is brightest, square by square, until its label falls.
+
+    A classification's label falls when another class is on top, a multilabel network's when its
+    probability is no longer above one half (`models.still_says`).
 
     Args:
-        model: Keras model, images to logits.
+        model: Keras model, images to scores.
         image: one picture `(H, W, C)`.
         maps: `(M, H, W)`; each says for itself where to cover, so twenty random maps are twenty
             controls.
         side, stride: of the squares; see `brightest_rectangles`.
         most: squares to try at most.
         fill: what squares show; see `pictures.filling`.
-        same: indices of classes that do not count as a change; the top class never does.
+        same: indices of classes that do not count as a change; the top class never does. A
+            multilabel network is asked for its top class alone.
         at_once: squares tried before it is asked whether a label has changed: more of them make
             larger batches.
 
@@ -208,11 +235,18 @@ def cover_until_flip(
         One `Flip` for each map.
 
     Raises:
-        ValueError: as `brightest_rectangles`, `filling` and `check_images`.
+        ValueError: as `brightest_rectangles`, `filling` and `check_images`; a regression, or a
+            multilabel network that finds nothing: no label could fall.
     """
-    before = int(logits_of(model, image[None])[0].argmax())
-    fill = covers_for(model, check_images(model, image[None]), fill).numpy()
+    scores = logits_of(model, image[None])
+    before = int(scores[0].argmax())
     same = [before, *same]
+    if not still_says(model, scores, same)[0]:
+        raise ValueError(
+            f"{model.name} gives no class of the picture more than 50 %: there is no label that"
+            " could fall"
+        )
+    fill = covers_for(model, check_images(model, image[None]), fill).numpy()
     orders = [brightest_rectangles(values, side, most, stride) for values in maps]
     flips: list[Flip | None] = [None] * len(orders)
     for start in range(0, most, at_once):
@@ -222,18 +256,15 @@ def cover_until_flip(
         parts = {i: part for i, part in parts.items() if len(part[0])}
         if not parts:
             break
-        classes = logits_of(
-            model, np.concatenate([pictures for pictures, _ in parts.values()])
-        ).argmax(axis=1)
+        scores = logits_of(model, np.concatenate([pictures for pictures, _ in parts.values()]))
         for i, (pictures, covered) in parts.items():
-            mine, classes = classes[: len(pictures)], classes[len(pictures) :]
-            fallen = ~np.isin(mine, same)
+            mine, scores = scores[: len(pictures)], scores[len(pictures) :]
+            fallen = ~still_says(model, mine, same)
             if fallen.any():
                 last = int(np.argmax(fallen))
                 count = start + last + 1
-                flips[i] = Flip(
-                    count, float(covered[last].mean()), int(mine[last]), orders[i][:count]
-                )
+                label = int(mine[last].argmax())
+                flips[i] = Flip(count, float(covered[last].mean()), label, orders[i][:count])
     return [flip or _never(image, order, side, before) for flip, order in zip(flips, orders)]
 
 
