@@ -233,3 +233,30 @@ def test_what_counts_as_the_same_answer_is_the_tasks(pixels):
         metrics.average_drop(value, pixels, pixels[..., 0])
     curve = metrics.deletion(value, pixels, pixels[..., 0], 0, step=0.5)
     np.testing.assert_allclose(curve.scores[:, 0], models.logits_of(value, pixels)[:, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("units, activation", [(1, "sigmoid"), (3, "softmax"), (1, "linear")])
+def test_a_network_can_be_cloned_without_its_probabilities(pixels, units, activation):
+    inputs = keras.Input((16, 16, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    outputs = keras.layers.Dense(units, activation)(pooled)
+    own = keras.Model(inputs, outputs)
+    task = "regression" if activation == "linear" else None
+    network = models.load_model(own, preprocessing="unit", task=task).model
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
+    copy = keras.models.clone_model(network)
+    assert not np.allclose(copy(images), network(images))
+    copy.set_weights(network.get_weights())
+    np.testing.assert_allclose(copy(images), network(images), rtol=1e-6)
+
+
+def test_what_scores_are_counted_in():
+    def asked(units, activation, task=None):
+        own = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
+        own.add(keras.layers.Dense(units, activation))
+        found = models.load_model(own, preprocessing="none", task=task)
+        return found.function, found.unit
+
+    assert asked(3, "softmax") == ("softmax", "logits")
+    assert asked(1, "sigmoid") == asked(3, "sigmoid") == ("sigmoid", "logits")
+    assert asked(1, "linear", "regression") == ("linear", "units")

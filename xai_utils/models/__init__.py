@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose",
             "follow",
         ],
-        "endings": ["TASKS", "probabilities", "still_says", "task_of"],
+        "endings": ["TASKS", "function_of", "probabilities", "still_says", "task_of"],
         "efficientnet_lite": ["VARIANTS", "enlarged"],
         "first_look": [
             "Tried",

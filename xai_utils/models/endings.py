@@ -142,6 +142,14 @@ def ending_of(model) -> tuple[str, str]:
     return cached(model, "task", lambda: ("classification", "softmax"))
 
 
+def function_of(model: keras.Model) -> str:
+    """What makes a model's answers of its scores: `softmax`, `sigmoid`, or `linear` for nothing.
+
+    A classification's is `sigmoid` where one unit stands for two classes.
+    """
+    return _known(model)[1]
+
+
 def probabilities(model: keras.Model, scores) -> tf.Tensor:
     """What a model's task makes of its scores `(N, classes)`.
 
@@ -249,6 +257,7 @@ def _that_ran_last(model, images) -> Ending | None:
     return None
 
 
+@keras.saving.register_keras_serializable("xai_utils")
 class _Linear(keras.layers.Layer):
     """A network, or one layer, that runs without that layer's activation; it is left as it is."""
 
@@ -256,6 +265,20 @@ class _Linear(keras.layers.Layer):
         super().__init__(dtype=(whole or layer).dtype_policy, **kwargs)
         self.whole = whole or layer
         self.ending = lambda: layer  # not an attribute of its own: it is inside the whole
+
+    def get_config(self):
+        if self.whole is not self.ending():
+            raise ValueError(
+                f"{self.whole.name} has no graph, so that it cannot be copied without its"
+                f" {self.ending().name}"
+            )
+        layer = keras.saving.serialize_keras_object(self.whole)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        return cls(layer, name=config["name"])
 
     def call(self, inputs):
         layer = self.ending()

@@ -24,7 +24,7 @@ from xai_utils.models import cards, efficientnet_lite, layers, own, ssd_mobilene
 from xai_utils.models import labels as names_of
 from xai_utils.models.applications import APPLICATIONS, load_application
 from xai_utils.models.detection import Detector
-from xai_utils.models.endings import probabilities, remember_task
+from xai_utils.models.endings import function_of, probabilities, remember_task
 from xai_utils.models.inputs import value_range
 
 DETECTOR = "ssd_mobilenet_v2"
@@ -67,6 +67,16 @@ class Classifier:
     def channels(self) -> int:
         """Channels of the input: 1 for grey, 3 for RGB, more for bands."""
         return self.model.input_shape[-1]
+
+    @property
+    def function(self) -> str:
+        """What makes answers of scores: `softmax`, `sigmoid`, or `linear` for nothing."""
+        return function_of(self.model)
+
+    @property
+    def unit(self) -> str:
+        """What scores are counted in: `logits`, or `units` of a regression's values."""
+        return "units" if self.task == "regression" else "logits"
 
     def prepare(self, *images) -> np.ndarray:
         """Bring pictures to one float32 batch `(N, height, width, channels)` in 0..255.

@@ -333,8 +333,8 @@ def panel(
     rows = [
         [
             Tile(image, title=classifier.title(top)),
-            Tile(image, cam, "Grad-CAM", "logits per position"),
-            Tile(None, gradient, "saliency", "logits per grey level", clip=CLIP),
+            Tile(image, cam, "Grad-CAM", f"{classifier.unit} per position"),
+            Tile(None, gradient, "saliency", f"{classifier.unit} per grey level", clip=CLIP),
         ]
         for image, top, cam, gradient in zip(
             images, classifier.top(images, 1), grad_cam, saliency, strict=True
