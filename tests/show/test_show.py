@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from xai_utils import show
@@ -100,3 +101,12 @@ def test_a_plane_without_channels_is_grey():
 def test_what_cannot_be_drawn_is_said(image, bands, said):
     with pytest.raises(ValueError, match=said):
         show.as_rgb(image, bands)
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (8, 8), (4, 20)])
+def test_the_label_of_a_colour_bar_is_not_cut_beside_a_flat_picture(shape):
+    fig = show.tiles([[show.Tile(None, np.eye(*shape), "map", "fall of the score (logits)")]])
+    show.png(fig)
+    (bar,) = (ax for ax in fig.findobj(Axes) if ax.get_ylabel())
+    label = bar.yaxis.label.get_window_extent()
+    assert label.y0 >= 0 and label.y1 <= fig.bbox.y1 and label.x1 <= fig.bbox.x1

@@ -147,7 +147,7 @@ def function_of(model: keras.Model) -> str:
 
     A classification's is `sigmoid` where one unit stands for two classes.
     """
-    return _known(model)[1]
+    return ending_of(model)[1]
 
 
 def probabilities(model: keras.Model, scores) -> tf.Tensor:

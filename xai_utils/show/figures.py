@@ -297,7 +297,11 @@ def _grid(
     left = 0.36 if titled else 0.04
     side = (width * len(columns) - left - sum(right)) / len(columns)
     above = [0.1 + 0.2 * max(1 + tile.title.count("\n") for tile in row) for row in rows]
-    tall = [side * max(_aspect(tile) for tile in row) for row in rows]
+    # beside a flat picture, the bar's label is what needs height: some 0.08 inches a letter
+    labels = [0.08 * max(len(tile.unit) for tile in row) - 0.3 for row in rows]
+    tall = [
+        max(side * max(_aspect(tile) for tile in row), label) for row, label in zip(rows, labels)
+    ]
     height = sum(above) + sum(tall) + 0.12
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width * len(columns), height), dpi=DPI, layout="none")
