@@ -110,3 +110,11 @@ def test_the_label_of_a_colour_bar_is_not_cut_beside_a_flat_picture(shape):
     (bar,) = (ax for ax in fig.findobj(Axes) if ax.get_ylabel())
     label = bar.yaxis.label.get_window_extent()
     assert label.y0 >= 0 and label.y1 <= fig.bbox.y1 and label.x1 <= fig.bbox.x1
+
+
+def test_titles_of_flat_rows_do_not_overlap():
+    flat = show.Tile(np.zeros((8, 64, 3), np.float32))
+    fig = show.tiles([[flat, flat]] * 2, ["guided backprop", "gradient x input"])
+    show.png(fig)
+    above, below = (axes.texts[0].get_window_extent() for axes in (fig.axes[0], fig.axes[2]))
+    assert above.y0 > below.y1

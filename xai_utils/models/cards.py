@@ -182,14 +182,19 @@ def write_card(path, **said) -> Path:
         if key not in KEYS:
             raise ValueError(f"a card has no key {key!r}; there are {', '.join(KEYS)}")
     kept = {key: value for key, value in said.items() if value is not None}
-    try:
-        text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    try:  # a line for each key, whatever it holds
+        text = "".join(f"{key}: {_on_a_line(value)}\n" for key, value in kept.items())
     except yaml.YAMLError as error:
         raise ValueError(f"not for a card: {' '.join(str(error).split())}") from None
     path = Path(path).expanduser()
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _on_a_line(value) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.removesuffix("...\n").strip()
 
 
 def own_cards() -> list[str]:

@@ -253,7 +253,7 @@ def tiles(
     rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9
 ) -> Figure:
     """A grid of tiles, every row as long as the longest; `width` is that of a column in inches."""
-    fig, axes = _grid(rows, bool(row_titles), width)
+    fig, axes = _grid(rows, [*row_titles], width)
     for row, row_axes in zip(rows, axes, strict=True):
         for tile, ax in zip(row, row_axes, strict=False):
             ax.set_axis_off()
@@ -280,7 +280,7 @@ def tiles(
 
 
 def _grid(
-    rows: Sequence[Sequence[Tile]], titled: bool, width: float
+    rows: Sequence[Sequence[Tile]], titles: Sequence[str], width: float
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure and its axes by arithmetic: matplotlib's solver takes longer than all drawing."""
     columns = list(zip_longest(*rows, fillvalue=Tile()))
@@ -294,7 +294,7 @@ def _grid(
         )
         for column in columns
     ]
-    left = 0.36 if titled else 0.04
+    left = 0.36 if titles else 0.04
     side = (width * len(columns) - left - sum(right)) / len(columns)
     above = [0.1 + 0.2 * max(1 + tile.title.count("\n") for tile in row) for row in rows]
     # beside a flat picture, the bar's label is what needs height: some 0.08 inches a letter
@@ -302,6 +302,9 @@ def _grid(
     tall = [
         max(side * max(_aspect(tile) for tile in row), label) for row, label in zip(rows, labels)
     ]
+    # so does a row's title: some 0.1 inches a letter
+    for i, title in enumerate(titles[: len(rows)]):
+        tall[i] = max(tall[i], min(0.1 * len(title) - 0.2, 2.0))
     height = sum(above) + sum(tall) + 0.12
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width * len(columns), height), dpi=DPI, layout="none")
