@@ -448,3 +448,18 @@ def test_a_layer_can_be_chosen_for_an_embedded_network_too():
     again = models.load_model("efficientnet_lite0")
     assert again.model is not other.model and again.conv_layer == "top_relu"
     assert attribution.grad_cam(again.model, pixels).shape == (1, 7, 7)
+
+
+def test_a_card_has_a_line_for_each_key(tmp_path):
+    said = {"task": "regression", "labels": ["größe (cm)", "no"], "preprocessing": {"to": [0, 1]}}
+    path = models.write_card(tmp_path / "mine.yaml", layer=None, **said)
+    assert path.read_text() == (
+        "task: regression\nlabels: [größe (cm), 'no']\npreprocessing: {to: [0, 1]}\n"
+    )
+    said["labels"] = [*said["labels"]]
+    assert models.read_card(path) == said
+    with pytest.raises(ValueError, match="not for a card"):
+        models.write_card(tmp_path / "mine.yaml", labels={Doubled})
+    with pytest.raises(ValueError, match="a card has no key 'label'"):
+        models.write_card(tmp_path / "mine.yaml", label="a")
+    assert models.read_card(path) == said
