@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "explain",
             "keep",
             "moved_at_random",
+            "no_label",
             "paste",
             "top_share",
         ],

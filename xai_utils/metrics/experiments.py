@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates, uniform_filter
 
 from xai_utils.engine import check_images, in_parts, keras
 from xai_utils.metrics.faithfulness import ranks
-from xai_utils.models import imagenet_labels, logits_of, still_says
+from xai_utils.models import imagenet_labels, logits_of, still_says, task_of
 from xai_utils.pictures import PICTURES, covers_for, filling
 
 PICTURES_AT_ONCE = 16  # in one call of a technique
@@ -65,6 +65,23 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
         return text + ", which is right"
     right = " or ".join(classifier.labels[i] for i in truth)
     return text + f", which is wrong: it shows {right}. What follows is about the wrong answer"
+
+
+def no_label(classifier, image: np.ndarray) -> str:
+    """Why a prepared picture `(H, W, C)` has no label that could fall; empty if it has one.
+
+    A regression has values in place of labels, and a multilabel network may find nothing.
+    """
+    return _no_label(classifier.model, image, Path(classifier.name).name)
+
+
+def _no_label(model, image, name: str) -> str:
+    if task_of(model) == "regression":
+        return f"{name} is a regression: its values have no label that could fall"
+    scores = logits_of(model, image[None])
+    if still_says(model, scores, scores[0].argmax())[0]:
+        return ""
+    return f"{name} gives no class of the picture more than 50 %: there is no label that could fall"
 
 
 def _truth(classifier, name: str) -> tuple[int, ...]:
@@ -238,14 +255,10 @@ def cover_until_flip(
         ValueError: as `brightest_rectangles`, `filling` and `check_images`; a regression, or a
             multilabel network that finds nothing: no label could fall.
     """
-    scores = logits_of(model, image[None])
-    before = int(scores[0].argmax())
+    if why := _no_label(model, image, model.name):
+        raise ValueError(why)
+    before = int(logits_of(model, image[None])[0].argmax())
     same = [before, *same]
-    if not still_says(model, scores, same)[0]:
-        raise ValueError(
-            f"{model.name} gives no class of the picture more than 50 %: there is no label that"
-            " could fall"
-        )
     fill = covers_for(model, check_images(model, image[None]), fill).numpy()
     orders = [brightest_rectangles(values, side, most, stride) for values in maps]
     flips: list[Flip | None] = [None] * len(orders)
