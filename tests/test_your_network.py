@@ -85,6 +85,8 @@ def test_it_is_evaluated(mine, tmp_path):
     )
     table = evaluation.read(folder)
     assert evaluation.errors(table) == []
+    task = models.load_model(mine.planted.model).task
+    assert evaluation.read_about(folder)["plan"]["task"] == task
     measured = evaluation.summary(table)
     for name in MEASURED:
         mean, _, count = measured["grad_cam"][name]

@@ -400,6 +400,7 @@ def test_a_list_may_be_given_as_one_text(place, tmp_path):
     made = evaluation.read_about(out)["plan"]
     assert made["metrics"] == ["deletion", "drop"] and made["fills"] == ["black", "black"]
     assert made["shares"] == [0.5] and made["squares"] == 3
+    assert made["task"] == "classification"
 
 
 @pytest.mark.parametrize(

@@ -122,9 +122,8 @@ def evaluate(
     }
     classifier, plan["weights"] = _classifier_of(plan)
     rows = read_manifest(manifest, classifier.class_index)
-    results = Results(
-        out, {"plan": {**about, "weights": plan["weights"]}, "manifest": digest(rows)}
-    )
+    about |= {"task": classifier.task, "weights": plan["weights"]}
+    results = Results(out, {"plan": about, "manifest": digest(rows)})
     chunks = dict(enumerate(rows[i : i + at_once] for i in range(0, len(rows), at_once)))
     missing = {
         number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()
