@@ -321,6 +321,19 @@ def test_an_operation_without_a_name_of_its_own_ends_the_block_it_stands_in():
     assert models.stages(model, SHAPE) == [*sums, "pool"]
 
 
+def test_stages_begin_at_the_first_weights_and_end_before_the_head_of_a_network_in_a_network():
+    inputs = keras.Input(SHAPE[1:])
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(inputs)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="features")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    for ending in ("sigmoid", None):  # of one unit; then of three
+        head = layers.Dense(1 if ending else 3, activation=ending, name="head")(x)
+        net = keras.Model(inputs, head, name="net")
+        labels = ("yes", "no") if ending else ("a", "b", "c")
+        own = models.load_model(net, preprocessing="unit", labels=labels)
+        assert models.stages(own.model, SHAPE) == ["net/stem", "net/features", "net/pool"]
+
+
 def test_weights_are_shuffled_past_operations():
     from xai_utils.metrics import cascade
 

@@ -532,9 +532,10 @@ def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
 def stages(model: keras.Model, shape: tuple) -> list[str]:
     """Where to cut a network, shallow to deep: the last layer of each block, and the last code.
 
-    The last code is that before the logits. Blocks are told by the names of their layers
-    (`block3b_add`, `conv4_block6_out`); a network whose names do not tell is cut after the last
-    layer of each resolution.
+    The last code is that before the head: the last layer with weights, which gives the scores.
+    Blocks are told by the names of their layers (`block3b_add`, `conv4_block6_out`); a network
+    whose names do not tell is cut after the last layer of each resolution, from its first weights
+    on.
     """
     layers, inside = dict(walk(model)), _inside_attention(model)
     shapes = {
@@ -542,8 +543,14 @@ def stages(model: keras.Model, shape: tuple) -> list[str]:
         for path, extent in output_shapes(model, shape)[0].items()
         if len(extent) in (2, 4) and id(layers[path]) not in inside
     }
-    flat = [path for path, extent in shapes.items() if len(extent) == 2][:-1]
-    spatial = {path: extent for path, extent in shapes.items() if is_spatial(extent)}
+    weighted = [path for path in shapes if getattr(layers[path], "weights", None)]
+    # What comes after the head are scores: its networks around it, or both of one unit.
+    flat = [path for path, extent in shapes.items() if len(extent) == 2]
+    heads = [path for path in flat if path in weighted and not _children(layers[path])]
+    flat = flat[: flat.index(heads[-1])] if heads else flat[:-1]
+    paths = list(shapes)
+    paths = paths[paths.index(weighted[0]) :] if weighted else paths  # before: only pixels
+    spatial = {path: shapes[path] for path in paths if is_spatial(shapes[path])}
     blocks, block = {}, None
     for path in spatial:
         match = re.search(r"(block|conv|stage)_?\d+", path)
