@@ -257,6 +257,17 @@ def test_superpixels_are_numbered_from_zero_and_as_many_as_wished_for():
     )
 
 
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("segments", [2, 20, 50])
+def test_grain_is_cut_into_about_as_many_superpixels_as_wished_for(segments, channels):
+    grain = np.random.default_rng(0).normal(105, 30, (48, 96, channels)).clip(0, 255)
+    regions = attribution.superpixels(grain, segments)
+    assert segments / 3 <= regions.max() + 1 <= 1.5 * segments
+    assert regions.max() > 0
+    largest = np.bincount(regions.ravel()).max()
+    assert largest <= 4 * regions.size / (regions.max() + 1), "no region swallows the others"
+
+
 def test_lime_and_kernel_shap_of_an_additive_score_are_exact():
     image = picture()
     model, regions, weights = additive(image, 9)
