@@ -123,7 +123,8 @@ def tiny(tmp_path_factory):
         failed=True,
         error="cell 3: Broken",
     )
-    for name in ("21_grad_cam--cat", "10_saliency--hound"):
+    names = ("21_grad_cam--cat", "10_saliency--hound", "10_saliency--bad")
+    for name in names:
         site.page(name)
-    site.index("21_grad_cam--cat", "10_saliency--hound", "10_saliency--bad")
+    site.index(*names)
     return site.site

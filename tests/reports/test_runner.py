@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from miniature import ROOT, finish, kernels, processes, wait_for
 
 from xai_suite.reports import RunError, provenance, runner, runs
+from xai_utils import models
 
 
 @pytest.fixture
@@ -127,6 +128,43 @@ def test_files_are_seen_from_the_notebooks_and_names_stay(here, monkeypatch):
     assert runs.from_notebooks("my cat.jpg") == "../../elsewhere/my cat.jpg"
     assert runs.from_notebooks(str(typed_in / "my cat.jpg")) == "../../elsewhere/my cat.jpg"
     assert runs.from_notebooks("umbrella") == "umbrella"
+
+
+def test_what_is_said_of_a_network_becomes_a_card(here, monkeypatch):
+    typed_in = here.folder.parent / "nets"
+    typed_in.mkdir()
+    (typed_in / "mine.keras").touch()
+    (typed_in / "names.txt").write_text("a\nb\n")
+    monkeypatch.setenv("PWD", str(typed_in))
+    assert runs.where_typed("") == "" and runs.where_typed("vgg19") == "vgg19"
+    assert runs.asked_model() == ""
+    monkeypatch.setenv("MODEL", "mine.keras")
+    assert runs.asked_model() == "mine.keras"
+    for key, value in {
+        "PREPROCESSING": "{to: [0, 1]}",
+        "LABELS": "names.txt",
+        "SIZE": "48x96",
+    }.items():
+        monkeypatch.setenv(key, value)
+    card = Path(runs.asked_model())
+    assert card.name == "mine.yaml" and runs.asked_model() == str(card)
+    assert models.read_card(card) == {
+        "preprocessing": {"to": [0, 1]},
+        "labels": str(typed_in / "names.txt"),
+        "size": [48, 96],
+        "file": str(typed_in / "mine.keras"),
+    }
+    assert [path.name for path in models.files_of(card)] == ["mine.yaml", "mine.keras", "names.txt"]
+    monkeypatch.setenv("SIZE", "large")
+    with pytest.raises(RunError, match="SIZE is a side, or height and width"):
+        runs.asked_model()
+    monkeypatch.delenv("SIZE")
+    monkeypatch.setenv("MODEL", "gone.keras")
+    with pytest.raises(RunError, match="no model file at .*gone.keras"):
+        runs.asked_model()
+    monkeypatch.delenv("MODEL")
+    with pytest.raises(RunError, match="PREPROCESSING describes your own network: say MODEL= too"):
+        runs.asked_model()
 
 
 def test_settings_typed_in_a_command_take_the_kind_of_the_default():

@@ -35,7 +35,7 @@ def main() -> int:
             if not ask[name]:
                 raise ValueError(f"say {name}={example}")
         for name in ("MANIFEST", "MODEL", "LABELS"):  # where `make -C` was typed
-            ask[name] = ask[name] and where_typed(ask[name])
+            ask[name] = where_typed(ask[name])
         _evaluate(ask)
     except _NobodyReads:  # what was measured is kept; the same command goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end

@@ -208,7 +208,7 @@ def asked_model() -> str:
 def where_typed(value: str) -> str:
     """The whole path of what lies where the command was typed; any other text stays."""
     path = typed_in() / Path(value).expanduser()
-    return str(path.resolve()) if path.exists() else value
+    return str(path.resolve()) if value and path.exists() else value
 
 
 def typed_in() -> Path:
