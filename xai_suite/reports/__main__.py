@@ -187,7 +187,9 @@ def one_report() -> int:
         raise RunError("say which notebook: make report NOTEBOOK=21_grad_cam IMAGE=my.jpg")
     defaults = runs.make_run(f"{notebook}--default", {}, "NOTEBOOK").defaults
     given = dict(runs.parse_setting(text, defaults) for text in split("PARAMS"))
-    if image := runs.from_notebooks(ask["IMAGE"]):
+    if isinstance(defaults.get("images"), str) and ask["IMAGE"]:  # a folder or a table of pictures
+        given["images"] = runs.where_typed(ask["IMAGE"])
+    elif image := runs.from_notebooks(ask["IMAGE"]):
         several = "images" in defaults and "image" not in defaults
         given |= {"images": [image]} if several else {"image": image}
     if model := runs.from_notebooks(ask["MODEL"]):
