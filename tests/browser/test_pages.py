@@ -202,7 +202,9 @@ def test_dark_and_light(reader, tiny):
     page = reader.open(tiny / "21_grad_cam--cat.html", color_scheme="light")
     assert background() == light  # and by default as the system has it
     page.emulate_media(color_scheme="dark")
-    assert background() == dark and page.inner_text("#theme") == "Light"
+    # the page hears of it a moment later
+    page.wait_for_function("() => document.querySelector('#theme').innerText === 'Light'")
+    assert background() == dark
 
 
 def test_code_unfolds_all_at_once_and_one_by_one(reader, tiny):
