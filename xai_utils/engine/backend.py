@@ -48,23 +48,6 @@ if keras.backend.backend() != "tensorflow":
         " KERAS_BACKEND=tensorflow"
     )
 
-__all__ = [
-    "PIXELS",
-    "cached",
-    "check_images",
-    "compiled",
-    "float_type",
-    "forward",
-    "in_parts",
-    "in_python",
-    "keras",
-    "no_gradient",
-    "pixel_range",
-    "tf",
-    "widened",
-    "with_float_input",
-]
-
 PIXELS = (0.0, 255.0)  # what networks take, unless they say or show something else
 _MOST_STANDARD = 16  # of pixels that were divided by their standard deviation
 _MOST = 64  # compiled functions kept for one model; every callable target has some of its own

@@ -134,10 +134,10 @@ def task_of(model: keras.Model) -> str:
 
     A model that `load_model` has not seen is taken for a classifier of exclusive classes.
     """
-    return ending_of(model)[0]
+    return _remembered(model)[0]
 
 
-def ending_of(model) -> tuple[str, str]:
+def _remembered(model) -> tuple[str, str]:
     """A model's task, and the function between its scores and its answers."""
     return cached(model, "task", lambda: ("classification", "softmax"))
 
@@ -147,7 +147,7 @@ def function_of(model: keras.Model) -> str:
 
     A classification's is `sigmoid` where one unit stands for two classes.
     """
-    return ending_of(model)[1]
+    return _remembered(model)[1]
 
 
 def probabilities(model: keras.Model, scores) -> tf.Tensor:
@@ -155,7 +155,7 @@ def probabilities(model: keras.Model, scores) -> tf.Tensor:
 
     That is a softmax, a sigmoid of each, or the values themselves; see `task_of`.
     """
-    return FUNCTIONS[ending_of(model)[1]](scores)
+    return FUNCTIONS[function_of(model)](scores)
 
 
 def still_says(model: keras.Model, scores, classes) -> np.ndarray:

@@ -17,7 +17,6 @@ from scipy.optimize import linear_sum_assignment
 
 from xai_utils import pictures
 from xai_utils.engine import keras
-from xai_utils.models.endings import ending_of
 from xai_utils.models.inputs import PIXELS, PREPROCESSING
 from xai_utils.models.layers import replaced_calls, walk
 from xai_utils.models.load import Classifier, load_model
@@ -307,7 +306,7 @@ def _assigned(answers: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float
 def described(classifier: Classifier) -> dict[str, str]:
     """What a network takes and returns, in words, by what is said."""
     height, width = classifier.input_size
-    task, function = ending_of(classifier.model)
+    task, function = classifier.task, classifier.function
     made = {"softmax": "shares that sum to 1", "sigmoid": "a probability for each"}
     if task == "classification" and function == "sigmoid":
         made = {"sigmoid": "p of the second class, of one sigmoid unit, and 1 - p of the first"}
