@@ -13,7 +13,6 @@ from PIL import Image
 from xai_utils import models, pictures
 
 REQUIRED, BOX = ("path", "label"), ("x_min", "y_min", "x_max", "y_max")
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -47,8 +46,8 @@ def read_manifest(path, class_index: Callable[[str | int], int]) -> list[Row]:
             with several boxes has a line for each.
             Or a folder of class folders, as for `keras.utils.image_dataset_from_directory`: each
             has the name of a class, or, where the network's classes have no names and there are as
-            many folders, its place in sorted order. Pictures (`SUFFIXES`) may lie deeper; what is
-            hidden is passed over.
+            many folders, its place in sorted order. Pictures (`pictures.SUFFIXES`) may lie deeper;
+            what is hidden is passed over.
         class_index: from such a text, or an index, to an index: `classifier.class_index`.
 
     Raises:
@@ -106,7 +105,7 @@ def _rows_of_folder(folder: Path, class_index) -> list[Row]:
             rows.append(Row(len(rows), shown, str(file), label, ()))
     if not rows:
         raise ValueError(
-            f"the class folders of {folder.name} hold no pictures ({' '.join(SUFFIXES)})"
+            f"the class folders of {folder.name} hold no pictures ({' '.join(pictures.SUFFIXES)})"
         )
     return rows
 
@@ -164,7 +163,7 @@ def _pictures_in(folder: Path) -> list[Path]:
         found += [
             (root, name)
             for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(pictures.SUFFIXES) and not name.startswith(".")
         ]
     return [Path(root, name) for root, name in sorted(found)]
 

@@ -23,7 +23,6 @@ from xai_utils.models.load import Classifier, load_model
 
 layers = keras.layers
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".npy")
 RESIZINGS = ("stretch", "crop", "pad")
 SUITE = ("cat", "hound", "umbrella", "mushroom")  # pictures of nobody's network
 _TO = {"unit": [0, 1], "tf": [-1, 1]}
@@ -82,11 +81,13 @@ def labelled(where, most: int = 24, seed: int = 0) -> tuple[list[str], list[tupl
     if path.is_file():
         found = _of_table(path)
     else:
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        files = [
+            file for file in sorted(path.rglob("*")) if file.suffix.lower() in pictures.SUFFIXES
+        ]
         inside = [file.relative_to(path).parts for file in files]
         found = {str(file): parts[:-1][:1] for file, parts in zip(files, inside)}
     if not found:
-        raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{path} holds no pictures ({', '.join(pictures.SUFFIXES)})")
     chosen = sorted(np.random.default_rng(seed).permutation(len(found))[:most])
     names = [[*found.values()][i] for i in chosen]
     return [[*found][i] for i in chosen], names if all(names) else None

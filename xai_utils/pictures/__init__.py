@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "PICTURES",
             "RESIZINGS",
             "SCENES",
+            "SUFFIXES",
             "PictureError",
             "decode_image",
             "image_names",

@@ -22,6 +22,8 @@ from xai_utils import engine
 from xai_utils.pictures import scenes
 
 IMAGES_FOLDER = engine.DATA_FOLDER / "images"
+# of files that are taken for pictures in a folder
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 MOST_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
 
 SCENES = {"umbrella": scenes.draw_umbrella, "mushroom": scenes.draw_mushroom}
