@@ -5,7 +5,7 @@
 # JOBS=4                 so many notebooks at a time (2)
 # LAUNCH="srun -c4"      prefix for each notebook's runs, to send them to a cluster
 # MODEL=vgg19            another model, by name, file or card; its reports get a folder of their own; your own is
-#                        described by its card, or by PREPROCESSING= LABELS= TASK= RESIZING= SIZE= LAYER= OUTPUT=
+#                        described by its card, or by PREPROCESSING= LABELS= TASK= RESIZING= SIZE= LAYER= TOKENS= OUTPUT=
 # RUNS="21_* *--cat"     only these runs
 # OUT=/scratch/me        where that goes which is made, if not to reports/, results/ or workshop/
 # CELL_LIMIT=3600        seconds that a notebook's cell may take when reports are made (600)
@@ -79,7 +79,7 @@ evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_ca
 	@$(PY) -m xai_suite.evaluation.command
 
 # Values go through the environment as they were typed, whatever is in them: there is no quoting to get wrong.
-TYPED = RUNS JOBS LAUNCH MODEL OUT NOTEBOOK IMAGE PARAMS MANIFEST TECHNIQUES METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS TASK RESIZING SIZE LAYER OUTPUT
+TYPED = RUNS JOBS LAUNCH MODEL OUT NOTEBOOK IMAGE PARAMS MANIFEST TECHNIQUES METRICS EXPLAIN SCHEDULER PREPROCESSING LABELS TASK RESIZING SIZE LAYER TOKENS OUTPUT
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 

@@ -168,6 +168,14 @@ def in_one_band(rng):
     return image, label, label, plant(seen, place(rng, 32, 32, 10, 14), "disc", 9000)
 
 
+def red_or_blue_patch(rng):
+    """One of the 64 patches that a transformer cuts a picture into is red, or blue."""
+    image, label = rng.uniform(0, 255, (64, 64, 3)), int(rng.integers(2))
+    top, left = 8 * rng.integers(0, 8, 2)
+    where = slice(top, top + 8), slice(left, left + 8)
+    return image, label, label, plant(image, where, "square", ((0, 0, 255), (255, 0, 0))[label])
+
+
 def drawn(kind: Kind, count: int, seed: int) -> Drawn:
     """So many pictures of a kind; the same for a seed."""
     rng = np.random.default_rng(seed)
@@ -252,6 +260,16 @@ def subclassed() -> keras.Model:
     return net
 
 
+def transformer() -> keras.Model:
+    """Patches, one attention, the mean of its tokens."""
+    inputs = keras.Input((64, 64, 3), name="picture")
+    x = layers.Conv2D(8, 8, 8, name="patches")(inputs)
+    x = layers.Reshape((64, 8), name="tokens")(x)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(2, "softmax", name="head")(x), name="net")
+
+
 def unit(images):
     return images.astype(np.float32) / 255
 
@@ -328,6 +346,11 @@ KINDS = {
     "subclassed": small(
         build=subclassed,
         card={**NAMES, "preprocessing": "unit", "custom_objects": ["kinds.Subclassed"]},
+    ),
+    "transformer": small(
+        draw=red_or_blue_patch,
+        build=transformer,
+        card={"labels": ["blue", "red"], "preprocessing": "unit"},
     ),
     "integers": small(
         build=lambda: pooled((32, 32, 3), first=layers.Rescaling(1 / 255), dtype="uint8"),

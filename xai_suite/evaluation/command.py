@@ -2,8 +2,8 @@
 
     MANIFEST=list.csv TECHNIQUES="grad_cam rise:masks=500" python -m xai_suite.evaluation.command
 
-MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS, TASK, RESIZING, SIZE, LAYER and
-OUTPUT may be given as well; see `evaluation.evaluate` and `models.load_model`.
+MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS, TASK, RESIZING, SIZE, LAYER, TOKENS
+and OUTPUT may be given as well; see `evaluation.evaluate` and `models.load_model`.
 """
 
 import os

@@ -237,10 +237,8 @@ def load_classifier(name: str) -> Classifier:
 def layer_names(classifier: Classifier) -> list[str]:
     """The last layer of each block that has spatial extent, first to last."""
     shape = classifier.model.input_shape
-    shapes, _ = models.output_shapes(classifier.model, shape)
-    return [
-        name for name in models.stages(classifier.model, shape) if models.is_spatial(shapes[name])
-    ]
+    maps = models.map_layers(classifier.model, shape)
+    return [name for name in models.stages(classifier.model, shape) if name in maps]
 
 
 def possible_runs(classifier: Classifier, state: State, picture: str) -> dict[str, dict]:

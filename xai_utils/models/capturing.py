@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from xai_utils.engine import keras, tf
-from xai_utils.models import layers
+from xai_utils.models import layers, shapes
 
 ACTIVATIONS = (
     keras.layers.ReLU,
@@ -35,9 +35,9 @@ def capture(
             a gradient costs only the part of the network above it.
 
     Yields:
-        A dict, filled as the model runs: name to the layer's output `(N, ...)`. A layer that runs
-        twice counts once,
-        with its last output.
+        A dict, filled as the model runs: name to the layer's output `(N, ...)`. Tokens that are a
+        grid of places are their map `(N, rows, columns, width)`, without class and register tokens.
+        A layer that runs twice counts once, with its last output.
 
     Raises:
         ValueError: no such layer, or it did not run by the end of the block.
@@ -47,24 +47,50 @@ def capture(
     for name in names:
         targets.setdefault(layers.find_layer(model, name), []).append(name)
 
-    def recorder(names_of_layer):
+    def recorder(layer, names_of_layer):
         def wrap(call):
-            def recorded(*args, **kwargs):
+            def run(*args, **kwargs):
                 output = call(*args, **kwargs)
+                grid = _grid_of(model, layer, output)
+                recorded = output if grid is None else grid.as_map(output)
                 if tape is not None:
-                    tape.watch(output)
-                activations.update(dict.fromkeys(names_of_layer, output))
-                return output
+                    tape.watch(recorded)
+                activations.update(dict.fromkeys(names_of_layer, recorded))
+                return recorded if grid is None else grid.as_tokens(recorded, output)
 
-            return recorded
+            return run
 
         return wrap
 
-    with layers.replaced_calls({layer: recorder(of_layer) for layer, of_layer in targets.items()}):
+    _know_grids(model, targets)
+    with layers.replaced_calls(
+        {layer: recorder(layer, of_layer) for layer, of_layer in targets.items()}
+    ):
         yield activations
     missing = [name for name in names if name not in activations]
     if missing:
         _did_not_run(model, missing[0])
+
+
+def _grid_of(model, layer, output) -> shapes.Grid | None:
+    is_tokens = tf.is_tensor(output) and len(output.shape) == 3
+    return shapes.grid_of(model, layer, output.shape[1]) if is_tokens else None
+
+
+def _know_grids(model: keras.Model, targets) -> None:
+    """Have it measured which tokens are a grid, if one of the layers may return tokens."""
+    size, known = getattr(model, "input_shape", None), {layer for layer, _ in shapes.grids(model)}
+    unknown = [layer for layer in targets if layer not in known and _may_return_tokens(layer)]
+    if unknown and isinstance(size, tuple) and None not in size[1:]:
+        with tf.init_scope():  # a run on real pictures, also while a function is traced
+            shapes.output_shapes(model, size)
+
+
+def _may_return_tokens(layer: keras.Operation) -> bool:
+    try:
+        return len(layer.output.shape) == 3
+    except (AttributeError, ValueError):  # no graph, or used twice
+        return True
 
 
 @contextlib.contextmanager

@@ -25,11 +25,12 @@ KEYWORDS = (
     "resizing",
     "size",
     "layer",
+    "tokens",
     "output",
     "custom_objects",
     "weights",
 )
-TYPED = ("preprocessing", "labels", "task", "resizing", "size", "layer", "output")
+TYPED = ("preprocessing", "labels", "task", "resizing", "size", "layer", "tokens", "output")
 # of cards alone: the file of the weights, what is built for it, and the digest it must have
 KEYS = ("file", "architecture", "sha256", *KEYWORDS)
 SUFFIXES = (".yaml", ".yml")

@@ -20,7 +20,7 @@ import numpy as np
 
 from xai_utils import pictures
 from xai_utils.engine import PIXELS, cached, check_images, forward, keras
-from xai_utils.models import cards, efficientnet_lite, layers, own, ssd_mobilenet
+from xai_utils.models import cards, efficientnet_lite, maps, own, shapes, ssd_mobilenet
 from xai_utils.models import labels as names_of
 from xai_utils.models.applications import APPLICATIONS, load_application
 from xai_utils.models.detection import Detector
@@ -165,6 +165,7 @@ def load_model(
     resizing: str | None = None,
     size=None,
     layer: str | None = None,
+    tokens: Sequence[int] | None = None,
     output: str | None = None,
     custom_objects=None,
     weights=None,
@@ -190,6 +191,9 @@ def load_model(
         resizing: how pictures are brought to its size, of `pictures.RESIZINGS`; default `stretch`.
         size: side, or height and width, in pixels for a model that takes any size.
         layer: what Grad-CAM and the like read by default; default the map that the head reads.
+        tokens: for a transformer in which it is not found which tokens are the picture's places:
+            rows and columns of their grid, and how many tokens are before and after it, `[14, 14,
+            1]` with a class token.
         output: which of several outputs is explained.
         custom_objects: classes and functions of your own that the model needs: by name, or a list;
             in a card, `package.module.Name` of what can be imported.
@@ -290,6 +294,7 @@ def _own(model: keras.Model, name: str, said: dict, frozen: bool = False) -> Cla
         made.model.trainable = False
     settings = {
         "layer": said.get("layer"),
+        "tokens": said.get("tokens"),
         "resizing": resizing,
         "value_range": value_range(said.get("preprocessing")),
     }
@@ -331,18 +336,28 @@ def classifier_of(name, model, names, task, function, **settings) -> Classifier:
 
 
 def _classifier(
-    name, model, names, *, layer=None, task="classification", function="softmax", **settings
+    name,
+    model,
+    names,
+    *,
+    layer=None,
+    tokens=None,
+    task="classification",
+    function="softmax",
+    **settings,
 ) -> Classifier:
     """A classifier, and what techniques ask its model about, kept with it."""
     names_of.name_classes(model, names)
     remember_task(model, task, function)
     cached(model, "pixels", lambda: PIXELS)
+    if tokens is not None:
+        shapes.say_grid(model, model.input_shape, tokens)
     if layer is not None:
-        layer = layers.check_layer(model, model.input_shape, layer)
+        layer = maps.check_layer(model, model.input_shape, layer)
     cached(model, "layer", lambda: layer)
     if layer is None:
         with contextlib.suppress(ValueError):  # techniques that need one say so
-            layer = layers.default_layer(model, model.input_shape)
+            layer = maps.default_layer(model, model.input_shape)
     return Classifier(name, model, model.input_shape[1:3], names, layer, task, **settings)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xai_utils.engine import check_images, forward, in_parts, keras, tf
-from xai_utils.models import layers
+from xai_utils.models import shapes
 from xai_utils.models.labels import model_class
 
 PICTURES_AT_ONCE = 64  # in one pass of `logits_of`
@@ -34,7 +34,7 @@ def check_target(
     top = np.full(count, TOP, np.int32)
     if callable(target):
         return tf.constant(top), target
-    _, outputs = layers.output_shapes(model, images.shape)
+    _, outputs = shapes.output_shapes(model, images.shape)
     if not (isinstance(outputs, tuple) and len(outputs) == 2 and outputs[0] is None):
         raise ValueError(
             f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a"
