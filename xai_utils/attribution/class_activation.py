@@ -94,8 +94,9 @@ def cams(
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
-        targets: T targets, each as in every technique: None, an index, N indices or a callable.
-        methods: keys of `CAMS`.
+        targets: T targets, each None (top class), a class index or name, N of them, or a callable
+            `outputs -> (N,)`.
+        methods: keys of `CAMS`; default all.
         layer_names: layers that return `(N, h, w, K)`; None is the one that the network pools.
         relu: cut negative evidence off; None does what each method's paper does.
 
@@ -104,7 +105,8 @@ def cams(
         everywhere.
 
     Raises:
-        ValueError: as `grad_cam`; an unknown method.
+        ValueError: an unknown method, bad images or targets, an unknown layer, one without spatial
+            extent, or one that a score does not depend on.
     """
     if unknown := [name for name in methods if name not in CAMS]:
         raise ValueError(
@@ -222,7 +224,21 @@ def grad_cam_plus_plus(
     that variant is `rescaled=True`. Where g is negative the denominator can come near zero and
     below, so that single places dominate; so it is in the paper.
 
-    Args, Returns, Raises: as `grad_cam`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
+        relu: keep only evidence for the target; False also shows evidence against it.
+        rescaled: divide alpha by its sum over each channel.
+
+    Returns:
+        float32 maps `(N, h, w)`, in logits. A warning says why a map is zero everywhere.
+
+    Raises:
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
+            score does not depend on.
     """
     return _one("grad_cam_plus_plus" + "_rescaled" * rescaled, model, images, target, layer, relu)
 
@@ -234,7 +250,21 @@ def layer_cam(
 
     Source: Jiang et al., "LayerCAM" (TIP 2021), equations 6 and 7. Usable at early layers too.
 
-    Args, Returns, Raises: as `grad_cam`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
+        relu: keep only evidence for the target; False also shows evidence against it.
+
+    Returns:
+        float32 maps `(N, h, w)`, in logits per position. A warning says why a map is zero
+        everywhere.
+
+    Raises:
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
+            score does not depend on.
     """
     return _one("layer_cam", model, images, target, layer, relu)
 
@@ -247,7 +277,21 @@ def hires_cam(
     On a network whose ending is linear its sum is the logit minus the bias.
     Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM" (2020), equation 5.
 
-    Args, Returns, Raises: as `grad_cam`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
+        relu: keep only evidence for the target, which the paper does not.
+
+    Returns:
+        float32 maps `(N, h, w)`, signed, in logits per position. A warning says why a map is zero
+        everywhere.
+
+    Raises:
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
+            score does not depend on.
     """
     return _one("hires_cam", model, images, target, layer, relu)
 
@@ -260,7 +304,21 @@ def xgrad_cam(
     That is the gradient, averaged where the channel is active.
     Source: Fu et al., "Axiom-based Grad-CAM" (BMVC 2020), equation 8.
 
-    Args, Returns, Raises: as `grad_cam`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
+        relu: keep only evidence for the target, which the paper does not.
+
+    Returns:
+        float32 maps `(N, h, w)`, signed, in logits per position. A warning says why a map is zero
+        everywhere.
+
+    Raises:
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
+            score does not depend on.
     """
     return _one("xgrad_cam", model, images, target, layer, relu)
 
@@ -295,16 +353,21 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
     equation 2.
 
     Args:
-        model, images, layer: as for `grad_cam`.
-        target: None (top class), class index or N indices; a callable has no column of weights.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, or N of them; a callable has no column of
+            weights.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
 
     Returns:
         float32 maps `(N, h, w)`, signed, in logits: their mean over the positions is the logit
         minus its bias.
 
     Raises:
-        ValueError: as `grad_cam`, and where the network does not end in global average pooling and
-            one Dense layer.
+        ValueError: bad images or target, a callable target, an unknown layer, one without spatial
+            extent, or a network that does not end in global average pooling and one Dense layer
+            after it.
     """
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
@@ -340,14 +403,19 @@ def score_cam(
     Source: Wang et al., "Score-CAM" (CVPRW 2020), equations 4 to 7, with the logit as f.
 
     Args:
-        model, images, target, layer: as for `grad_cam`.
-        relu: keep only evidence for the target.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
+        relu: keep only evidence for the target; False also shows evidence against it.
 
     Returns:
-        float32 maps `(N, h, w)`, in units of the activations.
+        float32 maps `(N, h, w)`, in units of the activations. A warning says why a map is zero
+        everywhere.
 
     Raises:
-        ValueError: as `grad_cam`.
+        ValueError: bad images or target, unknown layer, or a layer without spatial extent.
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
@@ -380,11 +448,19 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
     positive.
     Source: Muhammad & Yeasin, "Eigen-CAM" (IJCNN 2020), equation 3.
 
-    Args, Raises: as `grad_cam`; `target` is checked and has no effect: the map is the same for
-    every class.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: checked, and without effect: the map is the same for every class.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
 
     Returns:
-        float32 maps `(N, h, w)`, in units of the activations.
+        float32 maps `(N, h, w)`, signed, in units of the activations. A warning says why a map is
+        zero everywhere.
+
+    Raises:
+        ValueError: bad images or target, unknown layer, or a layer without spatial extent.
     """
     batch = check_images(model, images)
     check_target(model, batch, target)

@@ -104,7 +104,8 @@ def d_rise(
 def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
     """How alike boxes are to T aimed ones: overlap times cosine of classes times objectness.
 
-    Source: as `d_rise`, equations 2 to 6.
+    Source: Petsiuk et al., "Black-box explanation of object detectors via saliency maps" (CVPR
+    2021), equations 2 to 6.
 
     Args:
         aimed: boxes `(T, 4)`.

@@ -39,10 +39,16 @@ def saliency(model: keras.Model, images, target=None) -> np.ndarray:
 
     Source: Simonyan, Vedaldi & Zisserman, "Deep inside convolutional networks" (2014), section 3.1.
 
-    Args, Raises: as `pixel_gradient`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
     Returns:
         float32 maps `(N, H, W)`, not negative, in logits per grey level.
+
+    Raises:
+        ValueError: bad images or target, or a score that does not depend on the pixels.
     """
     batch, indices, function = _checked(model, images, target)
     return compiled(model, _saliency, function=function)(batch, indices).numpy()
@@ -54,10 +60,16 @@ def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
     On a network of ReLUs without biases the map adds up to the score itself.
     Source: Shrikumar, Greenside & Kundaje, "Learning important features" (2017), section 2.
 
-    Args, Raises: as `pixel_gradient`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
     Returns:
         float32 maps `(N, H, W)`, signed, in logits.
+
+    Raises:
+        ValueError: bad images or target, or a score that does not depend on the pixels.
     """
     batch, indices, function = _checked(model, images, target)
     return compiled(model, _gradient_x_input, function=function)(batch, indices).numpy()
@@ -77,8 +89,10 @@ def smooth_grad(
     Source: Smilkov et al., "SmoothGrad" (2017), section 3.
 
     Args:
-        model, images, target: as for `pixel_gradient`. The top class is that of the image without
-            noise.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+            The top class is that of the image without noise.
         samples: noisy copies of each image.
         noise: standard deviation of the noise as a fraction of `input_range`; 0 gives `saliency`.
         input_range: difference between the largest and smallest possible pixel value; default that
@@ -89,7 +103,8 @@ def smooth_grad(
         float32 maps `(N, H, W)`, not negative, in logits per grey level.
 
     Raises:
-        ValueError: as `pixel_gradient`; no samples, negative noise or range.
+        ValueError: bad images or target, a score that does not depend on the pixels, no samples,
+            negative noise or range.
     """
     mean, _ = _noisy_moments(model, images, target, samples, noise, input_range, seed)
     return np.abs(mean).max(axis=-1)
@@ -109,10 +124,23 @@ def var_grad(
     Source: Adebayo et al., "Local explanation methods for deep neural networks lack sensitivity"
     (2018), section 2.
 
-    Args, Raises: as `smooth_grad`; at least two samples.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+            The top class is that of the image without noise.
+        samples: noisy copies of each image, at least 2.
+        noise: standard deviation of the noise as a fraction of `input_range`.
+        input_range: difference between the largest and smallest possible pixel value; default that
+            of the model, see `engine.pixel_range`.
+        seed: of the noise.
 
     Returns:
-        float32 maps `(N, H, W)`, not negative, in squared logits per grey level.
+        float32 maps `(N, H, W)`, not negative, in (logits per grey level) squared.
+
+    Raises:
+        ValueError: bad images or target, a score that does not depend on the pixels, fewer than 2
+            samples, negative noise or range.
     """
     if samples < 2:
         raise ValueError(f"var_grad needs at least 2 samples to have a variance, not {samples}")
@@ -137,12 +165,15 @@ def integrated_gradients(
     equation 1.
 
     Args:
-        model, images, target: as for `pixel_gradient`. The top class is that of the image, all
-            along the path.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+            The top class is that of the image, all along the path.
         steps: points on the path.
-        baseline: `black` (the model's lowest pixel value), `mean` (each image's mean colour),
-            `blur` (the image blurred beyond recognition), `random` (uniform noise in the image's
-            range, from `seed`), a value, a colour or images.
+        baseline: where the path begins: `black` (the model's lowest pixel value), `mean` (each
+            image's mean colour), `blur` (the image blurred beyond recognition), `random` (uniform
+            noise in the image's range), a value, a colour or images.
+        seed: of the baseline `random`.
         return_gap: also return the completeness gap.
 
     Returns:
@@ -150,7 +181,8 @@ def integrated_gradients(
         map minus `S(x) - S(x')`, in logits.
 
     Raises:
-        ValueError: as `pixel_gradient`; no steps, an unknown baseline.
+        ValueError: bad images or target, a score that does not depend on the pixels, no steps, an
+            unknown baseline.
     """
     if steps < 1:
         raise ValueError(f"integrated_gradients needs at least 1 step, not {steps}")

@@ -44,7 +44,19 @@ def deconvnet(model: keras.Model, images, target=None) -> np.ndarray:
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014), in
     the form given by Springenberg et al. (2015), section 3.4.
 
-    Args, Returns, Raises: as `guided_backprop`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other
+            activations keep their own gradient.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed: per pixel the channel of the largest magnitude, in logits
+        per grey level.
+
+    Raises:
+        ValueError: bad images or target, a score that does not depend on the pixels, a model
+            without ReLU.
     """
     return _strongest_channel(modified_gradient(model, images, target, "deconvnet"))
 
@@ -56,10 +68,21 @@ def guided_grad_cam(
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017), section 3.3.
 
-    Args, Raises: as `grad_cam` and `guided_backprop`.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other
+            activations keep their own gradient.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
 
     Returns:
-        float32 maps `(N, H, W)`, signed.
+        float32 maps `(N, H, W)`, signed: the product of logits per grey level and logits per
+        position.
+
+    Raises:
+        ValueError: bad images or target, a score that does not depend on the pixels or the layer,
+            an unknown layer, one without spatial extent, a model without ReLU.
     """
     guided = guided_backprop(model, images, target)
     coarse = grad_cam(model, images, target, layer)

@@ -88,7 +88,9 @@ def rise(
     probabilities: for that, give a target such as `lambda logits: tf.nn.softmax(logits)[:, 285]`.
 
     Args:
-        model, images, target: as for `occlusion`.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         masks: number of masks N.
         grid: cells along each side of the coarse grid.
         keep: probability that a cell is kept.
@@ -161,6 +163,17 @@ def rise_masks(
 
     Each pixel's mean is `keep`. A grid of `(grid + 1)^2` random cells is enlarged, bilinear, and
     cut out at a random place within one cell.
+
+    Args:
+        numbers: int32 `(F,)`, which masks of the seed's series.
+        size: height and width of the picture in pixels.
+        grid: cells along each side of the coarse grid, at most as many as pixels.
+        keep: probability that a cell is kept, in 0..1.
+        seed: of the series, a 32-bit whole number.
+        dtype: of the masks; default float32.
+
+    Returns:
+        Masks `(F, H, W)` in 0..1.
     """
     cell = [math.ceil(extent / grid) for extent in size]
     large = [(grid + 1) * extent for extent in cell]

@@ -38,7 +38,8 @@ def lime(
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         segments: superpixels wished for; SLIC may return fewer or more.
         samples: covered pictures for each image.
-        fill: what covers a superpixel: None is its own mean colour, else as for `occlusion`.
+        fill: what covers a superpixel: None is its own mean colour; else a pixel value, a colour,
+            pictures, or a word, see `pictures.filling`.
         penalty: of the ridge regression; it pulls the weights towards 0, the less the more samples
             there are.
         seed: of the samples.
@@ -47,7 +48,8 @@ def lime(
         float32 maps `(N, H, W)`, constant on each superpixel, signed, in logits.
 
     Raises:
-        ValueError: bad images, target or fill; too few segments or samples, or a negative penalty.
+        ValueError: bad images, target or fill; fewer than 2 segments or 10 samples; a negative
+            penalty.
     """
 
     def draw(rng, features):
@@ -82,7 +84,22 @@ def kernel_shap(
     Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017),
     theorem 2.
 
-    Args, Returns, Raises: as `lime`; also samples that do not determine the values.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        segments: superpixels wished for; SLIC may return fewer or more.
+        samples: covered pictures for each image.
+        fill: what covers a superpixel: None is its own mean colour; else a pixel value, a colour,
+            pictures, or a word, see `pictures.filling`.
+        seed: of the samples.
+
+    Returns:
+        float32 maps `(N, H, W)`, constant on each superpixel, signed, in logits.
+
+    Raises:
+        ValueError: bad images, target or fill; fewer than 2 segments or 10 samples; samples that do
+            not determine the values.
     """
 
     def draw(rng, features):
@@ -124,6 +141,9 @@ def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
     Args:
         image: `(H, W, C)` in any range; three channels are compared as colours, others as numbers.
         segments: regions wished for; SLIC may return fewer or more.
+
+    Returns:
+        int `(H, W)`: the number of each pixel's region, from 0.
     """
     pixels = np.asarray(image, np.float64)
     pixels = pixels / max(np.abs(pixels).max(), 1e-9)
@@ -145,7 +165,15 @@ def superpixels(image: np.ndarray, segments: int) -> np.ndarray:
 
 
 def mean_colours(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """The picture `(H, W, C)` with every superpixel in its own mean colour."""
+    """The picture `(H, W, C)` with every superpixel in its own mean colour.
+
+    Args:
+        image: `(H, W, C)`, any number type.
+        regions: int `(H, W)` from 0, of `superpixels`.
+
+    Returns:
+        `(H, W, C)` of floats, in the picture's own range.
+    """
     return np.stack([image[regions == r].mean(axis=0) for r in range(regions.max() + 1)])[regions]
 
 
@@ -155,11 +183,15 @@ def kept_scores(
     """Scores `(F,)` of one image with those superpixels kept that each row of `kept` names.
 
     Args:
-        image, cover: `(H, W, C)`; a covered superpixel shows `cover`.
-        regions: `superpixels` of the image.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        image, cover: `(H, W, C)` in the model's pixel range; a covered superpixel shows `cover`.
+        regions: int `(H, W)`, of `superpixels`.
         kept: bool `(F, R)`, one column a superpixel.
         index: class index.
-        function: a callable target instead of a class index.
+        function: a callable target `outputs -> (N,)` instead of a class index.
+
+    Returns:
+        float32 `(F,)`, in logits.
     """
     run = compiled(model, _kept_scores, function=function)
     image, cover = (tf.cast(picture, float_type(model)) for picture in (image, cover))

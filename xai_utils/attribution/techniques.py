@@ -59,9 +59,20 @@ METHODS = TECHNIQUES | FLOORS
 def parse(techniques: str | Sequence[str]) -> dict[str, list]:
     """Techniques with their settings, `{name as given: [technique, settings]}`, and the floors.
 
+    Args:
+        techniques: names in a text with spaces between them, or a list; `all` is every one of
+            `TECHNIQUES`.
+
+    Returns:
+        `{name as given: [technique, {setting: value}]}`, with the floors at the end.
+
     Raises:
         ValueError: none, an unknown one, a setting it does not have or that is no number, or one
             given twice.
+
+    Example:
+        >>> parse("rise:masks=500,grid=7")["rise:masks=500,grid=7"]
+        ['rise', {'masks': 500, 'grid': 7}]
     """
     given = techniques.split() if isinstance(techniques, str) else [*techniques]
     given = [*TECHNIQUES] if given == ["all"] else given
@@ -84,7 +95,18 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """These names without their settings, but for those that would then be the same."""
+    """These names without their settings, but for those that would then be the same.
+
+    Args:
+        names: as given to `parse`.
+
+    Returns:
+        As many names, in their order.
+
+    Example:
+        >>> short_names(["rise:masks=500", "lime:samples=9", "lime:samples=99"])
+        ['rise', 'lime:samples=9', 'lime:samples=99']
+    """
     heads = [name.partition(":")[0] for name in names]
     return [head if heads.count(head) == 1 else name for head, name in zip(heads, names)]
 

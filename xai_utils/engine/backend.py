@@ -69,7 +69,16 @@ def _kept(model: keras.Model) -> _Kept:
 
 
 def cached(model: keras.Model, key: Hashable, make: Callable):
-    """Return `make()`, made once for each model and key, and kept as long as the model lives."""
+    """Return `make()`, made once for each model and key, and kept as long as the model lives.
+
+    Args:
+        model: the Keras model on which it is kept.
+        key: hashable.
+        make: a function without arguments.
+
+    Returns:
+        What `make` returned the first time.
+    """
     made = _kept(model).made
     if key not in made:
         made[key] = make()
@@ -88,6 +97,9 @@ def compiled(model: keras.Model, function: Callable, /, **settings) -> Callable:
         model: the Keras model, on which it is kept.
         function: called when TensorFlow traces it.
         settings: hashable values; each set of them has a compiled function of its own.
+
+    Returns:
+        A function of tensors. What `in_python` raised inside leaves it as a ValueError.
     """
     return _kept(model).compiled(function, **settings)
 
@@ -124,6 +136,14 @@ def in_python(function: Callable, tensor) -> tf.Tensor:
 
     Args:
         function: from an array to a float32 array.
+        tensor: what it is called with, of any shape and type.
+
+    Returns:
+        A float32 tensor; inside a compiled function its shape is not known.
+
+    Example:
+        >>> float(in_python(lambda values: values.sum(), tf.constant([1.0, 2.0])))
+        3.0
     """
     if tf.executing_eagerly():
         return tf.constant(function(tensor.numpy()))
@@ -161,12 +181,25 @@ def float_type(model: keras.Model) -> str:
     """The dtype of pictures, scores and maps of a model: `float32`, or `float64` if it computes so.
 
     A model of half precision is given float32 too: it rounds for itself, where it was trained to.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        `float32` or `float64`.
     """
     return "float64" if model.compute_dtype == "float64" else "float32"
 
 
 def widened(values):
-    """Tensors of half precision, or a structure of some, as float32; others as they are."""
+    """Tensors of half precision, or a structure of some, as float32; others as they are.
+
+    Args:
+        values: a tensor, or a list, tuple or dict of some.
+
+    Returns:
+        The same structure; float16 and bfloat16 have become float32.
+    """
 
     def wide(value):
         return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
@@ -178,6 +211,17 @@ def forward(model: keras.Model, images) -> tf.Tensor:
     """What a model returns for a batch, in inference mode; compiled once for all batch sizes.
 
     It is float32 of models of half precision too.
+
+    Args:
+        model: a Keras model.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range; it is not
+            checked, see `check_images`.
+
+    Returns:
+        The outputs in their structure, such as logits `(N, classes)`, float32 or wider.
+
+    Raises:
+        ValueError: a function of `in_python` failed.
     """
     images = tf.cast(images, float_type(model))
     spec = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
@@ -195,6 +239,17 @@ def in_parts(values, most: int) -> list:
     """Parts of an array or tensor, at most so long: equal, or all but the last.
 
     So there are one or two shapes to trace.
+
+    Args:
+        values: of N along its first axis.
+        most: the largest number in one part; below 1 counts as 1.
+
+    Returns:
+        A list of parts in their order, empty for N = 0.
+
+    Example:
+        >>> in_parts([1, 2, 3, 4, 5], 3)
+        [[1, 2, 3], [4, 5]]
     """
     size = math.ceil(len(values) / math.ceil(len(values) / max(most, 1))) if len(values) else 1
     return [values[i : i + size] for i in range(0, len(values), size)]
@@ -206,7 +261,11 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
     A batch in 0..1 for a model that is known to take 0..255 is warned of.
 
     Args:
+        model: a Keras model of one image input; one that is not built is called once.
         images: `(N, H, W, C)` array or tensor of any number type.
+
+    Returns:
+        `(N, H, W, C)` of `float_type`, in the range it was given in.
 
     Raises:
         ValueError: not a batch of images, empty, not numbers, NaN or infinite, or a shape the model
@@ -259,6 +318,10 @@ def pixel_range(model: keras.Model, images=None) -> tuple[float, float]:
     Args:
         model: the Keras model.
         images: a batch `(N, H, W, C)`; without one it is what was found before, or 0..255.
+
+    Returns:
+        Black and white: `(0.0, 255.0)`, `(0.0, 1.0)` or `(-1.0, 1.0)`, or what was kept for the
+        model.
     """
     kept = _kept(model).made
     if known := kept.get("pixels"):
@@ -301,6 +364,12 @@ def with_float_input(model: keras.Model) -> keras.Model:
     It shares all layers, also those of models inside it that take integers, and is kept with the
     model, which is left as it is. A model that takes floats, or has no graph (subclassed), is
     returned itself.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        A Keras model of the same name and outputs.
     """
     if not _takes_integers(model):
         return model
@@ -330,7 +399,15 @@ def _takes_integers(model: keras.Model) -> bool:
 
 
 def no_gradient(model: keras.Model, where: str = "the pixels") -> str:
-    """Why a score has no gradient to the pixels or a layer, and what to do, in one line."""
+    """Why a score has no gradient to the pixels or a layer, and what to do, in one line.
+
+    Args:
+        model: a Keras model.
+        where: what there is no gradient to, in words.
+
+    Returns:
+        The beginning of an error's message, without a full stop.
+    """
     if _takes_integers(model):
         return (
             f"{model.name} takes whole numbers, and through them goes no gradient: explain"

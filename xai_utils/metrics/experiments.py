@@ -20,18 +20,37 @@ PICTURES_AT_ONCE = 16  # in one call of a technique
 
 
 def explain(method: Callable, model: keras.Model, images, target=None) -> np.ndarray:
-    """Raw maps `(N, h, w)` of any number of pictures by a technique; `target` is one for all."""
+    """Raw maps of any number of pictures by a technique, a few at a time.
+
+    Args:
+        method: a technique, `(model, images, target) -> maps`.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: `(N, H, W, C)` in the model's pixel range.
+        target: one for all: None (each picture's top class), a class index or name, or a callable
+            `outputs -> (N,)`.
+
+    Returns:
+        float32 `(N, h, w)`.
+    """
     return np.concatenate(
         [method(model, part, target) for part in in_parts(images, PICTURES_AT_ONCE)]
     )
 
 
 def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
-    """Classes that count as one answer about a prepared picture `(H, W, C)`, the top class first.
+    """Classes that count as one answer about a prepared picture, the top class first.
 
     A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as
     good as the top class, if that is one of them and the network knows ImageNet's classes. Of a
     regression it is the largest value.
+
+    Args:
+        classifier: a `models.Classifier`.
+        image: one prepared picture `(H, W, C)` in 0..255.
+        name: of the picture, such as `cat`; other names stand for nothing that is known.
+
+    Returns:
+        Class indices, one at least.
     """
     top = int(classifier.predict(image[None])[0].argmax())
     truth = _truth(classifier, name)
@@ -45,6 +64,14 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
 
     A classification names its top class, a multilabel network all whose probability is above one
     half, a regression its values.
+
+    Args:
+        classifier: a `models.Classifier`.
+        image: one prepared picture `(H, W, C)` in 0..255.
+        name: of the picture, or its path, of which the last part is shown.
+
+    Returns:
+        A sentence without its full stop.
     """
     network, picture = Path(classifier.name).name, Path(name).name
     values, truth = classifier.predict(image[None])[0], _truth(classifier, name)
@@ -68,9 +95,16 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
 
 
 def no_label(classifier, image: np.ndarray) -> str:
-    """Why a prepared picture `(H, W, C)` has no label that could fall; empty if it has one.
+    """Why a prepared picture has no label that could fall.
 
     A regression has values in place of labels, and a multilabel network may find nothing.
+
+    Args:
+        classifier: a `models.Classifier`.
+        image: one prepared picture `(H, W, C)` in 0..255.
+
+    Returns:
+        One line; empty if there is a label.
     """
     return _no_label(classifier.model, image, Path(classifier.name).name)
 
@@ -91,16 +125,21 @@ def _truth(classifier, name: str) -> tuple[int, ...]:
 
 
 def top_share(maps, share: float) -> np.ndarray:
-    """The share of pixels where maps are largest, bool `(N, H, W)`.
-
-    Exactly that many, ties in reading order.
+    """The share of pixels where maps are largest, exactly that many, ties in reading order.
 
     Args:
-        maps: `(N, H, W)`.
-        share: above 0 and below 1.
+        maps: `(N, H, W)`, any number type.
+        share: above 0 and below 1; at least one pixel is taken.
+
+    Returns:
+        bool `(N, H, W)`, True where a map is among its largest.
 
     Raises:
         ValueError: another share.
+
+    Example:
+        >>> top_share([[[0.1, 0.9], [0.4, 0.0]]], 0.5).tolist()
+        [[[False, True], [True, False]]]
     """
     if not 0 < share < 1:
         raise ValueError(
@@ -116,8 +155,12 @@ def keep(images, masks, fill="black") -> np.ndarray:
     Args:
         images: `(N, H, W, C)`, or one picture `(1, H, W, C)` for all masks.
         masks: bool `(N, H, W)`, True where the picture stays.
-        fill: what is shown elsewhere; see `pictures.filling`. Black is 0: for a network of another
+        fill: what is shown elsewhere: a pixel value, a colour, pictures, or a word: `black`,
+            `mean`, `blur` or `random`, see `pictures.filling`. Black is 0: for a network of another
             range give its value.
+
+    Returns:
+        float32 `(N, H, W, C)`, in the pictures' range.
 
     Raises:
         ValueError: a mask that keeps nothing or everything, so that nothing is tested.
@@ -133,9 +176,15 @@ def keep(images, masks, fill="black") -> np.ndarray:
 
 
 def moved_at_random(masks, count: int, seed: int = 0) -> np.ndarray:
-    """Controls: each mask `(N, H, W)` at `count` random places, `(count, N, H, W)`.
+    """Controls: each mask at random places; what leaves on one side comes back on the other.
 
-    What leaves on one side comes back on the other.
+    Args:
+        masks: `(N, H, W)`, any type.
+        count: places for each mask.
+        seed: of the places; default 0.
+
+    Returns:
+        `(count, N, H, W)`, of the masks' type.
     """
     masks, rng = np.asarray(masks), np.random.default_rng(seed)
     return np.stack(
@@ -184,9 +233,15 @@ def brightest_rectangles(values, side: int, count: int, stride: int = 1) -> np.n
 def cover_in_turn(
     image, corners, side: int, fill="black", which=slice(None)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One picture `(H, W, C)` with its first, first two, ... squares covered.
+    """One picture with its first, first two, ... squares covered.
 
-    `which` of these pictures are made.
+    Args:
+        image: `(H, W, C)`, any number type.
+        corners: int `(count, 2)`, row and column of each square's upper left corner.
+        side: of the squares, in pixels.
+        fill: what squares show: a pixel value, a colour, pictures, or a word: `black`, `mean`,
+            `blur` or `random`, see `pictures.filling`.
+        which: a slice of these pictures that are made; default all.
 
     Returns:
         float32 `(count, H, W, C)`, and what is covered, bool `(count, H, W)`.
@@ -236,13 +291,15 @@ def cover_until_flip(
     probability is no longer above one half (`models.still_says`).
 
     Args:
-        model: Keras model, images to scores.
-        image: one picture `(H, W, C)`.
+        model: Keras model, images `(N, H, W, C)` to scores `(N, classes)`.
+        image: one picture `(H, W, C)` in the model's pixel range.
         maps: `(M, H, W)`; each says for itself where to cover, so twenty random maps are twenty
             controls.
-        side, stride: of the squares; see `brightest_rectangles`.
+        side: of the squares, in pixels.
         most: squares to try at most.
-        fill: what squares show; see `pictures.filling`.
+        fill: what squares show: a pixel value, a colour, pictures, or a word: `black`, `mean`,
+            `blur` or `random`, see `pictures.filling`.
+        stride: corners lie on multiples of it; `side` gives the cells of a grid.
         same: indices of classes that do not count as a change; the top class never does. A
             multilabel network is asked for its top class alone.
         at_once: squares tried before it is asked whether a label has changed: more of them make
@@ -252,8 +309,8 @@ def cover_until_flip(
         One `Flip` for each map.
 
     Raises:
-        ValueError: as `brightest_rectangles`, `filling` and `check_images`; a regression, or a
-            multilabel network that finds nothing: no label could fall.
+        ValueError: bad images or fill; a side that does not fit, or no square at all; a regression,
+            or a multilabel network that finds nothing: no label could fall.
     """
     if why := _no_label(model, image, model.name):
         raise ValueError(why)

@@ -49,16 +49,18 @@ def deletion(
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
-        images: one batch in the model's pixel range.
-        maps: `(N, h, w)` or `(M, N, h, w)`; ties are taken in reading order.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        maps: of one technique `(N, h, w)` or of M of them `(M, N, h, w)`, raw; they are enlarged to
+            the pictures, ties are taken in reading order.
         target: None (top class of the whole picture), a class index or name, N of them, or a
             callable `outputs -> (N,)`, whose scores are taken as they are.
         step: pixels changed at a time if a whole number, their share of the picture if below 1.
-        fill: what covered pixels show; see `pictures.filling`.
+        fill: what covered pixels show: a pixel value, a colour, pictures, or a word: `black`,
+            `mean`, `blur` or `random`, see `pictures.filling`.
         probability: of the target's class, instead of its logit.
 
     Returns:
-        `Curves`, scores `(N, S)` or `(M, N, S)`.
+        `Curves`, scores `(N, S)` or `(M, N, S)`: probabilities, logits or what the target returns.
 
     Raises:
         ValueError: bad images, target or fill; maps that are not finite or not one for each image;
@@ -80,7 +82,26 @@ def insertion(
 
     A high area is good.
 
-    Source, Args, Returns, Raises: as `deletion`.
+    Source: Petsiuk, Das & Saenko, "RISE" (BMVC 2018), section 4.2, algorithm 1.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        maps: of one technique `(N, h, w)` or of M of them `(M, N, h, w)`, raw; they are enlarged to
+            the pictures, ties are taken in reading order.
+        target: None (top class of the whole picture), a class index or name, N of them, or a
+            callable `outputs -> (N,)`, whose scores are taken as they are.
+        step: pixels changed at a time if a whole number, their share of the picture if below 1.
+        fill: what is there before: a pixel value, a colour, pictures, or a word: `black`, `mean`,
+            `blur` or `random`, see `pictures.filling`.
+        probability: of the target's class, instead of its logit.
+
+    Returns:
+        `Curves`, scores `(N, S)` or `(M, N, S)`: probabilities, logits or what the target returns.
+
+    Raises:
+        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
+            a bad step.
     """
     return _curves(model, images, maps, target, [(1, fill)], step, probability)[0]
 
@@ -95,9 +116,30 @@ def deletion_and_insertion(
     probability=True,
     whole=None,
 ) -> tuple[Curves, Curves]:
-    """Both, in shared batches; `fills` are those of `deletion` and of `insertion`.
+    """The curves of `deletion` and of `insertion`, in shared batches.
 
-    `whole` as for `average_drop`.
+    Source: Petsiuk, Das & Saenko, "RISE" (BMVC 2018), section 4.2, algorithm 1.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        maps: of one technique `(N, h, w)` or of M of them `(M, N, h, w)`, raw; they are enlarged to
+            the pictures, ties are taken in reading order.
+        target: None (top class of the whole picture), a class index or name, N of them, or a
+            callable `outputs -> (N,)`, whose scores are taken as they are.
+        step: pixels changed at a time if a whole number, their share of the picture if below 1.
+        fills: what covered pixels show for `deletion`, and what is there before for `insertion`;
+            each a pixel value, a colour, pictures, or a word: `black`, `mean`, `blur` or `random`,
+            see `pictures.filling`.
+        probability: of the target's class, instead of its logit.
+        whole: scores of the whole pictures `(N,)`, if they are known.
+
+    Returns:
+        `Curves` of `deletion` and of `insertion`, scores `(N, S)` or `(M, N, S)`.
+
+    Raises:
+        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
+            a bad step.
     """
     return _curves(
         model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability, whole
@@ -123,9 +165,22 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
     The map's positive part is scaled to a maximum of one; a map without any leaves a black picture.
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), section 4.1.
 
-    Args, Raises: as `deletion`; with a callable target its scores should be positive. A regression,
-        whose values are no shares of anything, is a ValueError.
-        whole: scores of the whole pictures `(N,)`, if they are known.
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        maps: of one technique `(N, h, w)` or of M of them `(M, N, h, w)`, raw; they are enlarged to
+            the pictures, ties are taken in reading order.
+        target: None (top class of the whole picture), a class index or name, N of them, or a
+            callable `outputs -> (N,)`, whose scores are taken as they are; these should be
+            positive.
+        whole: probabilities of the whole pictures `(N,)`, if they are known.
+
+    Returns:
+        `Drop`, `(N,)` or `(M, N)` each.
+
+    Raises:
+        ValueError: bad images or target; maps that are not finite or not one for each image; a
+            regression, whose values are no shares of anything.
     """
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     if task_of(model) == "regression":
@@ -155,9 +210,19 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
 
 
 def ranks(maps) -> np.ndarray:
-    """The place of each pixel in its map's order, int32 `(N, H, W)`: 0 is the highest value.
+    """The place of each pixel in its map's order: 0 is the highest value.
 
-    Equal values are taken in reading order. Maps may be of any number type, or bool.
+    Equal values are taken in reading order.
+
+    Args:
+        maps: `(N, H, W)`, any number type, or bool.
+
+    Returns:
+        int32 `(N, H, W)`, from 0 to H W - 1 in each map.
+
+    Example:
+        >>> ranks([[[0.1, 0.9], [0.9, 0.0]]]).tolist()
+        [[[2, 0], [1, 3]]]
     """
     maps = np.asarray(maps)
     # Floats of enough digits: minus an unsigned number is a large one.
@@ -169,7 +234,14 @@ def ranks(maps) -> np.ndarray:
 
 
 def picture_sized(maps, shape) -> np.ndarray:
-    """Maps `(N, H, W)` or `(M, N, H, W)` at the size of a batch of that shape.
+    """Maps enlarged, bilinear, to the size of a batch of pictures.
+
+    Args:
+        maps: `(N, h, w)` or `(M, N, h, w)`, any number type.
+        shape: of the batch, `(N, H, W, C)`.
+
+    Returns:
+        float32 `(N, H, W)` or `(M, N, H, W)`.
 
     Raises:
         ValueError: maps that are not finite, or not one for each image.

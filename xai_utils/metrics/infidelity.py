@@ -36,8 +36,15 @@ def infidelity(
     definition 2.1.
 
     Args:
-        model, images, maps, target, fill: as for `deletion`.
-        samples: squares, with sides of an eighth to half of the picture.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        maps: of one technique `(N, h, w)` or of M of them `(M, N, h, w)`, raw, in logits per pixel;
+            they are enlarged to the pictures.
+        target: None (top class of the whole picture), a class index or name, N of them, or a
+            callable `outputs -> (N,)`, whose scores are taken as they are.
+        samples: squares, with sides of an eighth to half of the picture's shorter side; at least 2.
+        fill: what covered pixels show: a pixel value, a colour, pictures, or a word: `black`,
+            `mean`, `blur` or `random`, see `pictures.filling`.
         scaled: multiply each map by the number that suits it best, none below 0, and divide by
             `E[(f(x) - f(x covered))^2]`: 0 is a perfect map in any unit, 1 one that says nothing,
             or the opposite.
@@ -45,10 +52,11 @@ def infidelity(
         whole: logits of the whole pictures `(N,)`, if they are known.
 
     Returns:
-        float64 `(N,)` or `(M, N)`, in squared logits, or 0..1.
+        float64 `(N,)` or `(M, N)`, in squared logits; 0..1 with `scaled`.
 
     Raises:
-        ValueError: as `deletion`; fewer than 2 samples.
+        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
+            fewer than 2 samples.
     """
     if samples < 2:
         raise ValueError(f"infidelity needs at least 2 samples, not {samples}")
@@ -110,13 +118,16 @@ def max_sensitivity(
     """Max-sensitivity: the largest change of a map under small noise.
 
     `max ||map(x + d) - map(x)|| / ||map(x)||`.
-    Source: Yeh et al. (2019), definition 3.1, relative to the map's norm so that techniques
-    compare.
+    Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations" (NeurIPS 2019),
+    definition 3.1, relative to the map's norm so that techniques compare.
 
     Args:
         method: a technique, `(model, images, target) -> maps`; `functools.partial` gives it
             settings.
-        model, images, target: as for `deletion`; the noisy pictures are asked for the same class.
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        target: None (top class of the picture without noise), a class index or name, N of them, or
+            a callable `outputs -> (N,)`; the noisy pictures are asked for the same class.
         radius: largest change of a pixel value, as a fraction of the model's pixel range; uniform
             noise.
         samples: noisy copies of each picture; more can only raise the maximum.

@@ -22,6 +22,10 @@ def mass_share(values, mask) -> float:
 
     Raises:
         ValueError: a mask that covers nothing, or not of the map's shape.
+
+    Example:
+        >>> mass_share([[3.0, 1.0], [0.0, -5.0]], [[True, False], [False, False]])
+        0.75
     """
     values, mask = _checked(values, mask)
     positive = np.maximum(values, 0)
@@ -32,10 +36,19 @@ def mass_share(values, mask) -> float:
 def enrichment(values, mask) -> float:
     """Share of positive mass on an object over its share of the area: 1 is no better than chance.
 
-    Args, Raises: as `mass_share`.
+    Args:
+        values: one map `(H, W)`.
+        mask: bool `(H, W)`, True on the object.
 
     Returns:
         0 to `1 / mask.mean()`; nan where nothing of the map is positive.
+
+    Raises:
+        ValueError: a mask that covers nothing, or not of the map's shape.
+
+    Example:
+        >>> enrichment([[3.0, 1.0], [0.0, -5.0]], [[True, False], [False, False]])
+        3.0
     """
     return mass_share(values, mask) / float(np.mean(mask))
 
@@ -49,11 +62,15 @@ def pointing(values, mask, tolerance: float = 0) -> bool:
     4.1, where the tolerance is 15 pixels.
 
     Args:
-        values, mask: as for `mass_share`.
-        tolerance: how far from the object the peak may lie, in pixels.
+        values: one map `(H, W)`.
+        mask: bool `(H, W)`, True on the object.
+        tolerance: how far from the object the peak may lie, in pixels; default 0.
+
+    Returns:
+        True or False.
 
     Raises:
-        ValueError: as `mass_share`; a negative tolerance.
+        ValueError: a mask that covers nothing, or not of the map's shape; a negative tolerance.
     """
     values, mask = _checked(values, mask)
     if not tolerance >= 0:
@@ -94,19 +111,37 @@ def grid_share(values, rows: int, columns: int, cell: tuple[int, int]) -> float:
 
 
 def peak_distance(values, mask) -> float:
-    """Distance of a map's highest place from the middle of an object, in pixels; see `middle`.
+    """Distance of a map's highest place from the middle of an object.
 
-    It is nan for a constant map, which points nowhere.
+    Args:
+        values: one map `(H, W)`.
+        mask: bool `(H, W)`, True on the object.
+
+    Returns:
+        Pixels, not negative; nan for a constant map, which points nowhere.
+
+    Raises:
+        ValueError: a mask that covers nothing, so that it has no middle.
     """
     peak, place = _peak(values), middle(mask)
     return float("nan") if peak is None else float(np.hypot(*(peak - place)))
 
 
 def middle(mask) -> np.ndarray:
-    """(row, column) of the centre of mass of a mask `(H, W)`.
+    """The centre of mass of a mask.
+
+    Args:
+        mask: bool `(H, W)`, True on the object.
+
+    Returns:
+        float64 `(2,)`: row and column in pixels, from 0.
 
     Raises:
         ValueError: a mask that covers nothing.
+
+    Example:
+        >>> middle([[False, True, True]]).tolist()
+        [0.0, 1.5]
     """
     places = np.argwhere(mask)
     if not len(places):
@@ -134,14 +169,19 @@ def _checked(values, mask) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coverage(box, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """How much of each cell of a map lies in a box: float64 `(h, w)` in 0..1.
-
-    Exact for cells that it cuts.
+    """How much of each cell of a map lies in a box, exact for cells that it cuts.
 
     Args:
-        box: in pixels of the picture.
+        box: `(x_min, y_min, x_max, y_max)` in pixels of the picture.
         size: height and width of the picture in pixels.
-        shape: height and width of the map.
+        shape: height and width of the map in cells.
+
+    Returns:
+        float64 `(h, w)` in 0..1.
+
+    Example:
+        >>> coverage((0, 0, 3, 4), (4, 4), (2, 2)).tolist()
+        [[1.0, 0.5], [1.0, 0.5]]
     """
     shares = []
     for low, high, extent, cells in (
@@ -158,7 +198,8 @@ def share_inside(values: np.ndarray, box, size: tuple[int, int]) -> tuple[float,
 
     Args:
         values: one map `(h, w)` of any resolution; signed values count by their magnitude.
-        box, size: see `coverage`.
+        box: `(x_min, y_min, x_max, y_max)` in pixels of the picture.
+        size: height and width of the picture in pixels.
 
     Returns:
         Share of the map's mass and share of the area, each in 0..1. A map that is zero everywhere
@@ -172,14 +213,18 @@ def share_inside(values: np.ndarray, box, size: tuple[int, int]) -> tuple[float,
 def peak_inside(values: np.ndarray, box, size: tuple[int, int]) -> bool:
     """The pointing game for a box: whether the middle of the map's highest cell lies in it.
 
-    As `pointing`: the highest value counts, not the largest size, and a constant map points
-    nowhere.
+    The highest value counts, not the largest size. Of several highest cells the first in reading
+    order counts; a constant map points nowhere.
     Source: Zhang et al., "Top-down neural attention by excitation backprop" (ECCV 2016), section
     4.2.
 
     Args:
         values: one map `(h, w)` of any resolution.
-        box, size: see `coverage`.
+        box: `(x_min, y_min, x_max, y_max)` in pixels of the picture.
+        size: height and width of the picture in pixels.
+
+    Returns:
+        True or False.
     """
     peak = _peak(values)
     if peak is None:

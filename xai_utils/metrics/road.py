@@ -51,23 +51,30 @@ def road(
     seed: int = 0,
     probability: bool = True,
 ) -> Road:
-    """Scores after the most and the least relevant pixels were imputed.
+    """ROAD: scores after the most and the least relevant pixels were imputed.
+
+    Source: Rong et al., "A consistent and efficient evaluation strategy for attribution methods"
+    (ICML 2022), section 4.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
-        images: one batch in the model's pixel range.
-        maps: `(N, H, W)`, or of several techniques `(M, N, H, W)`; see `deletion`.
-        target, probability: as for `deletion`.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        maps: of one technique `(N, h, w)` or of M of them `(M, N, h, w)`, raw; they are enlarged to
+            the pictures, ties are taken in reading order.
+        target: None (top class of the whole picture), a class index or name, N of them, or a
+            callable `outputs -> (N,)`, whose scores are taken as they are.
         shares: of the pixels to remove, each above 0 and below 1.
         noise: standard deviation of what is added to imputed pixels, as a fraction of the model's
             pixel range.
         seed: of the noise, the same for every picture.
+        probability: of the target's class, instead of its logit.
 
     Returns:
-        `Road`, scores `(N, S)` or `(M, N, S)`.
+        `Road`, scores `(N, S)` or `(M, N, S)`: probabilities, logits or what the target returns.
 
     Raises:
-        ValueError: bad images, maps or target; a share out of range.
+        ValueError: bad images or target; maps that are not finite or not one for each image; a
+            share out of range.
     """
     shares = np.asarray(shares, float)
     if not (shares.size and np.all((shares > 0) & (shares < 1))):
@@ -114,9 +121,10 @@ def impute(
     border those that exist are scaled to one. What is linear around a hole stays linear across it.
 
     Args:
-        image: `(H, W, C)`.
-        hidden: bool `(H, W)`.
-        noise, seed: as for `road`; 0 adds none.
+        image: `(H, W, C)`, any number type.
+        hidden: bool `(H, W)`, the pixels to replace.
+        noise: standard deviation of what is added to them, as a fraction of `extent`; 0 adds none.
+        seed: of the noise.
         extent: the smallest and the largest pixel value; noise is clipped to it.
 
     Returns:
@@ -124,6 +132,13 @@ def impute(
 
     Raises:
         ValueError: nothing is left to impute from, or masks and picture of different sizes.
+
+    Example:
+        >>> ramp = np.arange(5, dtype=float).reshape(1, 5, 1).repeat(5, axis=0)
+        >>> hidden = np.zeros((5, 5), bool)
+        >>> hidden[1:4, 1:4] = True
+        >>> impute(ramp, hidden, noise=0)[2, :, 0].round(3).tolist()
+        [0.0, 1.0, 2.0, 3.0, 4.0]
     """
     image, hidden = np.asarray(image, np.float32), np.asarray(hidden, bool)
     if hidden.shape != image.shape[:2] or hidden.all():

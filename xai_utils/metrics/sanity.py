@@ -19,6 +19,12 @@ def cascade(model: keras.Model) -> list[str]:
 
     That is the order of the cascade. Layers of a functional model are in the order in which it was
     built, others in the order of their attributes.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        Paths of layers, such as `block5_conv4` or `outer/inner`.
     """
     # operations between the layers have no weights
     layers = {path: part for path, part in models.walk(model) if hasattr(part, "weights")}
@@ -75,11 +81,14 @@ def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Itera
 def similarity(one, other) -> dict[str, float]:
     """How alike two maps `(h, w)` are: by ranks, by ranks of their sizes, and by structure.
 
+    Args:
+        one, other: maps `(h, w)`, any number type.
+
     Returns:
         `rank`: Spearman's correlation; `rank of sizes`: of the absolute values; `SSIM`: structural
-        similarity (Wang et
-        al. 2004) of the absolute values, each scaled to a maximum of 1, in a window of 7 pixels or
-        what a small map has room for. A map without any variation is like no other: 0.
+        similarity (Wang et al. 2004) of the absolute values, each scaled to a maximum of 1, in a
+        window of 7 pixels or what a small map has room for. All in -1..1. A map without any
+        variation is like no other: 0.
 
     Raises:
         ValueError: maps of different shapes, or smaller than 3 x 3.
@@ -106,11 +115,18 @@ def rank_correlation(one, other, where=None) -> float:
     """Spearman's rank correlation of two maps `(h, w)`; nan where one of them is constant.
 
     Args:
-        one, other: maps.
+        one, other: maps, any number type.
         where: bool `(h, w)`, the places that count; default all.
+
+    Returns:
+        -1..1, or nan.
 
     Raises:
         ValueError: maps of different shapes, or fewer than two places.
+
+    Example:
+        >>> rank_correlation([[1, 2], [3, 4]], [[10, 20], [30, 400]])
+        1.0
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if one.shape != other.shape:

@@ -79,11 +79,17 @@ def load_application(name: str, weights=None) -> keras.Model:
 
 
 def local_weights(name: str) -> Path | None:
-    """The weights file of a `keras.applications` network in `data/models/`, or None.
+    """The weights file of a network of `keras.applications` in `data/models/`.
 
     It has the name that Keras gives it in its cache, such as `efficientnetv2-b0.h5` for
     `efficientnet_v2_b0`, or ours, `efficientnet_v2_b0.weights.h5`; hyphens, underscores and capital
     letters do not matter.
+
+    Args:
+        name: a key of `APPLICATIONS`.
+
+    Returns:
+        Its path, or None if there is no such file.
     """
     # Keras adds one of these to a whole network's name, width and size where there are several.
     ending = "(weights)?(tfdimorderingtfkernels)?(10224|10224tf|22410float)?"

@@ -29,13 +29,16 @@ def black_box(
             N; what it does to the pixels it does to a copy. `(N,)` for one number a picture.
         size: (height, width) of the pictures, or one side.
         labels: one name for each class; default `class 0`, `class 1`, ...
-        task: what the numbers mean; see `load_model`.
+        task: what the numbers mean: `classification`, `multilabel` or `regression`.
         channels: of the pictures.
         name: what figures and messages call it.
         gives: `scores`, or `probabilities`, of which the logarithms (several exclusive classes) or
             logits (else) become the scores. Without it numbers that are never negative and sum to 1
             are probabilities, others scores, and numbers that are all within 0..1 otherwise must be
             told.
+
+    Returns:
+        A `Classifier`, its model float32 pixels in 0..255 to scores `(N, classes)`.
 
     Raises:
         ValueError: the function fails or does not return one row of finite numbers for each

@@ -36,12 +36,32 @@ def decode(encodings, anchors) -> tf.Tensor:
 
 
 def in_pixels(boxes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Boxes in shares of a picture as boxes in its pixels; `size` is its height and width."""
+    """Boxes in shares of a picture as boxes in its pixels.
+
+    Args:
+        boxes: tensor `(..., 4)` of floats.
+        size: height and width of the picture in pixels.
+
+    Returns:
+        Tensor `(..., 4)`.
+
+    Example:
+        >>> in_pixels(tf.constant([0.5, 0.0, 1.0, 0.25]), (200, 100)).numpy().tolist()
+        [50.0, 0.0, 100.0, 50.0]
+    """
     return boxes * tf.constant([size[1], size[0], size[1], size[0]], boxes.dtype)
 
 
 def measure(boxes, quantity: str):
-    """One number of each box `(..., 4)`: an edge, width, height or area, in the boxes' unit."""
+    """One number of each box.
+
+    Args:
+        boxes: array or tensor `(..., 4)`.
+        quantity: one of `EDGES` or `SIZES`.
+
+    Returns:
+        `(...)`, in the boxes' unit; an area in its square.
+    """
     if quantity in EDGES:
         return boxes[..., EDGES.index(quantity)]
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
@@ -49,7 +69,18 @@ def measure(boxes, quantity: str):
 
 
 def overlaps(boxes, others) -> tf.Tensor:
-    """Intersection over union of boxes `(..., 4)` that broadcast; 0 for two without area."""
+    """Intersection over union of boxes.
+
+    Args:
+        boxes, others: `(..., 4)` that broadcast, in one unit.
+
+    Returns:
+        Tensor `(...)` in 0..1; 0 for two without area.
+
+    Example:
+        >>> round(float(overlaps([0.0, 0.0, 2.0, 1.0], [1.0, 0.0, 3.0, 1.0])), 3)
+        0.333
+    """
     boxes = tf.convert_to_tensor(boxes)
     others = tf.cast(others, boxes.dtype)
     low = tf.maximum(boxes[..., :2], others[..., :2])

@@ -38,7 +38,13 @@ WEIGHTS = (".keras", ".h5", ".hdf5", ".onnx")
 
 
 def read_card(path) -> dict:
-    """What a card says; paths of files in it are made whole, from the card's own folder.
+    """What a card says.
+
+    Args:
+        path: of the YAML file; `~` is the home folder.
+
+    Returns:
+        Values by key, of `KEYS`; paths of files in it are made whole, from the card's own folder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -103,8 +109,15 @@ def typed(values: Mapping[str, str]) -> dict:
         values: text by keyword; an empty one was not given. Lists and mappings are written as in a
             card, `[a, b]` and `{to: [0, 1]}`; a size is `224`, or height and width, `48x96`.
 
+    Returns:
+        The keywords that were given, with their values.
+
     Raises:
         ValueError: text that begins as a list or mapping and is none, or a size that is none.
+
+    Example:
+        >>> typed({"size": "48x96", "labels": "[healthy, pneumonia]", "task": ""})
+        {'size': [48, 96], 'labels': ['healthy', 'pneumonia']}
     """
     read = {}
     for key, text in values.items():
@@ -143,6 +156,12 @@ def files_of(source) -> list[Path]:
     """Every file that a network asked for by file, card or name is made from.
 
     Weights, card and labels; empty for what is not there and for embedded networks' names.
+
+    Args:
+        source: a file of weights, a card, or the name of a card in `data/models/`.
+
+    Returns:
+        Paths.
     """
     path = placed(source)
     card = path if path.suffix in SUFFIXES else find_card(path)
@@ -156,6 +175,13 @@ def files_of(source) -> list[Path]:
 
 def extended(source, said: Mapping) -> dict:
     """What a card of a network says if more is said of it; its file by its whole path.
+
+    Args:
+        source: a file of weights, its card, or the name of a card in `data/models/`.
+        said: keywords of `load_model`, which go before what the card says.
+
+    Returns:
+        Values by key, of a card's keys.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or a bad card.
@@ -175,6 +201,9 @@ def write_card(path, **said) -> Path:
     Args:
         path: of the card, `mine.yaml` beside `mine.keras`.
         said: values of `KEYS`.
+
+    Returns:
+        The card's path.
 
     Raises:
         ValueError: an unknown key, or a value that YAML cannot hold as plain data.

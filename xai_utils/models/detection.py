@@ -77,9 +77,16 @@ class Detector:
         return self.model.input_shape[1]
 
     def prepare(self, *images) -> np.ndarray:
-        """Squeeze whole pictures to one float32 batch `(N, size, size, 3)`.
+        """Squeeze whole pictures to one batch of the network's size, bilinear.
 
-        Pictures are names, paths or arrays `(H, W, 3)`.
+        Args:
+            images: names, paths or arrays `(H, W, 3)` in 0..255.
+
+        Returns:
+            float32 `(N, size, size, 3)` in 0..255.
+
+        Raises:
+            PictureError: a picture that cannot be read, or of another shape.
         """
         loaded = [
             image if isinstance(image, np.ndarray) else pictures.load_image(image)
@@ -139,7 +146,14 @@ class Detector:
         return results
 
     def find(self, image: np.ndarray, threshold: float = 0.5) -> list[Detection]:
-        """The boxes of one picture `(H, W, 3)`.
+        """The boxes of one picture, likeliest first.
+
+        Args:
+            image: `(H, W, 3)` in 0..255, of any size.
+            threshold: least probability of a class.
+
+        Returns:
+            Detections, one at least, with boxes in pixels of this picture.
 
         Raises:
             ValueError: nothing reaches the threshold; the message names the best score.
@@ -154,7 +168,18 @@ class Detector:
         return detections
 
     def best(self, image: np.ndarray, label: str | int | None = None) -> Detection:
-        """The likeliest box of a class (None: of any) in one picture, however unlikely it is."""
+        """The likeliest box of a class in one picture, however unlikely it is.
+
+        Args:
+            image: `(H, W, 3)` in 0..255, of any size.
+            label: name or column of the class; None takes any.
+
+        Returns:
+            A detection, with its box in pixels of this picture.
+
+        Raises:
+            ValueError: no such class.
+        """
         proposals = [part.numpy() for part in self.proposals(image[None])]
         scores = proposals[1][0].copy()
         if label is not None:
@@ -164,7 +189,17 @@ class Detector:
         return self._detection(proposals, 0, anchor, column, (1, *image.shape))
 
     def level(self, detection: Detection) -> tuple[str, int, int]:
-        """Where a box comes from: the layer its predictor reads, and row and column there."""
+        """Where a box comes from.
+
+        Args:
+            detection: of this detector.
+
+        Returns:
+            The layer that its predictor reads, and row and column there, from 0.
+
+        Raises:
+            ValueError: an anchor that is on none of the feature maps.
+        """
         first = detection.anchor
         for layer, side, anchors in self.levels:
             if 0 <= first < side * side * anchors:
@@ -228,27 +263,77 @@ def box_class(
 ) -> BoxTarget:
     """Target: the logit of the detection's class, or of another one, for its box.
 
-    Another class is given by its column of the logits. With `follow` the box is looked for anew in
-    each picture: the one with the largest product of overlap with the detection and probability of
-    the class. Without it the same anchor answers, whatever it shows by then.
+    Args:
+        detection: of a `Detector` of this suite.
+        class_index: column of the logits; default that of the detection's class.
+        follow: look for the box anew in each picture: the one with the largest product of overlap
+            with the detection and probability of that class. Without it the same anchor answers,
+            whatever it shows by then.
+
+    Returns:
+        A callable from a detector's outputs to scores `(N,)`, to be given as `target=`.
+
+    Raises:
+        ValueError: a detection without an anchor.
     """
     return _target(detection, "class", follow, class_index)
 
 
 def box_objectness(detection: Detection, follow: bool = False) -> BoxTarget:
-    """Target: minus the background's logit: is there an object? `follow` as for `box_class`."""
+    """Target: minus the background's logit: is there an object?
+
+    Args:
+        detection: of a `Detector` of this suite.
+        follow: look for the box anew in each picture: the one with the largest product of overlap
+            with the detection and probability of its class. Without it the same anchor answers,
+            whatever it shows by then.
+
+    Returns:
+        A callable from a detector's outputs to scores `(N,)`, to be given as `target=`.
+
+    Raises:
+        ValueError: a detection without an anchor.
+    """
     return _target(detection, "objectness", follow)
 
 
 def box_edge(detection: Detection, edge: str, follow: bool = False) -> BoxTarget:
-    """Target: where an edge is, one of `EDGES`, in pixels; `follow` as for `box_class`."""
+    """Target: where an edge of the box is, in pixels.
+
+    Args:
+        detection: of a `Detector` of this suite.
+        edge: one of `EDGES`: `x_min`, `y_min`, `x_max` or `y_max`.
+        follow: look for the box anew in each picture: the one with the largest product of overlap
+            with the detection and probability of its class. Without it the same anchor answers,
+            whatever it shows by then.
+
+    Returns:
+        A callable from a detector's outputs to scores `(N,)`, to be given as `target=`.
+
+    Raises:
+        ValueError: another edge, or a detection without an anchor.
+    """
     if edge not in EDGES:
         raise ValueError(f"a box has the edges {', '.join(EDGES)}, not {edge!r}")
     return _target(detection, edge, follow)
 
 
 def box_size(detection: Detection, quantity: str = "area", follow: bool = False) -> BoxTarget:
-    """Target: the box's `width`, `height` or `area`, in pixels; `follow` as for `box_class`."""
+    """Target: the width, height or area of the box, in pixels.
+
+    Args:
+        detection: of a `Detector` of this suite.
+        quantity: `width`, `height` or `area`.
+        follow: look for the box anew in each picture: the one with the largest product of overlap
+            with the detection and probability of its class. Without it the same anchor answers,
+            whatever it shows by then.
+
+    Returns:
+        A callable from a detector's outputs to scores `(N,)`, to be given as `target=`.
+
+    Raises:
+        ValueError: another quantity, or a detection without an anchor.
+    """
     if quantity not in SIZES:
         raise ValueError(f"a box has the sizes {', '.join(SIZES)}, not {quantity!r}")
     return _target(detection, quantity, follow)
@@ -265,7 +350,18 @@ def _target(detection, quantity, follow, class_index=None) -> BoxTarget:
 
 
 def choose(detections: Sequence[Detection], index: int) -> Detection:
-    """The detection of that number; ValueError that lists them if there is none."""
+    """The detection of a number.
+
+    Args:
+        detections: to choose from.
+        index: from 0.
+
+    Returns:
+        The detection.
+
+    Raises:
+        ValueError: there is none of that number; those there are are listed.
+    """
     if isinstance(index, bool) or index not in range(len(detections)):
         known = ", ".join(f"{i}: {known}" for i, known in enumerate(detections)) or "none at all"
         raise ValueError(f"there is no detection {index!r}; there are {known}")
@@ -273,9 +369,15 @@ def choose(detections: Sequence[Detection], index: int) -> Detection:
 
 
 def follow(detection: Detection, detections: Sequence[Detection]) -> tuple[Detection | None, float]:
-    """The detection that overlaps most with one of an earlier picture, and how much.
+    """The detection that overlaps most with one of an earlier picture.
 
-    That is their intersection over union; (None, 0) if none overlaps.
+    Args:
+        detection: of the earlier picture.
+        detections: of the later one, boxes in the same unit.
+
+    Returns:
+        The detection and its intersection over union with the earlier one, in 0..1; `(None, 0.0)`
+        if none overlaps.
     """
     shared = [float(overlaps(other.box, detection.box)) for other in detections]
     best = int(np.argmax(shared)) if shared else 0
@@ -283,9 +385,17 @@ def follow(detection: Detection, detections: Sequence[Detection]) -> tuple[Detec
 
 
 def all_boxes(model, images, anchors, size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What `Detector.proposals` returns, for images of the model's size.
+    """Every anchor's answer, before any selection; for compiled code.
 
-    Boxes are in pixels of pictures of `size`.
+    Args:
+        model: a detector's Keras model.
+        images: tensor `(N, H, W, 3)` of the model's size, in 0..255.
+        anchors: `(A, 4)` in shares of the picture.
+        size: height and width of the pictures in whose pixels the boxes are given.
+
+    Returns:
+        Boxes `(N, A, 4)` in pixels, not cut off; probabilities `(N, A, C - 1)` of the classes
+        without the background; objectness `(N, A)`, one minus the probability of the background.
     """
     outputs = widened(model(images, training=False))
     probabilities = tf.sigmoid(outputs["logits"])

@@ -105,6 +105,9 @@ def enlarged(classifier, factor: int = 2) -> keras.Model:
         classifier: of `models.load_model`, an EfficientNet-Lite.
         factor: how many times its own input size.
 
+    Returns:
+        A frozen Keras model, pixels in 0..255 to logits.
+
     Raises:
         ValueError: a network for which that is not known to work: one that flattens its last map
             has a fixed size.

@@ -133,6 +133,12 @@ def task_of(model: keras.Model) -> str:
     """A model's task, of `TASKS`.
 
     A model that `load_model` has not seen is taken for a classifier of exclusive classes.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        `classification`, `multilabel` or `regression`.
     """
     return _remembered(model)[0]
 
@@ -143,26 +149,46 @@ def _remembered(model) -> tuple[str, str]:
 
 
 def function_of(model: keras.Model) -> str:
-    """What makes a model's answers of its scores: `softmax`, `sigmoid`, or `linear` for nothing.
+    """What makes a model's answers of its scores.
 
     A classification's is `sigmoid` where one unit stands for two classes.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        `softmax`, `sigmoid`, or `linear` for nothing.
     """
     return _remembered(model)[1]
 
 
 def probabilities(model: keras.Model, scores) -> tf.Tensor:
-    """What a model's task makes of its scores `(N, classes)`.
+    """What a model's task makes of its scores.
 
-    That is a softmax, a sigmoid of each, or the values themselves; see `task_of`.
+    Args:
+        model: a Keras model.
+        scores: `(N, classes)`, before any softmax or sigmoid; the values of a regression.
+
+    Returns:
+        Tensor `(N, classes)`: a softmax, a sigmoid of each, or the values themselves; see
+        `task_of`.
     """
     return FUNCTIONS[function_of(model)](scores)
 
 
 def still_says(model: keras.Model, scores, classes) -> np.ndarray:
-    """Whether a network still gives an answer, bool `(N,)`, from its scores `(N, classes)`.
+    """Whether a network still gives an answer.
 
     A classification does while its top class is one of `classes`, a multilabel network while the
     first of them has a probability above one half.
+
+    Args:
+        model: a Keras model.
+        scores: `(N, classes)`, before any softmax or sigmoid; the values of a regression.
+        classes: class indices, or one.
+
+    Returns:
+        bool `(N,)`.
 
     Raises:
         ValueError: a regression, which gives no answer that could fall.

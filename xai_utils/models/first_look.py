@@ -43,6 +43,7 @@ class Tried(NamedTuple):
         strange: how unlike training the pictures are to the network's first batch normalisation:
             the divergence of Gaussians with their mean and variance from those that it keeps, mean
             over its channels, in nats; nan where it has none.
+        level: whether `right` is within two standard errors of the best way's.
     """
 
     name: str
@@ -109,6 +110,10 @@ def _of_table(path: Path) -> dict[str, tuple]:
 def truth(classifier: Classifier, names: Sequence[Sequence[str]]) -> np.ndarray:
     """What a network should answer about pictures that have these names.
 
+    Args:
+        classifier: of `load_model`.
+        names: of each picture, one at least; numbers as text for a regression.
+
     Returns:
         Class indices `(N,)`; ones and zeros `(N, classes)` of a multilabel network, for which every
         name counts; the values `(N, 1)` of a regression.
@@ -161,16 +166,21 @@ def try_inputs(
     all are right it falls.
 
     Args:
-        source: as for `load_model`.
-        files: pictures, as for `Classifier.prepare`.
-        names: of each picture, as `labelled` returns them, or None.
+        source: what `load_model` takes: a file, a card, a name or a Keras model.
+        files: pictures: names, paths or arrays `(H, W, channels)`.
+        names: of each picture, the tuple of its names, from `labelled`; or None.
         values: the lowest and highest value in the files.
-        resizings: to try; the first alone where all pictures have the network's size.
+        resizings: to try, of `stretch`, `crop` and `pad`; the first alone where all pictures have
+            the network's size.
         said: other keywords of `load_model`.
 
+    Returns:
+        One `Tried` for each way.
+
     Raises:
-        ValueError: as `load_model` and `truth`; pictures whose values are not within `values`, or
-            far below them.
+        ValueError: a network that `load_model` cannot take; a name that is no class of it, or no
+            number; pictures whose values are not within `values`, or far below them.
+        FileNotFoundError: the network's file is missing.
         PictureError: a picture that cannot be read.
     """
     fixed = {key: value for key, value in said.items() if key not in ("preprocessing", "resizing")}
@@ -208,12 +218,21 @@ def _check_values(reached: float, values) -> None:
 
 
 def marked(task: str, answers, right) -> tuple[float, float]:
-    """Share of right answers and mean loss; see `Tried`.
+    """Share of right answers, and mean loss.
 
     Args:
-        task: of `TASKS`.
+        task: `classification`, `multilabel` or `regression`.
         answers: `(N, classes)`, of `Classifier.predict`.
-        right: of `truth`.
+        right: of `truth`: class indices `(N,)`, ones and zeros `(N, classes)`, or values `(N, 1)`.
+
+    Returns:
+        The share in 0..1, of a multilabel network of right decisions, nan of a regression; the mean
+        log loss in nats, of a regression the mean absolute error.
+
+    Example:
+        >>> share, loss = marked("classification", [[0.5, 0.5], [0.1, 0.9]], np.array([1, 1]))
+        >>> share, round(loss, 3)
+        (0.5, 0.399)
     """
     answers = np.asarray(answers, np.float64)
     if task == "regression":
@@ -279,9 +298,12 @@ def better_order(
 
     Args:
         tried: of `try_inputs`, of a classification.
-        names: of each picture, as `labelled` returns them.
+        names: of each picture, the tuple of its names, from `labelled`.
         labels: the names in the order that was tried.
         seed: of the shuffles.
+
+    Returns:
+        The names in that order, or None.
     """
     right = np.array([labels.index(some[0]) for some in names])
     shares = [(_assigned(way.answers, right)[1], place) for place, way in enumerate(tried)]
@@ -305,7 +327,15 @@ def _assigned(answers: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float
 
 
 def described(classifier: Classifier) -> dict[str, str]:
-    """What a network takes and returns, in words, by what is said."""
+    """What a network takes and returns, in words, by what is said.
+
+    Args:
+        classifier: of `load_model`.
+
+    Returns:
+        `{what: words}`, with `takes`, `returns`, `made of them`, `task`, `labels` and `map read
+        from`.
+    """
     height, width = classifier.input_size
     task, function = classifier.task, classifier.function
     made = {"softmax": "shares that sum to 1", "sigmoid": "a probability for each"}

@@ -95,11 +95,12 @@ def model_of(
 
     Args:
         name: what messages call the function.
-        digest: as for `BlackBox`.
+        digest: of the file that the function was read from; see `fingerprint`.
         largest: value of the noise, whose least is 0.
 
     Raises:
-        ValueError: as `ask`; a picture's scores depend on the pictures beside it.
+        ValueError: the function fails, or does not return one row of finite numbers for each
+            picture; a picture's scores depend on the pictures beside it.
     """
     noise = np.random.default_rng(0).uniform(0, largest, (3, *shape)).astype(np.float32)
     together = ask(function, noise, None, name)
@@ -121,7 +122,15 @@ def model_of(
 def load_onnx(path, size=None, output: str | None = None) -> keras.Model:
     """An ONNX file as a Keras model: its own input `(N, H, W, C)` to its outputs `(N, classes)`.
 
-    Args, Raises: as `onnx_function`.
+    Args:
+        path: of the `.onnx` file. Weights kept beside it must lie there.
+        size: (height, width) or one side, for a file that leaves it open.
+        output: name of the output that is meant, of several.
+
+    Raises:
+        ImportError: ONNX Runtime is not installed.
+        FileNotFoundError: no such file.
+        ValueError: no ONNX file, not one image input, or a size or output that must be said.
     """
     function, shape = onnx_function(path, size, output)
     path = Path(path).expanduser()
@@ -402,7 +411,14 @@ def choose_output(names: list[str], output: str | None, name: str) -> str:
 
 
 def fingerprint(model: keras.Model) -> str:
-    """What tells a network from another: 16 hexadecimal digits of its weights and foreign files."""
+    """What tells a network from another: a digest of its weights and foreign files.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight))

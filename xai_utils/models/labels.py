@@ -53,9 +53,21 @@ def class_index(
     A number is always an index. A text is a name, in which case, spaces and hyphens do not matter;
     one of digits, `"281"` or the `"281.0"` of a table, is an index where no class is called so.
 
+    Args:
+        name: what was given.
+        labels: one name for each class.
+        wnids: one WordNet id for each class, if they are known.
+
+    Returns:
+        The index, from 0.
+
     Raises:
         ValueError: an index out of range, an unknown name (the nearest are given), or one that two
             classes share (their indices are given).
+
+    Example:
+        >>> class_index("Tiger Cat", ("tabby", "tiger_cat"))
+        1
     """
     if not isinstance(name, str):
         if isinstance(name, bool) or name not in range(len(labels)):
@@ -84,15 +96,28 @@ def class_index(
 
 
 def name_classes(model, names: tuple[str, ...]) -> None:
-    """Remember a model's class names as long as it lives, so that a target can be a name."""
+    """Remember a model's class names as long as it lives, so that a target can be a name.
+
+    Args:
+        model: a Keras model.
+        names: one for each class.
+    """
     _NAMES[model] = tuple(names)
 
 
 def model_class(model, name: str | int) -> int:
-    """The index of a class of a model; see `class_index`.
+    """The index of a class of a model, given by index, name or WordNet id.
+
+    Args:
+        model: one of `load_model`, or one that `name_classes` has seen.
+        name: what was given; WordNet ids, such as `n02124075`, for ImageNet's classes.
+
+    Returns:
+        The index, from 0.
 
     Raises:
-        ValueError: as `class_index`, and a model whose classes have no names.
+        ValueError: an index out of range, an unknown name (the nearest are given), one that two
+            classes share (their indices are given), or a model whose classes have no names.
     """
     if model not in _NAMES:
         raise ValueError(
@@ -124,10 +149,17 @@ def read_labels(source) -> tuple[str, ...]:
 
     Two classes may have one name: ImageNet has `crane` twice.
 
+    Returns:
+        One name for each class, without spaces around it.
+
     Raises:
         FileNotFoundError: no such file or folder.
         ValueError: not readable as class names: an index that is missing or given twice, a blank
             line, a name that is not text, no names at all.
+
+    Example:
+        >>> read_labels({"pneumonia": 1, "healthy": 0})
+        ('healthy', 'pneumonia')
     """
     if isinstance(source, list | tuple):
         return _names(source, "labels")

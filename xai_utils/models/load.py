@@ -79,10 +79,14 @@ class Classifier:
         return "units" if self.task == "regression" else "logits"
 
     def prepare(self, *images) -> np.ndarray:
-        """Bring pictures to one float32 batch `(N, height, width, channels)` in 0..255.
+        """Bring pictures to one batch of the network's size.
 
-        Pictures are names, paths or arrays `(H, W, channels)`; RGB arrays become grey for a grey
-        network.
+        Args:
+            images: names, paths or arrays `(H, W, channels)` in `value_range`; RGB arrays become
+                grey for a grey network.
+
+        Returns:
+            float32 `(N, height, width, channels)` in 0..255.
 
         Raises:
             PictureError: a picture that cannot be read, or has other channels.
@@ -110,26 +114,46 @@ class Classifier:
         return pictures.prepare(image, self.input_size, resizing=self.resizing)
 
     def prepare_mask(self, mask) -> np.ndarray:
-        """A mask brought to the input's size as `prepare` brings its picture: bool `(h, w)`.
+        """A mask brought to the input's size in the way that `prepare` brings its picture.
 
         Args:
             mask: bool `(H, W)`, or the name of a drawn picture for that of its object.
+
+        Returns:
+            bool `(height, width)`.
         """
         mask = mask if isinstance(mask, np.ndarray) else pictures.load_mask(mask)
         return pictures.prepare(mask, self.input_size, nearest=True, resizing=self.resizing)
 
     def predict(self, images) -> np.ndarray:
-        """What the network answers about a batch of prepared images in 0..255, float32.
+        """What the network answers about a batch.
 
-        Probabilities `(N, classes)`; of a regression its values.
+        Args:
+            images: `(N, height, width, channels)` of `prepare`, in 0..255.
+
+        Returns:
+            float32 `(N, classes)`: probabilities in 0..1; of a regression its values.
+
+        Raises:
+            ValueError: not such a batch.
         """
         scores = forward(self.model, check_images(self.model, images))
         return probabilities(self.model, scores).numpy()
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
-        """The k likeliest classes of each image, as `(label, probability)`, likeliest first.
+        """The k likeliest classes of each image, likeliest first.
 
         Of a regression the k largest values.
+
+        Args:
+            images: `(N, height, width, channels)` of `prepare`, in 0..255.
+            k: how many.
+
+        Returns:
+            For each image k pairs `(label, probability)`.
+
+        Raises:
+            ValueError: not such a batch.
         """
         answers = self.predict(images)
         order = np.argsort(-answers, axis=1)[:, :k]
@@ -139,16 +163,36 @@ class Classifier:
         ]
 
     def written(self, value: float) -> str:
-        """A number of `predict` in words: `36 %`; of a regression the value, `37.56`."""
+        """A number of `predict` in words.
+
+        Args:
+            value: a probability in 0..1; the value of a regression.
+
+        Returns:
+            `36 %`; of a regression the value, `37.56`.
+        """
         return f"{value:.4g}" if self.task == "regression" else f"{100 * value:.0f} %"
 
     def title(self, top: Sequence[tuple[str, float]]) -> str:
-        """The first of `top` as a figure's title: `Egyptian cat  36 %`."""
+        """The likeliest class as a figure's title.
+
+        Args:
+            top: pairs `(label, probability)` of one image, of `top`; the first counts.
+
+        Returns:
+            `Egyptian cat  36 %`.
+        """
         label, value = top[0]
         return f"{label.replace('_', ' ')}  {self.written(value)}"
 
     def class_index(self, name: str | int) -> int:
-        """The index of a class given by name, WordNet id (ImageNet networks) or index.
+        """The index of a class.
+
+        Args:
+            name: name, WordNet id (ImageNet networks) or index.
+
+        Returns:
+            The index, from 0.
 
         Raises:
             ValueError: there is no such class.

@@ -36,6 +36,9 @@ def build(seed: int = 0) -> keras.Model:
     layer's channels are normalised, each over one picture, so that the ground's colour hardly
     matters; batch normalisation would mix pictures, and miscalibrates when the data change.
 
+    Args:
+        seed: of the weights; default 0.
+
     Returns:
         A flat functional model: pixels `(N, 48, 48, 3)` in 0..255 to logits `(N, 2)`.
     """
@@ -79,7 +82,7 @@ def trained(
             to nothing.
         seed: of the first weights, of the scenes and of their order.
         count: scenes in each phase's training set.
-        ground: as for `bird_or_tree.draw`.
+        ground: `texture` (smooth noise in a random colour) or `photos` (pieces of photographs).
         shuffled_labels: give the scenes each other's labels: all that can be learnt is by heart.
         progress: called as `(step, steps, [loss])`; not called when the network is fetched.
         folder: where networks are kept.
@@ -120,7 +123,19 @@ def training_scenes(
     shuffled_labels=False,
     phase=0,
 ) -> pictures.bird_or_tree.Scenes:
-    """The scenes and labels that `trained` uses in a phase, numbered from 0."""
+    """The scenes and labels that `trained` uses in one phase.
+
+    Args:
+        tree_given_bird, tree_given_fish: probability of a tree beside a bird, and beside a fish.
+        seed: of the scenes, as it was given to `trained`.
+        count: scenes in the set.
+        ground: `texture` or `photos`, see `bird_or_tree.draw`.
+        shuffled_labels: give the scenes each other's labels.
+        phase: its number, from 0.
+
+    Returns:
+        `Scenes`, of 48 x 48 pixels each.
+    """
     number = 100 * seed + phase
     scenes = pictures.bird_or_tree.sample(count, tree_given_bird, tree_given_fish, number, ground)
     if not shuffled_labels:
@@ -162,7 +177,15 @@ def behaviour(model: keras.Model, scenes: pictures.bird_or_tree.Scenes) -> dict[
 
 
 def log_odds(model: keras.Model, images) -> np.ndarray:
-    """Log odds `(N,)` of bird against fish."""
+    """Log odds of bird against fish.
+
+    Args:
+        model: scenes to two logits, of `build`.
+        images: `(N, 48, 48, 3)` in 0..255.
+
+    Returns:
+        float32 `(N,)`, above 0 for a bird.
+    """
     logits = logits_of(model, images)
     return logits[:, 0] - logits[:, 1]
 
@@ -172,8 +195,19 @@ def auc(scores, positive) -> float:
 
     A tie counts half.
 
+    Args:
+        scores: `(N,)`, any number type.
+        positive: bool `(N,)`.
+
+    Returns:
+        0..1, one half by chance.
+
     Raises:
         ValueError: no positive case, or none that is not.
+
+    Example:
+        >>> auc([0.9, 0.8, 0.3], [True, False, False])
+        1.0
     """
     positive = np.asarray(positive, bool)
     ones, zeros = int(positive.sum()), int((~positive).sum())

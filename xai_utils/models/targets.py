@@ -18,6 +18,8 @@ def check_target(
     """Turn a target into class indices and, if it is one, a callable.
 
     Args:
+        model: a Keras model.
+        images: the batch `(N, H, W, C)`, of which the shape counts.
         target: None (each image's top class); a class index or name; N of them; or a callable from
             the model's outputs to scores `(N,)`, such as the difference of two classes. Names need
             a model of `load_model`.
@@ -62,9 +64,23 @@ def check_target(
 def fixed_target(
     model: keras.Model, images: tf.Tensor, target
 ) -> tuple[tf.Tensor, Callable | None]:
-    """As `check_target`, with the top class looked up on these images.
+    """Turn a target into class indices, the top class looked up on these images, and a callable.
 
-    Changed copies are then asked for the same.
+    Changed copies of the images are then asked for the same class.
+
+    Args:
+        model: a Keras model.
+        images: the batch, a tensor `(N, H, W, C)` of `check_images`.
+        target: None (each image's top class); a class index or name; N of them; or a callable from
+            the model's outputs to scores `(N,)`. Names need a model of `load_model`.
+
+    Returns:
+        int32 class indices `(N,)`, `TOP` with a callable; and the callable or None.
+
+    Raises:
+        ValueError: an index out of range, an unknown name, a wrong number of either, or a model
+            that does not return one `(N, classes)` tensor, without a callable to choose from what
+            it returns.
     """
     indices, function = check_target(model, images, target)
     if function is None and target is None:
@@ -73,7 +89,15 @@ def fixed_target(
 
 
 def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
-    """Scores `(N,)` of a batch; see `check_target` for the arguments.
+    """Scores of a batch, from what a model returned for it; for compiled code.
+
+    Args:
+        outputs: logits `(N, classes)`, or any structure that the callable takes.
+        indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`.
+        function: None, or a callable from the outputs to scores `(N,)`.
+
+    Returns:
+        Tensor `(N,)`, of the outputs' type.
 
     Raises:
         ValueError: the callable did not return one number for each image.
@@ -93,12 +117,33 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
 def scores(
     model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None
 ) -> tf.Tensor:
-    """Scores `(N,)` of images, in one pass, for `compiled`; arguments as for `score`."""
+    """Scores of images, in one pass; for compiled code.
+
+    Args:
+        model: a Keras model.
+        images: tensor `(N, H, W, C)` of `float_type`.
+        indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`.
+        function: None, or a callable from the outputs to scores `(N,)`.
+
+    Returns:
+        Tensor `(N,)`, float32 or wider.
+
+    Raises:
+        ValueError: the callable did not return one number for each image.
+    """
     return score(outputs_of(model, images), indices, function)
 
 
 def outputs_of(model: keras.Model, images: tf.Tensor):
-    """What a model returns; in a traced function, without tracing it anew for every target."""
+    """What a model returns; in a traced function, without tracing it anew for every target.
+
+    Args:
+        model: a Keras model.
+        images: tensor `(N, H, W, C)` in the model's pixel range.
+
+    Returns:
+        The outputs in their structure, such as logits `(N, classes)`, float32 or wider.
+    """
     outputs = forward(model, images)
     for output in tf.nest.flatten(outputs):
         # a callable may rely on it
@@ -107,12 +152,31 @@ def outputs_of(model: keras.Model, images: tf.Tensor):
 
 
 def target_classes(logits, indices: tf.Tensor) -> tf.Tensor:
-    """The class indices `(N,)` that are meant, with `TOP` replaced by each image's top class."""
+    """The classes that are meant, with `TOP` replaced by each image's top class.
+
+    Args:
+        logits: `(N, classes)`.
+        indices: int32 `(N,)`: class indices, or `TOP`.
+
+    Returns:
+        int32 `(N,)`.
+
+    Example:
+        >>> target_classes([[0.1, 0.9], [0.1, 0.9]], tf.constant([TOP, 0])).numpy().tolist()
+        [1, 0]
+    """
     return tf.where(indices == TOP, tf.argmax(logits, axis=1, output_type=tf.int32), indices)
 
 
 def logits_of(model: keras.Model, images) -> np.ndarray:
-    """Logits `(N, classes)` of any number of pictures, some dozens at a time.
+    """Logits of any number of pictures, some dozens at a time.
+
+    Args:
+        model: a Keras model that returns one tensor.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+
+    Returns:
+        `(N, classes)`, float32 or wider.
 
     Raises:
         ValueError: bad images; see `check_images`.

@@ -55,6 +55,9 @@ def draw(labels, tree, seed: int = 0, ground: str = "texture") -> Scenes:
         seed: of everything random.
         ground: `texture` (smooth noise in a random colour) or `photos` (pieces of photographs).
 
+    Returns:
+        `Scenes`, as many as labels, 48 x 48 pixels each.
+
     Raises:
         ValueError: labels and tree that do not fit, or an unknown ground.
     """
@@ -92,12 +95,21 @@ def sample(
     """Draw a set of scenes, every second one a bird, with trees as often as asked.
 
     Args:
-        count: number of scenes.
+        count: number of scenes, at least 2.
         tree_given_bird, tree_given_fish: probability of a tree beside a bird, and beside a fish.
-        seed, ground: as for `draw`.
+        seed: of everything random.
+        ground: `texture` (smooth noise in a random colour) or `photos` (pieces of photographs).
+
+    Returns:
+        `Scenes`, of 48 x 48 pixels each.
 
     Raises:
-        ValueError: a probability outside 0..1, fewer than two scenes, or as `draw`.
+        ValueError: a probability outside 0..1, fewer than two scenes, or an unknown ground.
+
+    Example:
+        >>> scenes = sample(4, tree_given_bird=1, tree_given_fish=0)
+        >>> scenes.labels.tolist(), scenes.tree.tolist()
+        ([0, 1, 0, 1], [True, False, True, False])
     """
     for name, p in (("tree_given_bird", tree_given_bird), ("tree_given_fish", tree_given_fish)):
         if not 0 <= p <= 1:

@@ -34,6 +34,17 @@ def shrink(pictures, factor: int = 2) -> np.ndarray:
     """Make pictures smaller by a whole factor, each pixel the mean of a square.
 
     What does not fill one is cut off.
+
+    Args:
+        pictures: `(N, H, W, C)`, any number type.
+        factor: pixels of a square's side; default 2.
+
+    Returns:
+        float32 `(N, H // factor, W // factor, C)`.
+
+    Example:
+        >>> shrink(np.arange(4).reshape(1, 2, 2, 1)).tolist()
+        [[[[1.5]]]]
     """
     pictures = np.asarray(pictures, np.float32)
     rows, columns = (extent // factor * factor for extent in pictures.shape[1:3])

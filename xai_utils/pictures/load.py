@@ -91,7 +91,12 @@ def _drawn(name: str) -> scenes.Scene:
 
 
 def image_names() -> tuple[str, ...]:
-    """The names `load_image` knows, the four subjects among them."""
+    """The names `load_image` knows, the four subjects among them.
+
+    Example:
+        >>> image_names()[:3]
+        ('cat', 'umbrella', 'mushroom')
+    """
     return tuple(PICTURES)
 
 
@@ -109,6 +114,9 @@ def load_image(name_or_path, channels: int = 3) -> np.ndarray:
         channels: 3 for RGB; 1 for grey `(H, W, 1)`; 4 for RGBA `(H, W, 4)`, uint8 each. Any number
             for files that hold bands: `.npy`, and TIFF with as many samples a pixel, `(H, W, C)` or
             `(C, H, W)`; their values and their type stay as they are.
+
+    Returns:
+        uint8 `(H, W, channels)`; bands in the file's own type.
 
     Raises:
         PictureError: unknown name, missing, empty, truncated or unreadable file, no image, a
@@ -133,7 +141,26 @@ def load_image(name_or_path, channels: int = 3) -> np.ndarray:
 
 
 def decode_image(content: bytes, name: str, channels: int = 3) -> np.ndarray:
-    """As `load_image`, of a file's content, such as an upload, whose name was `name`."""
+    """Load a picture from a file's content, such as an upload, by default as uint8 RGB `(H, W, 3)`.
+
+    EXIF orientation is honoured; of several frames or pages the first is taken; colour profiles are
+    ignored. Grey becomes RGB; transparency is laid over white; CMYK is converted as Pillow does;
+    16-bit grey is scaled by 1/257; 32-bit integers and floats (TIFF) are taken as 0..255 and
+    clipped.
+
+    Args:
+        content: bytes of the file.
+        name: what the file was called: its ending tells its kind, and messages name it.
+        channels: 3 for RGB; 1 for grey `(H, W, 1)`; 4 for RGBA `(H, W, 4)`, uint8 each. Any number
+            for `.npy` and TIFF files of bands, whose values and type stay as they are.
+
+    Returns:
+        uint8 `(H, W, channels)`; bands in the file's own type.
+
+    Raises:
+        PictureError: an empty, truncated or unreadable file, no image, more than `MOST_PIXELS`
+            pixels, or another number of bands.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"picture{Path(name).suffix}")
         path.write_bytes(content)
@@ -141,7 +168,13 @@ def decode_image(content: bytes, name: str, channels: int = 3) -> np.ndarray:
 
 
 def load_mask(name: str) -> np.ndarray:
-    """The exact object mask of a drawn picture, bool `(H, W)`.
+    """The exact object mask of a drawn picture.
+
+    Args:
+        name: `umbrella` or `mushroom`.
+
+    Returns:
+        bool `(H, W)`, True where the object covers any part of the pixel.
 
     Raises:
         PictureError: the picture is not a drawn one.

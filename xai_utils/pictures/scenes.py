@@ -53,8 +53,22 @@ def draw_umbrella(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=Non
 def draw_mushroom(size=288, center=(0.5, 0.5), scale=1.0, seed=0, background=None) -> Scene:
     """Draw a fly agaric: red cap with pale warts, gills, ring and stem.
 
-    At scale 1 it is .72 of the picture wide and high. As `draw_umbrella`, but `seed` is that of the
-    ground, the grass and the warts on the cap.
+    At scale 1 it is .72 of the picture wide and high.
+
+    Args:
+        size: side of the square picture in pixels, at least 16.
+        center: (x, y) of the middle of the object's bounding box, as fractions of the picture; it
+            may lie near or beyond the border, the object is then cut off.
+        scale: size of the object relative to the designed one, above 0.
+        seed: of the ground, the grass and the warts on the cap.
+        background: None for `background_of("mushroom", size, seed)`, or uint8 RGB `(size, size, 3)`
+            to draw on.
+
+    Returns:
+        A `Scene`; outside its mask the image is exactly the background.
+
+    Raises:
+        ValueError: if an argument is outside the ranges above.
     """
     background = _checked(size, center, scale, background, "mushroom", seed)
     return _compose(

@@ -18,17 +18,46 @@ from xai_utils.pictures.load import PictureError
 
 
 def flip_horizontal(images, amount=1) -> np.ndarray:
-    """Mirror left and right; `amount` 0 leaves everything as it is."""
+    """Mirror left and right.
+
+    Args:
+        images: pictures `(N, H, W, C)`, or maps `(N, H, W)`, of any values.
+        amount: 1 mirrors, 0 leaves everything as it is.
+
+    Returns:
+        An array of the same shape and type.
+
+    Example:
+        >>> flip_horizontal([[[1, 2, 3]]]).tolist()
+        [[[3, 2, 1]]]
+    """
     return np.asarray(images)[:, :, ::-1] if amount else np.asarray(images)
 
 
 def flip_vertical(images, amount=1) -> np.ndarray:
-    """Turn upside down; `amount` 0 leaves everything as it is."""
+    """Turn upside down.
+
+    Args:
+        images: pictures `(N, H, W, C)`, or maps `(N, H, W)`, of any values.
+        amount: 1 turns, 0 leaves everything as it is.
+
+    Returns:
+        An array of the same shape and type.
+    """
     return np.asarray(images)[:, ::-1] if amount else np.asarray(images)
 
 
 def rotate(images, degrees: float, fill: float = 0.0) -> np.ndarray:
-    """Rotate about the middle, counter-clockwise, bilinear; from outside comes `fill`."""
+    """Rotate about the middle, counter-clockwise, bilinear.
+
+    Args:
+        images: pictures `(N, H, W, C)`, or maps `(N, H, W)`, of any values.
+        degrees: how far.
+        fill: the value that comes in from outside; default 0.
+
+    Returns:
+        float32 of the same shape.
+    """
     angle = np.deg2rad(degrees)
     return _warp(
         images, [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], (0, 0), fill
@@ -36,36 +65,95 @@ def rotate(images, degrees: float, fill: float = 0.0) -> np.ndarray:
 
 
 def zoom(images, factor: float, fill: float = 0.0) -> np.ndarray:
-    """Enlarge about the middle (factor above 1) or shrink, bilinear; from outside comes `fill`."""
+    """Enlarge about the middle, or shrink, bilinear.
+
+    Args:
+        images: pictures `(N, H, W, C)`, or maps `(N, H, W)`, of any values.
+        factor: above 1 enlarges, below shrinks.
+        fill: the value that comes in from outside; default 0.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: a factor that is not above 0.
+    """
     if not factor > 0:
         raise ValueError(f"zoom: the factor must be above 0, not {factor}")
     return _warp(images, np.eye(2) / factor, (0, 0), fill)
 
 
 def shift(images, right: float, down: float = 0.0, fill: float = 0.0) -> np.ndarray:
-    """Move by so many pixels, bilinear between whole numbers; from outside comes `fill`."""
+    """Move, bilinear between whole pixels.
+
+    Args:
+        images: pictures `(N, H, W, C)`, or maps `(N, H, W)`, of any values.
+        right: pixels to the right; negative ones to the left.
+        down: pixels down; negative ones up. Default 0.
+        fill: the value that comes in from outside; default 0.
+
+    Returns:
+        float32 of the same shape.
+
+    Example:
+        >>> shift([[[1.0, 2.0, 3.0]]], 1).tolist()
+        [[[0.0, 1.0, 2.0]]]
+    """
     return _warp(images, np.eye(2), (right, down), fill)
 
 
 def brightness(images, levels: float) -> np.ndarray:
-    """Add so many grey levels to every pixel."""
+    """Add so many grey levels to every pixel; what leaves 0..255 is cut.
+
+    Args:
+        images: `(N, H, W, C)` in 0..255, any number type.
+        levels: grey levels, negative ones darken.
+
+    Returns:
+        float32 `(N, H, W, C)` in 0..255.
+    """
     return _clip(np.asarray(images, np.float32) + levels)
 
 
 def contrast(images, factor: float) -> np.ndarray:
-    """Multiply the distance from each picture's mean grey: 1 changes nothing, 0 leaves the grey."""
+    """Multiply the distance from each picture's mean grey; what leaves 0..255 is cut.
+
+    Args:
+        images: `(N, H, W, C)` in 0..255, any number type.
+        factor: 1 changes nothing, 0 leaves the grey.
+
+    Returns:
+        float32 `(N, H, W, C)` in 0..255.
+    """
     images = np.asarray(images, np.float32)
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
     return _clip(mean + factor * (images - mean))
 
 
 def blur(images, sigma: float) -> np.ndarray:
-    """Gaussian blur with a standard deviation of so many pixels."""
+    """Gaussian blur.
+
+    Args:
+        images: `(N, H, W, C)` in 0..255, any number type.
+        sigma: standard deviation in pixels; 0 changes nothing.
+
+    Returns:
+        float32 `(N, H, W, C)` in 0..255.
+    """
     return gaussian_filter(np.asarray(images, np.float32), (0, sigma, sigma, 0), mode="nearest")
 
 
 def noise(images, sigma: float, seed: int = 0) -> np.ndarray:
-    """Add Gaussian noise, its deviation so many grey levels, the same to each picture."""
+    """Add Gaussian noise, the same to each picture; what leaves 0..255 is cut.
+
+    Args:
+        images: `(N, H, W, C)` in 0..255, any number type.
+        sigma: standard deviation in grey levels.
+        seed: of the noise; default 0.
+
+    Returns:
+        float32 `(N, H, W, C)` in 0..255.
+    """
     images = np.asarray(images, np.float32)
     return _clip(
         images + sigma * np.random.default_rng(seed).standard_normal(images.shape[1:], np.float32)
@@ -73,9 +161,19 @@ def noise(images, sigma: float, seed: int = 0) -> np.ndarray:
 
 
 def jpeg(images, quality: int) -> np.ndarray:
-    """Save as JPEG of that quality, 1 to 95, and read again.
+    """Save as JPEG and read again.
 
     One channel is saved as a grey picture, three as RGB, others each as a grey picture.
+
+    Args:
+        images: `(N, H, W, C)` in 0..255, any number type.
+        quality: 1 to 95.
+
+    Returns:
+        float32 `(N, H, W, C)` in 0..255.
+
+    Raises:
+        ValueError: another quality.
     """
     if not 1 <= quality <= 95:
         raise ValueError(f"jpeg: quality goes from 1 to 95, not {quality}")
@@ -118,6 +216,15 @@ TRANSFORMS = {
 def apply(name: str, images, amount) -> np.ndarray:
     """Change a batch by a transform of `TRANSFORMS`.
 
+    Args:
+        name: a key of `TRANSFORMS`.
+        images: pictures `(N, H, W, C)` in 0..255, or, where pixels move, maps `(N, H, W)` of any
+            values.
+        amount: in the transform's own unit; see `TRANSFORMS[name].unit`.
+
+    Returns:
+        An array of the same shape.
+
     Raises:
         ValueError: no transform of that name, or an amount it cannot take.
     """
@@ -130,12 +237,13 @@ def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
     """Bring maps of changed pictures back to where the pixels were.
 
     Args:
-        name, amount: as they were given to `apply`.
-        maps: `(N, H, W)`, of the size of the pictures.
+        name: a key of `TRANSFORMS`, as it was given to `apply`.
+        maps: `(N, H, W)`, of the size of the pictures, any number type.
+        amount: as it was given to `apply`.
 
     Returns:
-        The maps `(N, H, W)`, and bool `(H, W)`: the pixels that stayed in view there and back;
-        others mean nothing.
+        The maps, float32 `(N, H, W)`, and bool `(H, W)`: the pixels that stayed in view there and
+        back; others mean nothing.
     """
     inverse = TRANSFORMS[name].inverse
     maps = np.asarray(maps, np.float32)
@@ -148,9 +256,20 @@ def undo(name: str, maps, amount) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
-    """Maps `(..., h, w)` at another size `(H, W)`, float32, bilinear.
+    """Maps at another size, bilinear.
 
     So they stay within their range; bicubic would leave it.
+
+    Args:
+        maps: `(..., h, w)`, any number type.
+        size: height and width in pixels.
+
+    Returns:
+        float32 `(..., H, W)`.
+
+    Example:
+        >>> resize_map([[0.0, 1.0]], (1, 4)).tolist()
+        [[0.0, 0.25, 0.75, 1.0]]
     """
     maps = np.asarray(maps, np.float32)
     if maps.shape[-2:] == tuple(size):
@@ -160,10 +279,20 @@ def resize_map(maps, size: tuple[int, int]) -> np.ndarray:
 
 
 def grey(images) -> np.ndarray:
-    """How bright pixels `(..., C)` look, float32 `(...)` in their range.
+    """How bright pixels look.
 
     Of three channels it is the luma of red, green and blue, of another number their mean.
     Source: ITU-R BT.601, luma.
+
+    Args:
+        images: `(..., C)`, any number type.
+
+    Returns:
+        float32 `(...)`, in the pictures' range.
+
+    Example:
+        >>> round(float(grey([255, 0, 0])), 1)
+        76.2
     """
     images = np.asarray(images, np.float32)
     if images.shape[-1] != 3:
@@ -172,9 +301,16 @@ def grey(images) -> np.ndarray:
 
 
 def squeeze(image: np.ndarray, size: int) -> np.ndarray:
-    """A whole picture `(H, W, 3)` as float32 `(size, size, 3)`, bilinear.
+    """A whole picture as a square, bilinear.
 
     Of a huge one the mean of blocks is taken first.
+
+    Args:
+        image: `(H, W, 3)`, any number type.
+        size: side of the square in pixels.
+
+    Returns:
+        float32 `(size, size, 3)`, in the picture's range.
 
     Raises:
         PictureError: not numbers of that shape.
@@ -204,6 +340,9 @@ def masked(images, masks, covers=None, black: float = 0.0) -> tf.Tensor:
         masks: `(..., H, W)`: 1 shows a pixel, 0 its cover.
         covers: `(..., H, W, C)`; default black.
         black: the pixel value of black, see `engine.pixel_range`.
+
+    Returns:
+        `(..., H, W, C)`, of the pictures' type.
     """
     masks = masks[..., None]
     if covers is None and black == 0:
@@ -212,10 +351,20 @@ def masked(images, masks, covers=None, black: float = 0.0) -> tf.Tensor:
 
 
 def covers_for(model: keras.Model, images: tf.Tensor, fill, seed: int = 0) -> tf.Tensor:
-    """`filling` of a batch, as a tensor, for a model: `black` is the lowest pixel it takes.
+    """What is put in place of a batch's covered pixels, as a tensor, for a model; see `filling`.
+
+    Args:
+        model: a Keras model; `black` is the lowest pixel value it takes.
+        images: tensor `(N, H, W, C)`.
+        fill: `black`, `mean`, `blur`, `random`, a pixel value, a colour `(C,)`, or pictures: N or
+            one.
+        seed: of `random`.
+
+    Returns:
+        Tensor `(N, H, W, C)`, of the pictures' type.
 
     Raises:
-        ValueError: as `filling`.
+        ValueError: another word, or not finite numbers of such a shape.
     """
     is_black = isinstance(fill, str) and fill == "black"
     black = pixel_range(model, images)[0] if is_black else 0.0
@@ -223,18 +372,25 @@ def covers_for(model: keras.Model, images: tf.Tensor, fill, seed: int = 0) -> tf
 
 
 def filling(images, fill, seed: int = 0, black: float = 0.0) -> np.ndarray:
-    """What is put in place of covered pixels, as pictures `(N, H, W, C)` of floats.
+    """What is put in place of covered pixels, as pictures.
 
     Args:
-        images: `(N, H, W, C)`.
+        images: `(N, H, W, C)`, any number type.
         fill: `black`, `mean` (each picture's mean colour), `blur` (the picture blurred beyond
             recognition), `random` (uniform noise in the picture's range, from `seed`), a pixel
             value, a colour `(C,)`, or pictures: N or one.
         seed: of `random`.
         black: the pixel value of black: 0, and -1 for a network of pixels in -1..1.
 
+    Returns:
+        `(N, H, W, C)` of floats, float32 of whole numbers.
+
     Raises:
         ValueError: another word, or not finite numbers of such a shape.
+
+    Example:
+        >>> filling(np.zeros((1, 2, 2, 3)), (255, 0, 0))[0, 0, 0].tolist()
+        [255.0, 0.0, 0.0]
     """
     images = np.asarray(images)
     if images.dtype.kind in "iub":
@@ -293,11 +449,15 @@ def warped(images, matrix, origin, fill_mode: str = "constant", fill: float = 0.
     For compiled code too, if the number of pictures is known when it is traced.
 
     Args:
-        images: `(N, H, W, C)`.
+        images: `(N, H, W, C)`, any number type.
         matrix: `((a, b), (c, d))`, numbers or `(N,)` each.
         origin: (x, y) from where the middle of each new picture comes, numbers or `(N,)` each.
         fill_mode: what lies outside: `constant` is `fill`, `reflect` the mirrored picture; see
             `keras.ops.image.affine_transform`.
+        fill: the value of `constant`; default 0.
+
+    Returns:
+        Tensor `(N, H, W, C)`.
     """
     (a, b), (c, d) = matrix
     x, y = ((extent - 1) / 2 for extent in (images.shape[2], images.shape[1]))

@@ -44,7 +44,12 @@ CLIP = 99.5
 
 
 def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float = 2.8, **settings):
-    """A new figure and its axes, as pyplot's `subplots`, sized in inches for each axes.
+    """A new figure and its axes, which belong to nobody else (no pyplot state).
+
+    Args:
+        rows, columns: of axes; default one.
+        width, height: of each axes, in inches.
+        settings: of matplotlib's `Figure.subplots`, such as `sharex=True`.
 
     Returns:
         `(Figure, Axes)` for one axes, else `(Figure, array of Axes)`.
@@ -55,7 +60,14 @@ def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float 
 
 
 def png(fig: Figure) -> bytes:
-    """The figure as PNG bytes, for `stepper`."""
+    """The figure as a picture, drawn at 120 dots per inch on white.
+
+    Args:
+        fig: a matplotlib `Figure`.
+
+    Returns:
+        PNG bytes, for `stepper`.
+    """
     fig.set(dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     with matplotlib.rc_context(STYLE):
@@ -69,6 +81,10 @@ def png(fig: Figure) -> bytes:
 
 def figure(fig: Figure, alt: str) -> None:
     """Display a figure with its text alternative, for people who cannot see it.
+
+    Args:
+        fig: a matplotlib `Figure`.
+        alt: one sentence or more that says what the picture shows.
 
     Raises:
         ValueError: no text.
@@ -93,6 +109,9 @@ def as_rgb(image, bands: Sequence[int] | None = None) -> np.ndarray:
         image: `(H, W, C)`, or `(H, W)` for one channel.
         bands: channels to draw instead, counted from 0: three as red, green and blue, or one or
             two in grey.
+
+    Returns:
+        `(H, W, 3)`, in the picture's own range and, but for a mean of two, its type.
 
     Raises:
         ValueError: another shape, or bands that the picture does not have.
@@ -132,6 +151,9 @@ def heat_map(
         limit: value of the last colour; default the map's largest magnitude, or its percentile
             `clip`.
         clip: percentile of the magnitude above which values share the last colour.
+
+    Returns:
+        The matplotlib `AxesImage` of the map.
     """
     values = np.asarray(values, np.float32)
     low, high, colours = _scale(values, limit, clip)
@@ -163,6 +185,9 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
         values: raw map `(h, w)`; signed ones are coloured around zero.
         image: picture `(H, W, C)` in 0..255; see `as_rgb` for its channels.
         clip: percentile of the magnitude above which values share the last colour.
+
+    Returns:
+        uint8 `(H, W, 3)`.
     """
     values, image = np.asarray(values, np.float32), as_rgb(image)
     low, high, colours = _scale(values, None, clip)
@@ -182,7 +207,10 @@ def _scale(values: np.ndarray, limit: float | None, clip: float) -> tuple[float,
 class Box:
     """A box to draw, with its text and its colour.
 
-    `(x_min, y_min, x_max, y_max)` in pixels of what it is drawn on.
+    Attributes:
+        box: `(x_min, y_min, x_max, y_max)` in pixels of what it is drawn on.
+        label: text at its edge; default none.
+        colour: of its line and of its label's ground, as matplotlib takes it.
     """
 
     box: tuple[float, float, float, float]
@@ -194,6 +222,12 @@ def boxes(detections: Sequence) -> list[Box]:
     """Detections as boxes to draw, each in a colour that it keeps in every figure.
 
     There are seven colours; then they come again.
+
+    Args:
+        detections: of a `models.Detector`, or objects with a `box` and a text of their own.
+
+    Returns:
+        As many `Box`, labelled with the detections' texts.
     """
     return [
         Box(detection.box, str(detection), COLOURS[i % len(COLOURS)])
@@ -202,7 +236,12 @@ def boxes(detections: Sequence) -> list[Box]:
 
 
 def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
-    """Draw boxes with their labels, in a dark rim that shows them on every colour."""
+    """Draw boxes with their labels, in a dark rim that shows them on every colour.
+
+    Args:
+        ax: where to draw; its picture's pixels are the boxes' unit.
+        drawn: the boxes.
+    """
     for number, mark in enumerate(drawn):
         left, top, right, bottom = mark.box
         # every second label at the lower edge, so that boxes that begin together show both
@@ -236,7 +275,16 @@ def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
 class Tile:
     """One place in `tiles`: a picture, a map, or a map over a picture.
 
-    Boxes are in the picture's pixels.
+    Attributes:
+        image: picture `(H, W, C)` in 0..255; default none.
+        values: raw map `(h, w)`; default none.
+        title: of the tile.
+        unit: label of the map's colour bar.
+        limit: value of the map's last colour; default its largest magnitude, or its percentile
+            `clip`.
+        clip: percentile of the magnitude above which values share the last colour; default 100.
+        boxes: drawn over the picture, in its pixels.
+        bands: channels of the picture to draw, see `as_rgb`.
     """
 
     image: np.ndarray | None = None  # (H, W, C) in 0..255
@@ -252,7 +300,16 @@ class Tile:
 def tiles(
     rows: Sequence[Sequence[Tile]], row_titles: Sequence[str] = (), width: float = 2.9
 ) -> Figure:
-    """A grid of tiles, every row as long as the longest; `width` is that of a column in inches."""
+    """A grid of tiles, every row as long as the longest.
+
+    Args:
+        rows: of tiles.
+        row_titles: one text for each row, at its left; default none.
+        width: of a column, in inches.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
     fig, axes = _grid(rows, [*row_titles], width)
     for row, row_axes in zip(rows, axes, strict=True):
         for tile, ax in zip(row, row_axes, strict=False):
@@ -336,6 +393,9 @@ def panel(
         images: prepared batch `(N, H, W, C)` in 0..255.
         grad_cam, saliency: raw maps `(N, h, w)` and `(N, H, W)` of the predicted classes.
         names: titles of the rows.
+
+    Returns:
+        A matplotlib `Figure`.
     """
     rows = [
         [

@@ -7,12 +7,16 @@ LONGEST = 80  # characters of a recorded string
 
 
 def record(**numbers):
-    """Show `name = value` for each number and keep them for the report: `record(peak_inside=0.94,
-    top="umbrella")`.
+    """Show `name = value` for each number and keep them for the report.
 
-    Values: finite numbers (NumPy scalars and one-element tensors too), kept to 4 significant digits
-    so that reruns agree, or one-line strings. Raises ValueError naming the first value that is
-    neither.
+    Call it as `record(peak_inside=0.94, top="umbrella")`.
+
+    Args:
+        numbers: finite numbers (NumPy scalars and one-element tensors too), kept to 4 significant
+            digits so that reruns agree, or one-line strings of at most 80 characters.
+
+    Raises:
+        ValueError: no number at all, or a value that is neither; the first of them is named.
     """
     from IPython.display import display
 
@@ -31,11 +35,17 @@ class Ended(Exception):
 
 
 def end(why):
-    """End the notebook here, well: `end("The network does not see a cat, so there is no cat to
-    explain.")`.
+    """End the notebook here, well.
 
-    JupyterLab's "run all" stops and shows the line. A report consists of what came before, with
-    the line as a note, and counts as done. Raises `Ended`; ValueError if `why` is not one line.
+    JupyterLab's "run all" stops and shows the line. A report consists of what came before, with the
+    line as a note, and counts as done.
+
+    Args:
+        why: one line, such as "The network does not see a cat, so there is no cat to explain."
+
+    Raises:
+        Ended: always, with that line.
+        ValueError: `why` is not one line.
     """
     if not why.strip() or not why.isprintable():
         raise ValueError(f"end: say why in one line, not {why[:LONGEST]!r}")
@@ -68,7 +78,18 @@ def _clean(name, value):
 
 
 def show_value(value):
-    """A parameter or a number as people write it: 12350.0 → '12350', '' → "''"."""
+    """A parameter or a number as people write it.
+
+    Args:
+        value: of any type.
+
+    Returns:
+        Its text.
+
+    Example:
+        >>> show_value(12350.0), show_value("")
+        ('12350', "''")
+    """
     if isinstance(value, str):
         return value or "''"
     return repr(value).removesuffix(".0") if isinstance(value, float) else repr(value)

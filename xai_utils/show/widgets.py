@@ -9,15 +9,20 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     """Show pictures one at a time, chosen with a slider (mouse, touch or arrow keys).
 
-    frames: list of PNG bytes; labels: one short text a frame; alts: one description a frame
-    (default: the labels); title: what the slider steps through; value: index of the frame shown
-    first; dropdown: in Jupyter choose from a list of the labels instead, for frames without an
-    order.
-
     Displays one output: a live widget for Jupyter and, in the same bundle, HTML for the report. The
     HTML holds no script: the report's own page script moves the slider, and without any script the
-    first frame is still there. Raises ValueError for no frames, unequal lengths, a frame that is
-    not a PNG or an index out of range.
+    first frame is still there.
+
+    Args:
+        frames: PNG bytes, one a frame.
+        labels: one short text a frame.
+        alts: one description a frame; default the labels.
+        title: what the slider steps through.
+        value: index of the frame shown first.
+        dropdown: in Jupyter choose from a list of the labels instead, for frames without an order.
+
+    Raises:
+        ValueError: no frames, unequal lengths, a frame that is not a PNG, or an index out of range.
     """
     from IPython.display import display
 
@@ -53,6 +58,14 @@ def picture(content, alt, attributes='style="max-width: 100%"'):
 
     JupyterLab shows a plain PNG without its alternative; ipywidgets' own Image has none, and breaks
     over a tooltip.
+
+    Args:
+        content: PNG bytes.
+        alt: what the picture shows, for people who cannot see it.
+        attributes: further ones of the HTML element, written as in HTML.
+
+    Returns:
+        HTML, one `img` element that holds the picture.
     """
     return (
         f'<img alt="{escape(alt)}" {attributes}'
@@ -65,6 +78,12 @@ def progress(title="loss"):
 
     It draws the step and the mean loss. It shows itself at the first call and is drawn anew at most
     a hundred times; at the end a line of text is left.
+
+    Args:
+        title: what the mean of `losses` is called.
+
+    Returns:
+        A function of `step`, `steps` and `losses`, numbers.
     """
     from IPython.display import display
 
@@ -129,7 +148,7 @@ def _live(frames, labels, alts, title, value):
 
 
 def _choice(frames, labels, alts, title, value):
-    """As `_live`, with a drop-down list; labels may repeat."""
+    """The live widget with a drop-down list in place of the slider; labels may repeat."""
     import ipywidgets
 
     image = _image(frames, alts, value)

@@ -56,11 +56,19 @@ def start(parameterisation: str, seeds, shape: tuple, noise: float, dtype) -> tf
 
 
 def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tensor:
-    """Pictures `(N, H, W, C)` in 0..255 from parameters as `start` makes them.
+    """Pictures from parameters.
 
     `fourier`: `255 sigmoid(colour matrix x inverse FFT(coefficients / frequency))`.
     Source: Olah, Mordvintsev & Schubert, "Feature visualization" (Distill 2017), section
     "Preconditioning".
+
+    Args:
+        parameterisation: `pixels` or `fourier`.
+        values: parameters, of the shape that `start` makes.
+        shape: `(H, W, C)` of a picture.
+
+    Returns:
+        `(N, H, W, C)` in 0..255, of the parameters' type.
     """
     if parameterisation == "pixels":
         return MIDDLE + MIDDLE * values
@@ -77,6 +85,13 @@ def project(parameterisation: str, values: tf.Tensor) -> tf.Tensor:
     """The nearest parameters whose picture is within 0..255.
 
     Pixels are clipped; the sigmoid needs nothing.
+
+    Args:
+        parameterisation: `pixels` or `fourier`.
+        values: parameters, of the shape that `start` makes.
+
+    Returns:
+        Parameters of the same shape.
     """
     return tf.clip_by_value(values, -1, 1) if parameterisation == "pixels" else values
 
@@ -126,22 +141,37 @@ def _inverse_fft(height: int, width: int, values: tf.Tensor) -> tf.Tensor:
 
 
 def alpha_norm(images: tf.Tensor, alpha: float = 6.0) -> tf.Tensor:
-    """Mean over the pixels of `(|x - grey| / 80)^alpha`, |.| the length of a colour; `(N,)`.
+    """Mean over the pixels of `(|x - grey| / 80)^alpha`, |.| the length of a colour.
 
     Source: Mahendran & Vedaldi, "Visualizing deep convolutional neural networks using natural
     pre-images" (IJCV 2016), section 3.2.
+
+    Args:
+        images: tensor `(N, H, W, C)` in 0..255.
+        alpha: power; default 6.
+
+    Returns:
+        `(N,)`, not negative.
     """
     squared = tf.reduce_sum(((images - MIDDLE) / TYPICAL) ** 2, axis=-1)
     return tf.reduce_mean((squared + FLAT) ** (alpha / 2), axis=(1, 2))
 
 
 def total_variation(images: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
-    """Mean over the pixels, sum over the colours, of `(dx^2 + dy^2 + epsilon)^(beta / 2)`; `(N,)`.
+    """Mean over the pixels, sum over the colours, of `(dx^2 + dy^2 + epsilon)^(beta / 2)`.
 
     dx and dy are differences to the next pixel, in units of 80 / 6.5 grey levels; past the border
     they are 0. With beta < 2 the root has no gradient where the picture is flat; epsilon gives it
     one.
-    Source: as `alpha_norm`.
+    Source: Mahendran & Vedaldi, "Visualizing deep convolutional neural networks using natural
+    pre-images" (IJCV 2016), section 3.2.
+
+    Args:
+        images: tensor `(N, H, W, C)` in 0..255.
+        beta: power; default 2.
+
+    Returns:
+        `(N,)`, not negative.
     """
     scaled = images * (6.5 / TYPICAL)
     down = tf.pad(scaled[:, 1:] - scaled[:, :-1], ((0, 0), (0, 1), (0, 0), (0, 0)))
@@ -152,9 +182,16 @@ def total_variation(images: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
 
 
 def draw_moves(seeds: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Numbers `(N, 4)` in -1..1 for `move`.
+    """Random numbers for `move`.
 
     Those of a picture depend on its seed and the step alone.
+
+    Args:
+        seeds: int32 `(N,)`.
+        step: int32, number of the step.
+
+    Returns:
+        float32 `(N, 4)` in -1..1.
     """
     drawn = [
         tf.random.stateless_uniform((4,), tf.stack([seed, step]), -1.0, 1.0)
@@ -164,7 +201,15 @@ def draw_moves(seeds: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 
 
 def shift(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Each picture moved by its own whole pixels, int32 `(N, 2)`; what leaves comes back."""
+    """Each picture moved by its own whole pixels; what leaves on one side comes back on the other.
+
+    Args:
+        images: tensor `(N, H, W, C)` of any values.
+        pixels: int32 `(N, 2)`, down and right.
+
+    Returns:
+        Tensor of the same shape.
+    """
     pairs = zip(tf.unstack(images), tf.unstack(pixels), strict=True)
     return tf.stack([tf.roll(image, by, (0, 1)) for image, by in pairs])
 
@@ -175,10 +220,14 @@ def move(images: tf.Tensor, drawn: tf.Tensor, jitter, scale, rotate) -> tf.Tenso
     Bilinear, mirrored at the edge.
 
     Args:
-        images: `(N, H, W, C)`.
+        images: tensor `(N, H, W, C)` of any values.
         drawn: `(N, 4)` in -1..1: shift down and right, enlargement, turn.
-        jitter: largest shift in pixels; scale: largest enlargement or reduction, as a fraction;
-            rotate: largest turn, in degrees.
+        jitter: largest shift in pixels.
+        scale: largest enlargement or reduction, as a fraction.
+        rotate: largest turn, in degrees.
+
+    Returns:
+        Tensor of the same shape.
     """
     height, width = images.shape[1:3]
     drawn = tf.cast(drawn, tf.float32)

@@ -83,6 +83,7 @@ def optimise(
     finite, with a warning.
 
     Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
         objective: `(function, *settings)`, hashable; losses `(N,)` are
             `function(model, images, constants, *settings)`.
         constants: one for each picture, along the first axis.
@@ -95,8 +96,8 @@ def optimise(
             values (`pixels`) or the natural size of a coefficient (`fourier`); default .05. `sgd`:
             as if a picture were a vector of length 1, so that it does not depend on the number of
             pixels; default 1.
-        alpha_weight, alpha: weight and power of `image_priors.alpha_norm`; tv_weight, beta: of
-            `total_variation`.
+        alpha_weight, alpha: weight and power of `image_priors.alpha_norm`.
+        tv_weight, beta: weight and power of `image_priors.total_variation`.
         jitter, scale, rotate: before each step a picture is moved by up to so many pixels, enlarged
             or reduced by up to this fraction, turned by up to so many degrees.
         settle: the last share of the steps has half the rate, fresh momentum and no movement.
@@ -107,6 +108,9 @@ def optimise(
         pixels: the smallest and the largest pixel value of the model; default what is known of it,
             see `engine.pixel_range`.
         progress: called as `progress(step, steps, losses)` before the first step and after each.
+
+    Returns:
+        A `Synthesis`, pictures in the model's pixel range.
 
     Raises:
         ValueError: a setting out of its range; an objective without gradient to the pixels.
@@ -225,7 +229,8 @@ def step(
     """One step, for `compiled`.
 
     Args:
-        state: a `State`; constants, objective, parameterisation, optimiser: as for `optimise`.
+        state: a `State`.
+        constants, objective, parameterisation, optimiser: what `optimise` was given.
         pixels: range of pixel values of the model.
         shape: of the pictures, `(N, H, W, C)`: movement needs to know N when it is traced.
         seeds: int32 `(N,)`; number: of the step; age_and_rate: steps since the momentum was fresh,

@@ -46,6 +46,9 @@ def invert(
             With restarts, those of one code come one after the
             other.
 
+    Returns:
+        A `Synthesis`, pictures `(N * restarts, H, W, C)` in the model's pixel range.
+
     Raises:
         ValueError: no such layer, or none with an activation; no gradient from it to the pixels; a
             code that is all zeros, not finite or does not fit; bad settings.
@@ -99,6 +102,9 @@ def activation_maximization(
         settings: see `optimise`. With restarts, those of one target come one after the
             other.
 
+    Returns:
+        A `Synthesis`, pictures `(T * restarts, H, W, C)` in the model's pixel range.
+
     Raises:
         ValueError: a class, layer or unit that does not exist; no gradient from it to the pixels;
             bad settings.
@@ -121,7 +127,20 @@ def activation_maximization(
 
 
 def code(model: keras.Model, images, layer: str, before_activation: bool = False) -> np.ndarray:
-    """The code of images at a layer, `(N, ...)`; arguments and errors as for `invert`."""
+    """The code of images at a layer.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
+        layer: name of the layer whose output is the code.
+        before_activation: what goes into the layer's activation (ReLU), not what comes out.
+
+    Returns:
+        `(N, ...)`, float32 or wider.
+
+    Raises:
+        ValueError: bad images, no such layer, or none with an activation.
+    """
     run = compiled(model, _code, layer=layer, before=before_activation)
     return run(check_images(model, images)).numpy()
 
