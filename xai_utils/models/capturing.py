@@ -95,12 +95,21 @@ def _may_return_tokens(layer: keras.Operation) -> bool:
 
 @contextlib.contextmanager
 def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
-    """As `capture`, for one layer, but record what goes into its activation.
+    """Record what goes into a layer's activation while the model runs inside the block.
 
     That is a ReLU layer's or operation's own, or its `activation=`.
 
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        name: name or path (`outer/inner`) of the layer or operation.
+
+    Yields:
+        A dict, filled as the model runs: the name to the tensor `(N, ...)`.
+
     Raises:
-        ValueError: as `capture`; a layer without an activation.
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given); a layer without an activation, or one that did not run by the end of
+            the block.
     """
     codes: dict = {}
     layer = layers.find_layer(model, name)
@@ -138,12 +147,23 @@ def _is_activating(layer: keras.Operation) -> bool:
 
 
 def code_at(model: keras.Model, images, layer: str, before_activation: bool = False):
-    """What a layer returns for a batch, or what goes into its activation.
+    """What a layer returns for a batch, or what goes into its activation; for compiled code.
 
     Nothing above it is computed.
 
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        images: `(N, H, W, C)` in the model's pixel range.
+        layer: name or path (`outer/inner`) of a layer or operation.
+        before_activation: what goes into the layer's activation (ReLU), not what comes out.
+
+    Returns:
+        Tensor `(N, ...)`.
+
     Raises:
-        ValueError: as `capture` and `capture_before_activation`.
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given); a layer without an activation, where that is asked for, or one that
+            did not run.
     """
     part = layers.up_to(model, layer)
     with (

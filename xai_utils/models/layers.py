@@ -19,9 +19,16 @@ ATTENTION = (
 
 
 def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Operation]]:
-    """Yield `(path, layer)` for every layer and operation inside a model.
+    """Every layer and operation inside a model, with its path.
 
     Nested ones are `outer/inner`.
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        prefix: what all paths begin with; default nothing.
+
+    Yields:
+        `(path, layer)`, an outer layer before those inside it.
     """
     for layer in children(model):
         path = prefix + layer.name
@@ -46,6 +53,13 @@ def children(layer: keras.Operation) -> list[keras.Operation]:
 
 def find_layer(model: keras.Model, name: str) -> keras.Operation:
     """Return the layer or operation of that name, or at that path (`outer/inner`).
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        name: of the layer or operation, or its path (`outer/inner`).
+
+    Returns:
+        The layer or operation.
 
     Raises:
         ValueError: no such layer (the nearest names are given), or several of that name (their
@@ -73,6 +87,9 @@ def replaced_calls(wrappers: dict):
 
     Every layer is put back, whatever happens. The instance's own `__dict__` is used, past Keras'
     attribute tracking, so that nothing of it stays behind.
+
+    Args:
+        wrappers: `{layer: wrap}`; `wrap(call)` returns a function of the same arguments.
     """
     before = [(layer, "call" in vars(layer), vars(layer).get("call")) for layer in wrappers]
     try:
@@ -93,8 +110,16 @@ def up_to(model: keras.Model, layer: str) -> keras.Model:
     So nothing above the layer is built. Only a flat graph has such parts; another model is returned
     as it is.
 
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        layer: name or path (`outer/inner`) of a layer or operation.
+
+    Returns:
+        A Keras model, pixels to what the layer returns; it is kept with the model.
+
     Raises:
-        ValueError: as `find_layer`.
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given).
     """
     last = find_layer(model, layer)
 

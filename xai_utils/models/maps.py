@@ -60,8 +60,16 @@ def default_layer(model: keras.Model, shape: tuple) -> str:
     models), it is the last layer with spatial extent that computes features. A default that the
     user has chosen, kept as `cached(model, "layer", ...)`, comes first.
 
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+
+    Returns:
+        The path, such as `block5_conv4` or `outer/inner`.
+
     Raises:
-        ValueError: no layer of the model has spatial extent, or what it pools is a grid of tokens.
+        ValueError: no layer of the model has spatial extent, or what it pools is tokens that are
+            no grid of places.
     """
     return cached(model, "layer", lambda: None) or _pooled_layer(model, shape)
 
@@ -72,9 +80,19 @@ def check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
     Warns where the network cuts or pads its picture before its first convolution: the map of a
     layer is then not one of the whole picture.
 
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+        layer: name or path (`outer/inner`) of a layer or operation; None is `default_layer`.
+
+    Returns:
+        The layer's name or path.
+
     Raises:
-        ValueError: as `find_layer` and `default_layer`; a layer without spatial extent, or inside
-            an attention layer.
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given); a layer without spatial extent, or inside an attention layer; without
+            a name, no layer of the model has spatial extent, or what it pools is tokens that are
+            no grid of places.
     """
     path = cached(model, ("layer", layer, *shape[1:]), lambda: _check_layer(model, shape, layer))
     if part := cached(model, ("part", *shape[1:]), lambda: _part_seen(model, shape)):
@@ -460,6 +478,13 @@ def stages(model: keras.Model, shape: tuple) -> list[str]:
     Blocks are told by the names of their layers (`block3b_add`, `conv4_block6_out`); a network
     whose names do not tell is cut after the last layer of each resolution, from its first weights
     on.
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+
+    Returns:
+        Paths of layers.
     """
     layers, spatial = dict(walk(model)), map_layers(model, shape)
     shapes = output_shapes(model, shape)[0]

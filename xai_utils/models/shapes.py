@@ -115,10 +115,19 @@ def _trace_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
 
 
 def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
-    """The shape of what a layer returns for a batch, `(None, ...)`; empty if not one tensor.
+    """The shape of what a layer returns for a batch.
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+        layer: name or path (`outer/inner`) of a layer or operation.
+
+    Returns:
+        `(None, ...)`; empty if it is not one tensor.
 
     Raises:
-        ValueError: as `find_layer`.
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given).
     """
     wanted = find_layer(model, layer)
     shapes = output_shapes(model, shape)[0]
@@ -128,7 +137,18 @@ def layer_shape(model: keras.Model, shape: tuple, layer: str) -> tuple:
 
 
 def is_spatial(shape: tuple) -> bool:
-    """Whether a shape is a batch of maps, `(N, h, w, channels)` with more than one position."""
+    """Whether a shape is a batch of maps with more than one position.
+
+    Args:
+        shape: of a tensor, None where any extent fits.
+
+    Returns:
+        True for `(N, h, w, channels)` with h w above 1; an open extent counts as 2.
+
+    Example:
+        >>> is_spatial((None, 7, 7, 1280)), is_spatial((None, 1, 1, 1280)), is_spatial((None, 1280))
+        (True, False, False)
+    """
     return len(shape) == 4 and (shape[1] or 2) * (shape[2] or 2) > 1
 
 
