@@ -444,8 +444,8 @@ def score_cam(
 def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
     """Eigen-CAM: the activations projected on their first principal direction.
 
-    No class, no gradient. The direction's sign is chosen so that the map adds up to something
-    positive.
+    No class, no gradient: `A v`, v the first right singular vector of A as a matrix `(h w, K)`. The
+    direction's sign is chosen so that the map adds up to something positive.
     Source: Muhammad & Yeasin, "Eigen-CAM" (IJCNN 2020), equation 3.
 
     Args:

@@ -86,6 +86,7 @@ def smooth_grad(
 ) -> np.ndarray:
     """SmoothGrad: the mean gradient over noisy copies, its largest size over the channels.
 
+    `max_c |mean_i dS/dx (x + e_i)|`, each `e_i` Gaussian noise.
     Source: Smilkov et al., "SmoothGrad" (2017), section 3.
 
     Args:
@@ -121,6 +122,7 @@ def var_grad(
 ) -> np.ndarray:
     """VarGrad: the variance of the gradient over noisy copies, its largest over the channels.
 
+    `max_c var_i dS/dx (x + e_i)`, each `e_i` Gaussian noise.
     Source: Adebayo et al., "Local explanation methods for deep neural networks lack sensitivity"
     (2018), section 2.
 

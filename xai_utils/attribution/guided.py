@@ -18,6 +18,7 @@ RELUS = ("Relu", "Relu6")
 def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
     """Guided backpropagation: a ReLU passes a gradient only where it and the input are positive.
 
+    At every ReLU of input a the gradient R becomes `[a > 0] [R > 0] R`.
     Source: Springenberg et al., "Striving for simplicity" (2015), section 3.4. It draws the
     picture's edges whatever the network has learnt (Adebayo et al. 2018): read it with care.
 
@@ -41,6 +42,7 @@ def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
 def deconvnet(model: keras.Model, images, target=None) -> np.ndarray:
     """Deconvnet: at every ReLU pass a gradient only where it is positive, whatever the input was.
 
+    The gradient R becomes `[R > 0] R`.
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014), in
     the form given by Springenberg et al. (2015), section 3.4.
 
@@ -66,6 +68,7 @@ def guided_grad_cam(
 ) -> np.ndarray:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM enlarged to the picture, bilinear.
 
+    `guided_backprop * up(grad_cam)`.
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017), section 3.3.
 
     Args:

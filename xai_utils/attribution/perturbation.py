@@ -22,8 +22,9 @@ def occlusion(
 ) -> np.ndarray:
     """Occlusion: how far the score falls when a square patch is covered, for patches on a grid.
 
-    The picture is divided into equal cells, about `stride` pixels wide; each has a patch around its
-    middle. So the map, enlarged, lies where the patches were. Patches near the border hang over it.
+    `S(x) - S(x with the patch covered)`. The picture is divided into equal cells, about `stride`
+    pixels wide; each has a patch around its middle. So the map, enlarged, lies where the patches
+    were. Patches near the border hang over it.
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014),
     section 4.2.
 

@@ -27,8 +27,9 @@ def lime(
 ) -> np.ndarray:
     """LIME: the weights of a linear model of the score in superpixels that are kept or covered.
 
-    Samples near the picture count more, `exp(-d^2 / 0.25^2)` with d the cosine distance of the kept
-    superpixels.
+    The weights w minimise `sum_i pi_i (S(x_i) - w z_i - b)^2 + penalty |w|^2`, where z_i says which
+    superpixels sample i keeps. Samples near the picture count more, `pi = exp(-d^2 / 0.25^2)` with
+    d the cosine distance of the kept superpixels.
     Source: Ribeiro, Singh & Guestrin, "Why should I trust you?" (KDD 2016), section 3.4.
     Superpixels: SLIC of scikit-image; linear model: ridge regression of scikit-learn.
 
@@ -77,10 +78,11 @@ def kernel_shap(
 ) -> np.ndarray:
     """Kernel SHAP: Shapley values of superpixels, by regression.
 
-    The sizes of subsets are drawn from the Shapley kernel. The values of the superpixels add up to
-    `S(picture) - S(everything covered)`, exactly. Each subset is drawn with its complement, which
-    makes the result steadier. A pair is one equation, so at least twice as many samples as
-    superpixels are needed, and some more, for draws may repeat.
+    The sizes s of subsets of the M superpixels are drawn from the Shapley kernel, as `(M - 1) / (s
+    (M - s))`. The values of the superpixels add up to `S(picture) - S(everything covered)`,
+    exactly. Each subset is drawn with its complement, which makes the result steadier. A pair is
+    one equation, so at least twice as many samples as superpixels are needed, and some more, for
+    draws may repeat.
     Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017),
     theorem 2.
 
