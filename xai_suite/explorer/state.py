@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from xai_suite.reports import EXPLAINED_IN
 from xai_utils import attribution, metrics, models, pictures
 from xai_utils.attribution import CAMS
 from xai_utils.engine import DATA_FOLDER, written_whole
@@ -39,24 +40,6 @@ QUICK = (
     "guided_grad_cam",
 )
 SLOW = ("smooth_grad", "var_grad", "integrated_gradients", "occlusion")
-
-# The notebook that explains a technique. One without a notebook of its own is in the gallery.
-NOTEBOOKS = {
-    "saliency": "10_saliency",
-    "smooth_grad": "11_smooth_grad",
-    "var_grad": "11_smooth_grad",
-    "guided_backprop": "12_guided_backprop",
-    "deconvnet": "12_guided_backprop",
-    "guided_grad_cam": "12_guided_backprop",
-    "integrated_gradients": "13_integrated_gradients",
-    "cam": "20_cam",
-    "grad_cam": "21_grad_cam",
-    "grad_cam_plus_plus": "22_grad_cam_plus_plus",
-    "layer_cam": "23_cam_family",
-    "hires_cam": "23_cam_family",
-    "xgrad_cam": "23_cam_family",
-    "occlusion": "30_occlusion",
-}
 
 
 @dataclass(frozen=True)
@@ -260,9 +243,7 @@ def possible_runs(classifier: Classifier, state: State, picture: str) -> dict[st
         runs["61_augmentations"] = {**common, "levels": levels, "shifts": shifts}
     for name in state.techniques:
         layer = {"layer": state.layer} if name == "grad_cam" and state.layer else {}
-        notebook = NOTEBOOKS.get(name)
-        if notebook:
-            runs.setdefault(notebook, {**common, **layer})
+        runs.setdefault(EXPLAINED_IN[name], {**common, **layer})
     runs["14_targets"] = {**common, "rival": _name_of(classifier, state.target)}
     runs["25_gallery"] = {"model": classifier.name, "images": [picture]}
     return runs

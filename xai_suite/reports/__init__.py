@@ -5,8 +5,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "explained": ["EXPLAINED_IN"],
         "reading": ["records_of"],
-        "runs": ["RunError", "asked_model", "read_notebook", "where_typed"],
+        "runs": ["RunError", "asked_model", "folders", "read_notebook", "where_typed"],
+        "site": ["template"],
         "kernels": ["kernel_start_lock"],
     },
 )

@@ -1,0 +1,25 @@
+"""The notebook that explains each technique."""
+
+EXPLAINED_IN = {
+    "saliency": "10_saliency",
+    "gradient_x_input": "25_gallery",
+    "smooth_grad": "11_smooth_grad",
+    "var_grad": "11_smooth_grad",
+    "integrated_gradients": "13_integrated_gradients",
+    "guided_backprop": "12_guided_backprop",
+    "deconvnet": "12_guided_backprop",
+    "guided_grad_cam": "12_guided_backprop",
+    "cam": "20_cam",
+    "grad_cam": "21_grad_cam",
+    "grad_cam_plus_plus": "22_grad_cam_plus_plus",
+    "layer_cam": "23_cam_family",
+    "hires_cam": "23_cam_family",
+    "xgrad_cam": "23_cam_family",
+    "score_cam": "24_score_cam",
+    "eigen_cam": "23_cam_family",
+    "occlusion": "30_occlusion",
+    "rise": "31_rise",
+    "lime": "32_lime",
+    "kernel_shap": "32_lime",
+    "d_rise": "51_d_rise",
+}
