@@ -25,7 +25,7 @@ PYTHON_VERSION =
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab app reports report evaluate workshop workshop-bundle test test-browser bench lint readme lock clean
+.PHONY: help env lab app reports report docs evaluate workshop workshop-bundle test test-browser bench lint readme lock clean
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -73,6 +73,9 @@ reports: $(ENV)  ## regenerate what is out of date (JOBS=, LAUNCH=, MODEL=, RUNS
 
 report: $(ENV)  ## one report: NOTEBOOK=21_grad_cam IMAGE=my.jpg [MODEL=] [PARAMS="steps=8"] [OUT=]
 	@$(PY) -m xai_suite.reports one
+
+docs: $(DEV)  ## reference of the library, every technique with a figure, and docs/, beside the reports (OUT=)
+	@$(PY) -m xai_suite.reference
 
 # Any number of pictures, here or on a Dask cluster; the same command goes on where it stopped.
 evaluate: $(ENV)  ## score techniques: MANIFEST=pictures.csv TECHNIQUES="grad_cam rise:masks=500" [MODEL= SCHEDULER= OUT=]

@@ -1,0 +1,102 @@
+"""What a technique's page shows besides its docstring: a figure, and what it costs."""
+
+import io
+import json
+from base64 import b64encode
+from pathlib import Path
+
+from PIL import Image
+
+from xai_utils import attribution, models, show
+
+NETWORK, PICTURE = "efficientnet_lite0", "cat"
+THUMBNAIL = 480  # pixels wide
+DETECTED = "coffee"  # the picture of D-RISE, which explains a detector's box
+TECHNIQUES = (*attribution.TECHNIQUES, "d_rise")
+# What draws a figure within seconds, where the defaults take longer.
+SETTINGS = {
+    "smooth_grad": {"samples": 16},
+    "var_grad": {"samples": 16},
+    "integrated_gradients": {"steps": 16},
+    "score_cam": {"layer": "block5c_add"},
+    "occlusion": {"patch": 48, "stride": 24},
+    "rise": {"masks": 256},
+    "lime": {"samples": 128},
+    "kernel_shap": {"samples": 128, "segments": 20},
+    "d_rise": {"masks": 128},
+}
+
+
+def figures() -> dict[str, dict]:
+    """A figure of every technique: the picture and its map, for the network's top class.
+
+    Returns:
+        By technique `src`, a WebP as a data URI, with `width` and `height`; `thumbnail`, a smaller
+        one; `alt`; and `caption`.
+    """
+    classifier = models.load_model(NETWORK)
+    batch = classifier.prepare(PICTURE)
+    title = " ".join(classifier.title(classifier.top(batch, 1)[0]).split())
+    drawn = {}
+    for name, method in attribution.TECHNIQUES.items():
+        values = method(classifier.model, batch, **SETTINGS.get(name, {}))[0]
+        # Maps of single pixels hide what lies below them.
+        fine = method.__module__.rpartition(".")[2] in ("gradients", "guided")
+        drawn[name] = _figure(name, batch[0], values, not fine, f"{PICTURE}, {NETWORK}, {title}")
+    return drawn | {"d_rise": _of_a_box()}
+
+
+def _of_a_box() -> dict:
+    """The figure of D-RISE: the likeliest box of a picture."""
+    detector = models.load_model(models.DETECTOR)
+    image = detector.prepare(DETECTED)[0]
+    found = detector.find(image)[:1]
+    values = attribution.d_rise(detector, image, found, **SETTINGS["d_rise"])[0]
+    where = f"{DETECTED}, {models.DETECTOR}, {found[0]}"
+    return _figure("d_rise", image, values, True, where, show.boxes(found))
+
+
+def _figure(name: str, image, values, over: bool, where: str, boxes=()) -> dict:
+    """The picture and its map side by side; `over` lays the map over the picture."""
+    lowest, settings = float(values.min()), SETTINGS.get(name, {})
+    notes = [where, *(f"{key}={value!r}" for key, value in settings.items())]
+    if lowest > 0:  # what all places have in common would wash the colours out
+        values = values - lowest
+        notes.append(f"drawn from its lowest value, {lowest:.3g}")
+    below = image if over else None
+    row = [show.Tile(image, boxes=boxes), show.Tile(below, values, name, clip=show.CLIP)]
+    png = Image.open(io.BytesIO(show.png(show.tiles([row], width=3.4)))).convert("RGB")
+    return {
+        "src": _webp(png),
+        "width": png.width,
+        "height": png.height,
+        "thumbnail": _webp(png.resize((THUMBNAIL, THUMBNAIL * png.height // png.width))),
+        "alt": f"A picture, and beside it the map of {name}: {where}.",
+        "caption": "; ".join(notes),
+    }
+
+
+def _webp(picture: Image.Image) -> str:
+    """A picture as the data URI of a WebP."""
+    picture.save(small := io.BytesIO(), "WEBP", quality=85)
+    return f"data:image/webp;base64,{b64encode(small.getvalue()).decode()}"
+
+
+def costs(bench: Path) -> dict[str, list[str]]:
+    """What each technique cost when `make bench` measured last, in words.
+
+    Args:
+        bench: the file it wrote; of a quick trial, which measures nothing, nothing is taken.
+    """
+    measured = json.loads(bench.read_text(encoding="utf-8")) if bench.is_file() else {}
+    if measured.get("quick", True):
+        return {name: ["not measured yet: make bench"] for name in TECHNIQUES}
+    said = {name: [] for name in TECHNIQUES}
+    for network, rows in measured["techniques"].items():
+        for label, ratio, passes, _, _, _, technique in rows:
+            if technique in said:
+                needs = f" ({passes:.3g} passes)" if passes != 1 else ""
+                said[technique].append(
+                    f"{label} on {network}: {ratio:.2f} forward passes of its batch{needs}"
+                )
+    return {name: lines or ["not among what make bench measures"] for name, lines in said.items()}
