@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from miniature import wait_for
+from small_reference import written
 
 pytestmark = pytest.mark.browser
 REAL = Path(__file__).resolve().parents[2] / "reports" / "site"
@@ -82,6 +83,12 @@ def test_a_page_of_the_small_site(reader, tiny, name, scheme):
 )
 def test_a_page_of_the_real_site(reader, path):
     check(reader.open(path, width=360))
+
+
+def test_the_pages_of_the_reference(reader, tmp_path):
+    written(tmp_path)
+    for path in sorted(tmp_path.rglob("*.html")):
+        check(reader.open(path, width=360))
 
 
 def test_equations_are_drawn(reader, tiny):

@@ -100,6 +100,8 @@ def wing_page(wing: str, names: list[Name], links: dict[str, str]) -> dict:
     described = [name for name in names if f"{wing}.{name.name}.html" not in links.values()]
     entries = [entry(name, links) for name in described]
     toc = [{"id": name.name, "html": escape(name.name)} for name in described]
+    if wing == "attribution":
+        toc.insert(0, {"id": "techniques", "html": "Techniques"})
     body = linked(to_html(_said_of(wing, whole=True)), links, wing)
     return {"title": f"xai_utils.{wing}", "body": body, "entries": entries, "toc": toc}
 
@@ -111,7 +113,8 @@ def technique_pages(names: list[Name], links, site: Path, bench: Path) -> dict[s
             continue
         notebook = EXPLAINED_IN[name.name]
         report = report_of(notebook, site)
-        facts = [("cost", [(line, "") for line in costs[name.name]])]
+        measured = "../bench/bench.html" if (site / "bench" / "bench.html").exists() else ""
+        facts = [("cost", [(line, measured) for line in costs[name.name]])]
         facts += [("notebook", [(f"{notebook}.ipynb", report and f"../{report}")])]
         pages[f"attribution.{name.name}.html"] = {
             "title": f"attribution.{name.name}",

@@ -20,10 +20,10 @@ SETTINGS = {
     "integrated_gradients": {"steps": 16},
     "score_cam": {"layer": "block5c_add"},
     "occlusion": {"patch": 48, "stride": 24},
-    "rise": {"masks": 256},
+    "rise": {"masks": 512},
     "lime": {"samples": 128},
     "kernel_shap": {"samples": 128, "segments": 20},
-    "d_rise": {"masks": 128},
+    "d_rise": {"masks": 256, "centred": True},
 }
 
 

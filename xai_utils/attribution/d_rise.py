@@ -30,7 +30,8 @@ def d_rise(
     """D-RISE: the mean of random soft masks, weighted by what each leaves of a detection.
 
     The weight of a mask is the largest, over all boxes found in the masked picture, of
-    `similarity`. All detections share the masks and the forward passes.
+    `overlap * cosine(class probabilities) * objectness`, the overlap being intersection over union
+    with the detection. All detections share the masks and the forward passes.
     Source: Petsiuk et al., "Black-box explanation of object detectors via saliency maps" (CVPR
     2021), section 3.
 
