@@ -30,6 +30,15 @@ def test_every_technique_has_a_notebook_its_equation_and_its_source():
         assert re.search(r"`[^`]+ [^`]+`", said), name
 
 
+def test_units_are_those_of_the_docstrings():
+    assert techniques.unit_of("saliency") == "logits per grey level"
+    assert techniques.unit_of("var_grad") == "(logits per grey level) squared"
+    assert techniques.unit_of("grad_cam") == "logits per position"
+    assert techniques.unit_of("eigen_cam") == "units of the activations"
+    without = [name for name in reference.TECHNIQUES if not techniques.unit_of(name)]
+    assert without == ["guided_grad_cam", "d_rise"], "a product, and a similarity"
+
+
 def test_quick_settings_are_settings_of_their_techniques():
     for name, settings in techniques.SETTINGS.items():
         assert {*settings} <= {*inspect.signature(getattr(attribution, name)).parameters}, name

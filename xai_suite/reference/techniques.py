@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -60,11 +61,12 @@ def _figure(name: str, image, values, over: bool, where: str, boxes=()) -> dict:
     """The picture and its map side by side; `over` lays the map over the picture."""
     lowest, settings = float(values.min()), SETTINGS.get(name, {})
     notes = [where, *(f"{key}={value!r}" for key, value in settings.items())]
-    if lowest > 0:  # what all places have in common would wash the colours out
+    if lowest > values.max() / 10:  # what all places have in common would wash the colours out
         values = values - lowest
         notes.append(f"drawn from its lowest value, {lowest:.3g}")
     below = image if over else None
-    row = [show.Tile(image, boxes=boxes), show.Tile(below, values, name, clip=show.CLIP)]
+    tile = show.Tile(below, values, name, unit_of(name), clip=show.CLIP)
+    row = [show.Tile(image, boxes=boxes), tile]
     png = Image.open(io.BytesIO(show.png(show.tiles([row], width=3.4)))).convert("RGB")
     return {
         "src": _webp(png),
@@ -74,6 +76,13 @@ def _figure(name: str, image, values, over: bool, where: str, boxes=()) -> dict:
         "alt": f"A picture, and beside it the map of {name}: {where}.",
         "caption": "; ".join(notes),
     }
+
+
+def unit_of(name: str) -> str:
+    """What a technique's values are counted in, as its docstring says; empty for shares."""
+    _, _, returned = getattr(attribution, name).__doc__.partition("Returns:")
+    said = re.search(r"\bin ((?:units|\(?logits)[^.:;,]*)", " ".join(returned.split()))
+    return said[1] if said else ""
 
 
 def _webp(picture: Image.Image) -> str:
