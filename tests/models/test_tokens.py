@@ -5,7 +5,8 @@ import pytest
 from nets import batch
 
 from xai_utils import attribution, keras, models, tf
-from xai_utils.models import Grid, Preprocess, capture, default_layer
+from xai_utils.models import Preprocess, capture, default_layer
+from xai_utils.models.shapes import Grid
 
 layers, ops = keras.layers, keras.ops
 SHAPE = (None, 64, 64, 3)

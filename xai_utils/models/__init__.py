@@ -53,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layers": ["find_layer", "replaced_calls", "up_to", "walk"],
         "load": ["DETECTOR", "EMBEDDED", "Classifier", "load_model", "return_networks"],
         "maps": ["NEED_ONLY_SCORES", "check_layer", "default_layer", "map_layers", "stages"],
-        "shapes": ["Grid", "is_spatial", "layer_shape", "output_shapes"],
+        "shapes": ["is_spatial", "layer_shape", "output_shapes"],
         "targets": [
             "check_target",
             "fixed_target",
