@@ -81,7 +81,7 @@ def make_project(place: Path) -> Project:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)
     shutil.copytree(ROOT / "reports" / "template", folder / "reports" / "template")
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "requirements-gpu.lock", "pyproject.toml"):
         shutil.copy2(ROOT / name, folder)
     return Project(folder)
 

@@ -1,7 +1,9 @@
 """What is kept for a model lives and dies with it, and is no part of it."""
 
 import copy
+import functools
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from miniature import ROOT
 from nets import SHAPES, batch, gap_net
 
 from xai_utils import attribution, keras, synthesis, tf
-from xai_utils.engine import backend, cached, compiled, forward
+from xai_utils.engine import backend, cached, compiled, computed_on, forward
 
 
 def about(model):
@@ -117,3 +119,79 @@ def test_what_keras_wraps_for_scikit_learn_can_be_used():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["False"], done.stderr
+
+
+def started(**env) -> list[str]:
+    """Whether TensorFlow rounds to TF32 and grows into a GPU's memory, in a process of its own."""
+    code = (
+        "import os; from xai_utils import tf\n"
+        "print(tf.config.experimental.tensor_float_32_execution_enabled())\n"
+        "print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    )
+    clean = {name: os.environ[name] for name in os.environ if not name.startswith(("XAI_", "TF_"))}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=clean | env)
+    return done.stdout.split() or done.stderr.splitlines()[-1:]
+
+
+def test_gpus_round_to_tf32_only_if_asked_and_their_memory_is_taken_as_needed():
+    assert started() == ["False", "true"]
+    assert started(XAI_TF32="1", TF_FORCE_GPU_ALLOW_GROWTH="false") == ["True", "false"]
+
+
+def test_a_setting_of_the_gpu_that_means_nothing_is_told_in_a_line(monkeypatch):
+    monkeypatch.setenv("XAI_TF32", "yes")
+    with pytest.raises(ValueError, match="^XAI_TF32 is 1 .* or 0 .*, not 'yes'$"):
+        backend._tf32_asked()
+    for memory in ("8 GB", "0", "-1"):
+        monkeypatch.setenv("XAI_GPU_MEMORY", memory)
+        with pytest.raises(ValueError, match=f"such as 8000, not '{memory}'$"):
+            backend._limit_gpu_memory()
+
+
+GPUS = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(2)]
+
+
+def test_a_share_of_the_memory_is_set_on_every_gpu_before_they_are_used(monkeypatch):
+    limits = {}
+
+    def limit(gpu, parts):
+        limits[gpu.name] = [part.memory_limit for part in parts]
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: GPUS)
+    monkeypatch.setattr(tf.config, "set_logical_device_configuration", limit)
+    monkeypatch.setenv("XAI_GPU_MEMORY", "")
+    backend._limit_gpu_memory()
+    assert not limits
+    monkeypatch.setenv("XAI_GPU_MEMORY", "4500")
+    backend._limit_gpu_memory()
+    assert limits == {"/physical_device:GPU:0": [4500], "/physical_device:GPU:1": [4500]}
+
+
+def test_devices_that_are_in_use_already_are_left_as_they_are(monkeypatch):
+    tf.constant(0) + 1
+    processor = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    with pytest.raises(RuntimeError):  # what TensorFlow says of a change that comes too late
+        tf.config.set_logical_device_configuration(processor[0], two)
+
+    late_for_a_gpu = functools.partial(tf.config.set_logical_device_configuration, processor[0])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: GPUS)
+    monkeypatch.setattr(
+        tf.config, "set_logical_device_configuration", lambda gpu, parts: late_for_a_gpu(two)
+    )
+    monkeypatch.setenv("XAI_GPU_MEMORY", "4500")
+    backend._limit_gpu_memory()
+
+
+def test_what_computes_is_said_in_words(monkeypatch):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    assert computed_on() == "processor"
+    details = {"device_name": "NVIDIA H200", "compute_capability": (9, 0)}
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: GPUS)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    for rounds, said in ((True, "NVIDIA H200, TF32 on"), (False, "NVIDIA H200, TF32 off")):
+        tf.config.experimental.enable_tensor_float_32_execution(rounds)
+        assert computed_on() == said
+    tf.config.experimental.enable_tensor_float_32_execution(before)

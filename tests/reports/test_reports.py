@@ -15,6 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 from miniature import ROOT, Project, finish, make_project, processes, wait_for
 
+from xai_suite.reports import __main__ as making
 from xai_suite.reports import staleness
 from xai_suite.reports.__main__ import by_notebook
 
@@ -119,6 +120,55 @@ mkdir -p .venv/bin && printf '{fake}' > .venv/bin/python && chmod +x .venv/bin/p
     os.utime(project.folder / "requirements.lock")
     finish(project.start("make", "env", f"PYTHON={python}", env=env))
     assert log.read_text().count("--clear") == 3
+
+
+def with_cuda(project, machine: str, *options, code: int | None = 0) -> tuple[str, list[str]]:
+    """What `make env` prints on such a machine, and the commands of its fake Python."""
+    tools, log = project.folder.parent / "tools", project.folder.parent / "log"
+    tools.mkdir(exist_ok=True)
+    own = """#!/bin/sh
+if [ "$1" = -c ]; then echo 3.12; exit; fi
+echo "$*" >> "$LOG"
+rm -rf .venv; mkdir -p .venv/bin
+printf '#!/bin/sh\\necho "$*" >> "$LOG"' > .venv/bin/python; chmod +x .venv/bin/python
+"""
+    for name, text in (("python", own), ("uname", f"#!/bin/sh\necho {machine}\n")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    log.write_text("")
+    env = {**project.env, "LOG": str(log), "PATH": f"{tools}:{project.env['PATH']}"}
+    done = project.start("make", "env", f"PYTHON={tools}/python", *options, env=env)
+    return finish(done, code), log.read_text().splitlines()
+
+
+def installed(commands: list[str]) -> list[str]:
+    """The lock files that were installed; the environment that was made before, as `anew`."""
+    found = [re.search(r"--clear|[\w-]+\.lock", command) for command in commands]
+    return [match[0].replace("--clear", "anew") for match in found if match]
+
+
+def test_an_environment_gets_cuda_keeps_it_and_is_built_anew_without(project):
+    pc, usual, cuda = "Linux x86_64", ["anew", "requirements.lock"], "requirements-gpu.lock"
+    assert installed(with_cuda(project, pc)[1]) == usual
+    assert installed(with_cuda(project, pc, "GPU=1")[1]) == [cuda]
+    for options in ([], ["GPU=1"]):
+        output, commands = with_cuda(project, pc, *options)
+        assert "Nothing to be done" in output and not commands
+    os.utime(project.folder / "requirements.lock")
+    assert installed(with_cuda(project, pc)[1]) == [*usual, cuda]
+    assert installed(with_cuda(project, pc, "GPU=0")[1]) == usual
+    assert not with_cuda(project, pc)[1] and not with_cuda(project, pc, "GPU=0")[1]
+
+
+@pytest.mark.parametrize("machine", ["Darwin arm64", "Linux aarch64"])
+@pytest.mark.parametrize("before", [False, True])
+def test_where_there_is_no_cuda_one_line_says_so_and_nothing_is_made(project, machine, before):
+    if before:
+        with_cuda(project, machine)
+    output, commands = with_cuda(project, machine, "GPU=1", code=None)
+    assert output.count("\n") == 1 and not commands
+    assert f"CUDA for Linux-x86_64 only, not for {machine.replace(' ', '-')}" in output
+    assert (project.folder / ".venv").exists() == before
 
 
 # --- what is out of date --------------------------------------------------------------------------
@@ -506,11 +556,23 @@ def test_a_launcher_that_cannot_be_started_is_told_in_a_line(built, launch):
 NASTY = "my $HOME 'cat' \"1\" $(touch x) <script>alert(1)<.png"
 
 
-def test_runs_side_by_side_share_the_processors(project):
-    project.env.pop("TF_NUM_INTRAOP_THREADS", None)
-    project.notebook(
-        "10_a", "import os; print('threads:', os.environ.get('TF_NUM_INTRAOP_THREADS'))"
-    )
+SHARES = """
+import os
+print("threads:", os.environ.get("TF_NUM_INTRAOP_THREADS"))
+print("MiB of the GPU:", os.environ.get("XAI_GPU_MEMORY"))
+"""
+
+
+def test_runs_side_by_side_share_the_processors_and_the_gpu(project):
+    for name in ("TF_NUM_INTRAOP_THREADS", "XAI_GPU_MEMORY", "CUDA_VISIBLE_DEVICES"):
+        project.env.pop(name, None)
+    asks = project.folder.parent / "bin" / "nvidia-smi"
+    asks.parent.mkdir()
+    # two GPUs, of 80,000 and of 100,000 MiB
+    asks.write_text("#!/bin/sh\n[ $1 = --query-gpu=memory.total ] && echo 80000 && echo 100000\n")
+    asks.chmod(0o755)
+    project.env["PATH"] = f"{asks.parent}:{project.env['PATH']}"
+    project.notebook("10_a", SHARES)
     project.run_file("10_a--one")
     project.notebook("11_b")
     project.run_file("11_b--one")
@@ -525,7 +587,40 @@ def test_runs_side_by_side_share_the_processors(project):
         project.run_file("10_a--one", f"steps: {len(options) + 5}")
         shutil.rmtree(project.build, ignore_errors=True)
         finish(project.make("reports", *options))
-        assert f"threads: {threads}\\n" in (project.build / "10_a--one.ipynb").read_text(), options
+        text = (project.build / "10_a--one.ipynb").read_text()
+        # a tenth is left for what CUDA needs of its own
+        share = threads and 36000
+        assert f"threads: {threads}\\n" in text and f"GPU: {share}\\n" in text, options
+
+
+@pytest.mark.parametrize(
+    ("said", "memory"),
+    [("echo 24564", 24564), ("echo '[N/A]'", 0), ("echo No devices were found; exit 6", 0)],
+)
+def test_the_memory_of_a_gpu_is_what_nvidia_smi_says(said, memory, tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert making.gpu_memory.__wrapped__() == memory
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert making.gpu_memory.__wrapped__() == 0
+
+
+def test_the_gpu_that_was_chosen_is_the_one_that_is_asked(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text('#!/bin/sh\n[ "$3" = --id=3 ] && echo 8000 || echo 4000\n')
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert making.gpu_memory.__wrapped__() == 4000
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert making.gpu_memory.__wrapped__() == 8000
+
+
+def test_a_report_is_out_of_date_when_gpus_round_otherwise(built):
+    built.env["XAI_TF32"] = "1"
+    assert {*planned(built).values()} == {"XAI_TF32"}
+    built.env["XAI_TF32"] = "0"
+    assert planned(built) == {}
 
 
 def test_one_report_on_a_picture_of_any_name(built):

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from miniature import ROOT, finish, kernels, processes, wait_for
 
 from xai_suite.reports import RunError, provenance, runner, runs
-from xai_utils import models
+from xai_utils import engine, models
 
 
 @pytest.fixture
@@ -292,6 +292,7 @@ def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(p
     )
     assert (record["model"], record["error"], record["level"]) == ("lite0", None, 2)
     assert record["commit"] is None  # the copy is no git checkout
+    assert record["computed_on"] is None  # TensorFlow was not started
     assert record["seconds"] > 0 and record["started"].endswith("+00:00")
     assert set(record["versions"]) == {"python", "tensorflow", "keras", "xai_utils"}
     assert notebook.cells[-1].outputs[-1].data["text/plain"] == "8"
@@ -307,6 +308,14 @@ def test_a_good_run_says_where_it_came_from_and_names_no_place_of_this_machine(p
         assert place not in text
     assert "papermill" not in text
     assert notebook.cells[1].metadata["tags"] == ["parameters"]
+
+
+def test_a_record_says_what_computed(project):
+    project.notebook("10_a", "from xai_utils import tf")
+    project.run_file("10_a--one")
+    finish(project.run("10_a--one"))
+    notebook = nbformat.read(project.build / "10_a--one.ipynb", as_version=4)
+    assert notebook.metadata["report"]["computed_on"] == engine.computed_on()
 
 
 def test_a_summary_of_the_default_reports_names_no_network(project):

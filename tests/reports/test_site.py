@@ -435,7 +435,10 @@ def test_an_error_on_purpose_does_not_say_that_the_run_stopped():
 
 def test_facts_are_complete(site):
     site.add(
-        "10_saliency--a", commit="abcdef1-dirty", versions={"keras": "3.0", "tensorflow": None}
+        "10_saliency--a",
+        commit="abcdef1-dirty",
+        computed_on="NVIDIA H200, TF32 off",
+        versions={"keras": "3.0", "tensorflow": None},
     )
     facts = {
         item.dt.get_text(): item.dd.get_text()
@@ -446,6 +449,7 @@ def test_facts_are_complete(site):
         "model": "tiny",
         "took": "4.2 s",
         "run on": "2026-03-14 09:26",
+        "computed on": "NVIDIA H200, TF32 off",
         "commit": "abcdef1-dirty",
         "with": "keras 3.0",
     }

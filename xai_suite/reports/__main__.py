@@ -21,12 +21,15 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
 
 from xai_suite.reports import reading, runner, runs, site, staleness
 from xai_suite.reports.runs import RunError
+
+OF_A_GPU = 0.9  # of its memory, for TensorFlow; CUDA needs some beside it in every process
 
 
 def main() -> int:
@@ -127,6 +130,8 @@ class Reports:
         side_by_side = 1 if self.launch else min(self.jobs, sum(map(bool, self.left.values())))
         if side_by_side > 1:  # TensorFlow would take all: too many threads wait for each other
             env.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, os.cpu_count() // side_by_side)))
+            if share := int(OF_A_GPU * gpu_memory() / side_by_side):
+                env.setdefault("XAI_GPU_MEMORY", str(share))
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
         with subprocess.Popen([*self.launch, *own], env=env, text=True, **said) as worker:
             self.running[notebook] = worker
@@ -241,6 +246,19 @@ def jobs() -> int:
     if not re.fullmatch(r"[1-9]\d*", text):
         raise RunError(f"JOBS is how many notebooks run at a time, such as 2; not {text!r}")
     return int(text)
+
+
+@cache
+def gpu_memory() -> int:
+    """MiB of the smallest GPU that runs may use; 0 without any, or where nobody can say."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={chosen}")
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return min((int(line) for line in asked.stdout.split() if line.isdigit()), default=0)
 
 
 def by_notebook(names) -> dict[str, list[str]]:

@@ -78,6 +78,8 @@ get_ipython().reset(new_session=True)
 """
 LOADED = """[module.__file__ for name, module in [*__import__("sys").modules.items()]
     if name.startswith("xai_") and getattr(module, "__file__", None)]"""
+COMPUTED_ON = """(lambda engine: engine and engine.computed_on())(
+    __import__("sys").modules.get("xai_utils.engine.backend"))"""
 
 
 class Kernel(NotebookClient):
@@ -85,6 +87,7 @@ class Kernel(NotebookClient):
 
     current = None  # the one there is, from before it starts
     loaded: list[str] = []  # files of the project's modules, after the last good run
+    computed_on: str | None = None  # as `engine.computed_on` says; None before TensorFlow starts
     # What kernels write past Jupyter, such as the last words of a crash; a file without a name.
     said = tempfile.TemporaryFile()  # noqa: SIM115
 
@@ -114,14 +117,16 @@ class Kernel(NotebookClient):
                 raise
 
     def empty(self) -> None:
-        """Ask which modules are loaded, and take all names away."""
+        """Ask which modules are loaded and what computes, and take all names away."""
         # The first question also waits until a kernel that met an error takes requests again.
         info = self.wait_for_reply(self.kc.kernel_info())
         self.nb.metadata["language_info"] = info["content"]["language_info"]
-        asked = {"loaded": LOADED}
+        asked = {"loaded": LOADED, "computed_on": COMPUTED_ON}
         reply = self.wait_for_reply(self.kc.execute(EMPTY, silent=True, user_expressions=asked))
-        answer = reply["content"]["user_expressions"]["loaded"]["data"]["text/plain"]
-        Kernel.loaded = ast.literal_eval(answer)
+        answers = reply["content"]["user_expressions"]
+        Kernel.loaded, Kernel.computed_on = (
+            ast.literal_eval(answers[name]["data"]["text/plain"]) for name in asked
+        )
 
 
 def started(start_limit: float) -> Kernel:

@@ -68,8 +68,19 @@ def clean(cell) -> None:
             output.traceback = [*map(without_machine, output.traceback)]
 
 
-def record(run, name: str, started: datetime, seconds: float, error: str | None) -> dict:
-    """What is known of a run that has ended; `run` is None if it could not be made."""
+def record(
+    run,
+    name: str,
+    started: datetime,
+    seconds: float,
+    error: str | None,
+    computed_on: str | None = None,
+) -> dict:
+    """What is known of a run that has ended; `run` is None if it could not be made.
+
+    Args:
+        computed_on: as `engine.computed_on` says; None if TensorFlow did not start.
+    """
     model = run.parameters.get("model") if run else None
     notebook = name.partition("--")[0]
     return {
@@ -82,6 +93,7 @@ def record(run, name: str, started: datetime, seconds: float, error: str | None)
         "model": None if model == "default" else model,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
+        "computed_on": computed_on,
         "versions": versions(),
         "commit": commit(),
         "error": error,

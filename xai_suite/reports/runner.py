@@ -76,7 +76,7 @@ def execute(make, name: str, build: Path) -> str | None:
     layout = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(filename=log, level=logging.INFO, format=layout, force=True)
     logging.captureWarnings(True)
-    run, notebook, parts = None, None, {}
+    run, notebook, parts, computed_on = None, None, {}, None
     try:
         try:
             run = make()
@@ -85,6 +85,7 @@ def execute(make, name: str, build: Path) -> str | None:
 
             notebook, error = kernels.execute(run)
             parts |= staleness.modules(kernels.Kernel.loaded)
+            computed_on = kernels.Kernel.computed_on
         except Exception as problem:  # even if not the notebook's fault: one red card
             ours = not isinstance(problem, runs.RunError)
             logging.error("%s", problem, exc_info=ours)
@@ -92,7 +93,8 @@ def execute(make, name: str, build: Path) -> str | None:
         if stopping.is_set():  # cleaning up may have put an error of its own in place of this
             raise KeyboardInterrupt
         error = error and provenance.without_machine(error)
-        record = provenance.record(run, name, started, time.monotonic() - clock, error)
+        seconds = time.monotonic() - clock
+        record = provenance.record(run, name, started, seconds, error, computed_on)
         provenance.write(notebook, failed if error else out, record | {"made_from": parts})
         failed_log = failed.with_suffix(".log")
         if error:

@@ -67,6 +67,7 @@ class Run:
             ("model", self.info.get("model")),
             ("took", duration(self.info.get("seconds"))),
             ("run on", date(self.info.get("started"))),
+            ("computed on", self.info.get("computed_on")),
             ("commit", self.info.get("commit")),
             ("with", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
         ]

@@ -1,9 +1,9 @@
 """What a report is made from, and whether that has changed since: decided by content alone.
 
 That is the notebook, the modules that its kernel had loaded, the parameters, the files that these
-name (pictures, weights, results), the lock and, for a summary, the runs it needs. The digest of
-each stands in the executed notebook's metadata, so that a touched or copied tree runs nothing
-again.
+name (pictures, weights, results), the lock, whether GPUs round to TF32 and, for a summary, the
+runs it needs. The digest of each stands in the executed notebook's metadata, so that a touched or
+copied tree runs nothing again.
 
 Light on purpose: `make reports` asks it about every run before anything else is loaded.
 """
@@ -29,7 +29,14 @@ def made_from(run: Run, build: Path) -> dict[str, str]:
     """The digest of each thing that a run's report is made from, but for modules, by name."""
     files = [run.notebook, LOCK, *(file for text in texts(run.parameters) for file in named(text))]
     parts = {file.as_posix(): digest(file) for file in files}
-    return parts | {"parameters": parameters(run.name), "needs": needs(run.name, build)}
+    return parts | told(run.name, build)
+
+
+def told(name: str, build: Path) -> dict[str, str]:
+    """What a report is made from that is no file."""
+    # on a GPU it moves maps by a fifth of their largest value
+    rounding = {"XAI_TF32": os.environ.get("XAI_TF32") or "0"}
+    return rounding | {"parameters": parameters(name), "needs": needs(name, build)}
 
 
 def modules(files: Iterable = ()) -> dict[str, str]:
@@ -63,7 +70,7 @@ def changes(name: str, build: Path) -> list[str]:
     before = metadata(build / f"{name}.ipynb").get("made_from")
     if before is None:
         return ["not made yet"]
-    now = {"parameters": parameters(name), "needs": needs(name, build)}
+    now = told(name, build)
     return [part for part in before if before[part] != (now.get(part) or digest(Path(part)))]
 
 

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "cached",
             "check_images",
             "compiled",
+            "computed_on",
             "float_type",
             "forward",
             "in_parts",

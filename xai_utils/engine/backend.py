@@ -29,12 +29,40 @@ def _silent_stderr():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# A process takes a GPU's memory as it needs it, not all of it: several share one. See docs/gpus.md.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 with _silent_stderr():
     import tensorflow as tf
 
     # looks for a GPU now, so that a missing one is not announced in a notebook
     tf.config.list_physical_devices()
     import keras
+
+
+def _tf32_asked() -> bool:
+    asked = os.environ.get("XAI_TF32") or "0"
+    if asked not in ("0", "1"):
+        raise ValueError(f"XAI_TF32 is 1 (GPUs round to TF32) or 0 (they do not), not {asked!r}")
+    return asked == "1"
+
+
+def _limit_gpu_memory() -> None:
+    """Let this process have so many MiB of each GPU as `XAI_GPU_MEMORY` says; unset, of all."""
+    asked = os.environ.get("XAI_GPU_MEMORY")
+    if not asked:
+        return
+    if not re.fullmatch("[1-9][0-9]*", asked):
+        raise ValueError(f"XAI_GPU_MEMORY is a number of MiB, such as 8000, not {asked!r}")
+    limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(asked))
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # whoever has used the devices already keeps what was set then
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(gpu, [limit])
+
+
+# NVIDIA's GPUs would round what convolutions take to 10 bits: maps of gradients are then 20 % off.
+tf.config.experimental.enable_tensor_float_32_execution(_tf32_asked())
+_limit_gpu_memory()
 
 # One trace for each model, shape and technique is what `compiled` is for; TensorFlow takes it for
 # an accident.
@@ -175,6 +203,19 @@ def _of_any_length(tensor) -> tf.TensorSpec:
     shape = tuple(np.shape(tensor))
     dtype = getattr(tensor, "dtype", None) or np.asarray(tensor).dtype
     return tf.TensorSpec((None, *shape[1:]) if shape else (), dtype)
+
+
+def computed_on() -> str:
+    """What TensorFlow computes on, in words: `processor`, or `NVIDIA H200, TF32 off`.
+
+    TensorFlow uses the first GPU that it sees. Whether that rounds to TF32 is read as it is now.
+    """
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus:
+        return "processor"
+    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    rounds = tf.config.experimental.tensor_float_32_execution_enabled()
+    return f"{name}, TF32 {'on' if rounds else 'off'}"
 
 
 def float_type(model: keras.Model) -> str:
