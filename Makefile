@@ -1,6 +1,7 @@
 # The only orchestrator. `make help` lists what there is; every target builds the environment it needs first.
 #
 # PYTHON=python3.12      interpreter the environment is built from (3.11 to 3.13)
+# GPU=1                  with CUDA, for an NVIDIA GPU (Linux, x86_64); stays so until GPU=0
 # PY=python              use an environment of your own as it is (conda, Binder) and build none
 # JOBS=4                 so many notebooks at a time (2)
 # LAUNCH="srun -c4"      prefix for each notebook's runs, to send them to a cluster
@@ -15,6 +16,7 @@
 
 PYTHON = python3
 VENV   = .venv
+GPU    = $(if $(wildcard $(VENV)/.complete-gpu),1)
 PY     = $(VENV)/bin/python
 TEST_JOBS = 2
 HOST   = 127.0.0.1
@@ -25,7 +27,7 @@ PYTHON_VERSION =
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
-.PHONY: help env lab app reports report docs evaluate workshop workshop-bundle test test-browser bench lint readme lock clean
+.PHONY: help env lab app reports report docs evaluate workshop workshop-bundle test test-browser bench lint readme lock clean anew
 # Notebooks import this checkout's xai_utils, whichever environment runs them.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -36,23 +38,35 @@ help:  ## list the targets
 
 # Stamps come last: an environment without one was not finished, and is built again from nothing.
 OWN = $(findstring command,$(origin PY))
-ENV = $(if $(OWN),,$(VENV)/.complete)
+CUDA = $(filter-out 0,$(GPU))
+ENV = $(if $(OWN),,$(VENV)/.complete$(if $(CUDA),-gpu))
 DEV = $(if $(OWN),,$(VENV)/.complete-dev)
 
 python_version := $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null
 check_python = $(if $(filter 3.11 3.12 3.13,$(found)),,$(error Python 3.11, 3.12 or 3.13 is needed, but \
 	'$(PYTHON)' is $(if $(found),Python $(found),not there): choose one with PYTHON=python3.12 or the like))
 
-env: $(ENV)  ## build .venv from requirements.lock
+# Of TensorFlow's packages only this one is built with CUDA.
+check_cuda = $(if $(CUDA),$(if $(filter Linux-x86_64,$(machine)),,$(error GPU=1: TensorFlow's packages hold CUDA for \
+	Linux-x86_64 only, not for $(machine): with GPU=0 the processor computes)))
+machine = $(shell uname -sm | tr ' ' -)
 
-$(VENV)/.complete: requirements.lock
-	$(eval found := $(shell $(python_version)))$(check_python)
+env: $(ENV)  ## build .venv from requirements.lock (GPU=1 with CUDA)
+
+# Packages of CUDA are not taken out one by one: without them it is built anew.
+$(VENV)/.complete: requirements.lock $(if $(CUDA),,$(if $(wildcard $(VENV)/.complete-gpu),anew))
+	$(eval found := $(shell $(python_version)))$(check_python)$(check_cuda)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	@# pip would compile on one processor. Some packages carry files that are no Python; nobody imports them.
 	@$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@# setuptools is in the lock: without isolation nothing more is fetched to build our own small package.
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.complete-gpu: requirements-gpu.lock $(VENV)/.complete
+	$(check_cuda)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-gpu.lock
 	@touch $@
 
 $(VENV)/.complete-dev: requirements-dev.lock $(ENV)
@@ -126,11 +140,11 @@ readme: $(ENV)  ## write README's table of notebooks
 # --- housekeeping -----------------------------------------------------------------------------------------------------
 
 uv = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header $(if $(UPGRADE),--upgrade)
-dev_extra = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")
+extra = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")
 
 lock: $(DEV)  ## write the lock files from pyproject.toml (UPGRADE=1 for newer versions)
 	$(uv) pyproject.toml --output-file requirements.lock
-	$(PY) -c '$(dev_extra)' | $(uv) - --constraint requirements.lock --output-file requirements-dev.lock
+	for name in dev gpu; do $(PY) -c '$(extra)' $$name | $(uv) - --constraint requirements.lock --output-file requirements-$$name.lock || exit; done
 
 clean:  ## delete everything generated, except .venv
 	rm -rf reports/build reports/site workshop build *.egg-info .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def pinned(name: str, python: str) -> dict[str, Version]:
     return {r.name: Version(next(iter(r.specifier)).version) for r in chosen}
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-dev.lock", "requirements-gpu.lock"]
+)
 def test_each_line_of_a_lock_is_one_exact_version_and_no_address(name):
     for line in (ROOT / name).read_text().splitlines():
         assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line), line
@@ -76,19 +79,28 @@ def test_lock_satisfies_every_dependency(python):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_developer_lock_has_the_dev_extra_and_agrees_with_the_lock(python):
-    user, developer = pinned("requirements.lock", python), pinned("requirements-dev.lock", python)
-    assert {Requirement(text).name for text in PROJECT["optional-dependencies"]["dev"]} <= set(
-        developer
-    )
-    differing = {name for name in set(user) & set(developer) if user[name] != developer[name]}
-    assert not differing
+@pytest.mark.parametrize("extra", ["dev", "gpu"])
+def test_lock_of_an_extra_has_its_packages_and_agrees_with_the_lock(extra, python):
+    user, more = pinned("requirements.lock", python), pinned(f"requirements-{extra}.lock", python)
+    wanted = {Requirement(text).name for text in PROJECT["optional-dependencies"][extra]}
+    assert wanted <= set(more)
+    assert not {name for name in set(user) & set(more) if user[name] != more[name]}
+
+
+def test_lock_of_the_gpu_has_what_tensorflow_asks_for():
+    asked = map(Requirement, metadata.requires("tensorflow"))
+    wanted = [r for r in asked if r.marker and r.marker.evaluate({"extra": "and-cuda"})]
+    pins = pinned("requirements-gpu.lock", PYTHONS[0])
+    cuda = [r for r in wanted if r.name.startswith("nvidia")]
+    assert cuda and all(pins[r.name] in r.specifier for r in cuda)
+    assert not [name for name in pinned("requirements.lock", PYTHONS[0]) if "nvidia" in name]
 
 
 def test_developer_tools_stay_out_of_the_users_environment():
     pins = pinned("requirements.lock", PYTHONS[0])
-    extras = [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
-    assert not {Requirement(text).name for text in extras} & set(pins)
+    extras = {**PROJECT["optional-dependencies"]}
+    extras.pop("gpu")  # the same TensorFlow, with more
+    assert not {Requirement(text).name for extra in extras.values() for text in extra} & set(pins)
 
 
 def test_conda_environment_is_python_and_the_lock():
