@@ -4,6 +4,10 @@ Figures are ratios to a pass of the same batch. Every round times the forward pa
 technique, so that a machine that slows down slows both; quick techniques get more rounds. A ratio
 is that of the medians: least times would favour the shorter of the two, which a burst of the
 processor covers more often. Weights are random, which does not change the arithmetic.
+
+Backward through Lite0's depthwise convolutions TensorFlow's own operations take longer than a
+second forward pass. So its gradients are held to what these operations take: to the gradient of
+the network's graph with its weights made constants.
 """
 
 import argparse
@@ -21,22 +25,34 @@ from pathlib import Path
 import nbformat
 import nbformat.v4 as nbf
 import numpy as np
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.saliency import Saliency
 
 from xai_suite import evaluation
 from xai_suite.reports import provenance, site
 from xai_utils import attribution, keras, models, pictures, show, synthesis, tf
-from xai_utils.engine import forward
+from xai_utils.attribution.gradients import PASSES_AT_ONCE
+from xai_utils.engine import computed_on, forward
 from xai_utils.models import code_at
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
+OF_FROZEN = 1.05  # a pass with its gradient, over that on a frozen graph
 SAMPLES, MASKS = 4, 4  # of SmoothGrad and integrated gradients; of RISE
 COVERED, SEGMENTS = 128, 12  # pictures and superpixels of LIME and Kernel SHAP
 STEPS = 8  # of an inversion that is timed
 STEP_BOUND = 1.15  # one of them over a forward and input-gradient pass
 AT_ONCE = 32  # masked pictures in one pass of D-RISE
 AT_LEAST, MOST_ROUNDS = 12.0, 50  # seconds a technique is timed for, within so many rounds
+# Memory first: a process begins with the peak of the one that started it, small until then.
+SECTIONS = {
+    "memory": "peak memory",
+    "techniques": "techniques, over a forward pass",
+    "gradients": "gradients, over those on a frozen graph",
+    "steps": "one optimisation step, over a forward and input-gradient pass",
+    "evaluation": "evaluation, efficientnet_lite0",
+    "growth": "how time grows, efficientnet_lite0",
+}
 FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
 
 
@@ -62,18 +78,8 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         "Grad-CAM": (partial(a.grad_cam, model, images), 1, 1.05),
         "five CAMs together": (family, 1, 1.08),
         "five CAMs, four classes": (partial(family, targets=(0, 1, 2, 3)), 1, 1.08 + 3 * 0.03),
-        "saliency": (partial(a.saliency, model, images), 1, 2.1),
+        **gradients(model, images, *((2.1, 2.15) if model.name == "vgg19" else (None, None))),
         "guided backpropagation": (partial(a.guided_backprop, model, images), 1, None),
-        f"SmoothGrad, {SAMPLES} samples": (
-            partial(a.smooth_grad, model, images, 0, SAMPLES),
-            SAMPLES,
-            2.15,
-        ),
-        f"integrated gradients, {SAMPLES} steps": (
-            partial(a.integrated_gradients, model, images, 0, SAMPLES),
-            SAMPLES,
-            2.15,
-        ),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),
         f"Score-CAM, {live} channels": (
@@ -123,6 +129,24 @@ def others(model: keras.Model, images: np.ndarray) -> dict:
     }
 
 
+def gradients(model: keras.Model, images: np.ndarray, once: float | None, often: float | None):
+    """As `techniques`, what follows gradients to the pixels: one, or several with their mean."""
+    a = attribution
+    return {
+        "saliency": (partial(a.saliency, model, images), 1, once),
+        f"SmoothGrad, {SAMPLES} samples": (
+            partial(a.smooth_grad, model, images, 0, SAMPLES),
+            SAMPLES,
+            often,
+        ),
+        f"integrated gradients, {SAMPLES} steps": (
+            partial(a.integrated_gradients, model, images, 0, SAMPLES),
+            SAMPLES,
+            often,
+        ),
+    }
+
+
 def peers(model: keras.Model, images: np.ndarray) -> dict:
     """tf-keras-vis in the same rounds."""
 
@@ -136,11 +160,8 @@ def peers(model: keras.Model, images: np.ndarray) -> dict:
     }
 
 
-def ratios(
-    model: keras.Model, images: np.ndarray, chosen: dict, rounds: int
-) -> tuple[float, dict[str, float]]:
-    """Seconds of a forward pass, and each technique's median time over that of passes between."""
-    base = partial(_forward, model, images)
+def ratios(base, chosen: dict, rounds: int) -> tuple[float, dict[str, float]]:
+    """Median seconds of a call, and each technique's over that of the same call just before it."""
     taken, bare = {name: [] for name in chosen}, {name: [] for name in chosen}
     base()
     wanted = {}
@@ -157,6 +178,23 @@ def ratios(
     return base_time, {
         name: statistics.median(taken[name]) / statistics.median(bare[name]) for name in chosen
     }
+
+
+def bare_pass(model: keras.Model, images: np.ndarray):
+    """A call that makes a forward pass of these pictures."""
+    return partial(_forward, model, images)
+
+
+def frozen_gradient(model: keras.Model, images: np.ndarray):
+    """A call that returns the gradient of the top scores `(N, H, W, C)`, on a frozen graph."""
+
+    def gradient(batch):
+        return tf.gradients(tf.reduce_max(model(batch, training=False), axis=-1), batch)[0]
+
+    spec = tf.TensorSpec(images.shape, tf.float32)
+    traced = tf.function(gradient, autograph=False).get_concrete_function(spec)
+    frozen = convert_variables_to_constants_v2(traced)
+    return lambda: frozen(tf.constant(images))[0].numpy()
 
 
 def _forward(model, images):
@@ -204,11 +242,34 @@ def compare(name: str, batch: int, rounds: int) -> list[tuple]:
     return measure(model, images, techniques(model, images), rounds)
 
 
-def measure(model: keras.Model, images: np.ndarray, chosen: dict, rounds: int) -> list[tuple]:
-    base, times = ratios(model, images, chosen, rounds)
+def compare_gradients(name: str, batch: int, rounds: int) -> list[tuple]:
+    """The same rows, over the gradient on a frozen graph, of as many pictures as one pass takes."""
+    model = build(name)
+    images = np.random.default_rng(0).uniform(0, 255, (batch, 224, 224, 3)).astype(np.float32)
+    one, *several = gradients(model, images, OF_FROZEN, OF_FROZEN).items()
+    copies = min(SAMPLES, PASSES_AT_ONCE // batch)  # of the batch, in one pass
+    rows = []
+    for chosen, repeats in ((dict([one]), 1), (dict(several), copies)):
+        together = np.repeat(images, repeats, axis=0)
+        frozen = frozen_gradient(model, together)
+        same = attribution.pixel_gradient(model, together)
+        np.testing.assert_allclose(frozen(), same, rtol=1e-3, atol=1e-3 * np.abs(same).max())
+        each = {key: (call, passes / repeats, most) for key, (call, passes, most) in chosen.items()}
+        rows += measure(model, together, each, rounds, frozen, "one gradient on a frozen graph")
+    return rows
+
+
+def measure(
+    model: keras.Model,
+    images: np.ndarray,
+    chosen: dict,
+    rounds: int,
+    base=None,
+    what: str = "one forward pass",
+) -> list[tuple]:
+    seconds, times = ratios(base or bare_pass(model, images), chosen, rounds)
     print(
-        f"\n{model.name}, batch {len(images)}, {images.shape[1]} px: one forward pass takes"
-        f" {base:.3f} s"
+        f"\n{model.name}, batch {len(images)}, {images.shape[1]} px: {what} takes {seconds:.3f} s"
     )
     rows = []
     for technique, (call, passes, bound) in chosen.items():
@@ -353,7 +414,7 @@ def growth(rounds: int) -> list[tuple]:
                 "Grad-CAM": (partial(attribution.grad_cam, model, images),),
                 "saliency": (partial(attribution.saliency, model, images),),
             }
-            base, times = ratios(model, images, chosen, rounds)
+            base, times = ratios(bare_pass(model, images), chosen, rounds)
             rows.append((batch, size, base / batch, times["Grad-CAM"], times["saliency"]))
             print(
                 f"  batch {batch:>2}, {size} px: {1000 * base / batch:6.1f} ms an image forward, "
@@ -382,14 +443,16 @@ def page(results: dict) -> None:
         nbf.new_markdown_cell("# Measure what techniques cost"),
         nbf.new_markdown_cell(__doc__),
     ]
-    for name, rows in results["techniques"].items():
+    frozen = {"Gradients over those on a frozen graph (Lite0)": results["gradients"]}
+    for name, rows in (results["techniques"] | frozen).items():
         shown = [
             (t, f"{r:.2f}", f"{p:.1f}", f"{e:.3f}", b or "", v) for t, r, p, e, b, v, _ in rows
         ]
         cells.append(
             _table(name, ("technique", "time", "passes", "per pass", "at most", ""), shown)
         )
-        cells.append(_bars(name, rows))
+        if name not in frozen:
+            cells.append(_bars(name, rows))
     shown = [(n, cut, label, f"{r:.3f}", b, v) for n, cut, label, r, b, v in results["steps"]]
     head = ("network", "layer", "settings", "time of a step / pass", "at most", "")
     cells.append(_table("One optimisation step", head, shown))
@@ -415,6 +478,7 @@ def page(results: dict) -> None:
         "title": "Measure what techniques cost",
         "parameters": {},
         "changed": [],
+        "computed_on": computed_on(),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
     }
@@ -458,28 +522,40 @@ def main() -> None:
         action="store_true",
         help="2 rounds of batch 2: to see that it runs, not to measure",
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=SECTIONS,
+        help="these parts alone, printed; no page is written",
+    )
     options = parser.parse_args()
-    rounds, batch = (2, 2) if options.quick else (options.rounds, 8)
-    # Memory first: a process begins with the peak of the one that started it, which is still small
-    # now.
-    print("peak memory")
-    # What a quick trial finds is no measurement: the reference does not quote it.
-    results = {"quick": options.quick, "memory": memory(options.quick)}
-    results["techniques"] = {
-        name: compare(name, batch, rounds) for name in ("vgg19", "efficientnet_lite0")
+    quick, batch = options.quick, 2 if options.quick else 8
+    rounds = 2 if quick else options.rounds
+    parts = {
+        "memory": lambda: memory(quick),
+        "techniques": lambda: {
+            "vgg19": compare("vgg19", batch, rounds),
+            "efficientnet_lite0": compare("efficientnet_lite0", batch, rounds),
+            models.DETECTOR: compare_detector(64 if quick else 512, rounds),
+        },
+        "gradients": lambda: compare_gradients("efficientnet_lite0", batch, rounds),
+        # VGG19 takes seconds a picture
+        "steps": lambda: [
+            *optimisation_step("vgg19", 1, rounds),
+            *optimisation_step("efficientnet_lite0", batch, rounds),
+        ],
+        "evaluation": lambda: evaluation_throughput(min(rounds, 3), 2 if quick else 4),
+        "growth": lambda: growth(rounds),
     }
-    results["techniques"][models.DETECTOR] = compare_detector(64 if options.quick else 512, rounds)
-    print("\none optimisation step over a forward and input-gradient pass")
-    sizes = {"vgg19": 1, "efficientnet_lite0": batch}  # VGG19 takes seconds a picture
-    results["steps"] = [
-        row for name, size in sizes.items() for row in optimisation_step(name, size, rounds)
-    ]
-    print("\nevaluation, efficientnet_lite0")
-    results["evaluation"] = evaluation_throughput(min(rounds, 3), 2 if options.quick else 4)
-    print("\nhow time grows, efficientnet_lite0")
-    results["growth"] = growth(rounds)
-    page(results)
-    print("\nwritten to reports/site/bench/bench.html")
+    # What a quick trial finds is no measurement: the reference does not quote it.
+    results = {"quick": quick}
+    for name in (name for name in SECTIONS if name in options.only):
+        print(f"\n{SECTIONS[name]}")
+        results[name] = parts[name]()
+    if len(options.only) == len(SECTIONS):
+        page(results)
+        print("\nwritten to reports/site/bench/bench.html")
 
 
 if __name__ == "__main__":
