@@ -245,3 +245,25 @@ def test_cam_refuses_a_network_where_it_would_be_wrong():
         attribution.cam(gap_net(), batch(), layer="early")
     with pytest.raises(ValueError, match="classes only"):
         attribution.cam(gap_net(), batch(), lambda logits: logits[:, 0])
+
+
+def test_every_technique_is_described_and_callable_by_its_name():
+    assert [*attribution.ABOUT] == [*attribution.TECHNIQUES]
+    for name, about in attribution.ABOUT.items():
+        assert getattr(attribution, name) is about.method is attribution.TECHNIQUES[name]
+        assert about.pace in ("quick", "slow", "long") and "{" not in about.unit.format("logits")
+
+
+@pytest.mark.parametrize("name", ["saliency", "gradient_x_input", "var_grad", "grad_cam", "cam"])
+def test_the_unit_of_a_map_is_what_its_values_follow(name):
+    """Pixels in other steps, and a score in another unit, change a map as its unit says."""
+    settings = {"samples": 4, "input_range": 8.0} if name == "var_grad" else {}
+    model, images = gap_net(), batch()
+    before = attribution.TECHNIQUES[name](model, images, 1, **settings)
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([3 * kernel, 3 * bias])  # scores in thirds
+    after = attribution.TECHNIQUES[name](model, images, 1, **settings)
+    unit = attribution.ABOUT[name].unit
+    squared = unit.endswith("²")
+    assert "{}" in unit
+    np.testing.assert_allclose(after, before * (9 if squared else 3), rtol=1e-4, atol=1e-7)

@@ -147,6 +147,20 @@ def play(page, tmp_path):
     assert page.locator("[role=alert]").count() == 0
     changes(page, MAP, lambda: slider(page, "brightness, grey levels").press("ArrowLeft"))
     assert page.evaluate(NO_WORDS) == 0
+    waits_in_sight(page)
+
+
+def waits_in_sight(page):
+    """What takes seconds says so at once, and what is shown meanwhile is marked as old."""
+    said, old = page.get_by_role("status"), page.locator(".explorer-old")
+    page.get_by_label("technique", exact=True).select_option("occlusion")
+    said.filter(has_text="Computing occlusion").wait_for()
+    said.filter(has_text="the answer before: grad cam").wait_for()
+    old.nth(1).wait_for()
+    assert old.first.evaluate("part => getComputedStyle(part).opacity") == "0.5"
+    said.filter(has_text="Answered in").wait_for()
+    old.first.wait_for(state="detached")
+    assert page.locator("figcaption", has_text="occlusion").count() == 1
 
 
 def keep_picture(page, name):

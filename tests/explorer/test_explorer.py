@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 
 import nbformat
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 from PIL import Image
 
 from xai_suite import explorer
-from xai_suite.explorer import State, app, controls, state
+from xai_suite.explorer import State, app, controls, drawing, state
 from xai_suite.reports import runs
 from xai_utils import attribution, keras, models, pictures, show
 from xai_utils.engine import DATA_FOLDER
@@ -313,3 +314,163 @@ def test_networks_of_ones_own_are_explored(
     assert ("%" in told) == (network.task != "regression") and network.labels[0] in told
     made.mask.value = 20
     assert made.figure.value.count("masked") and not made.alert.value
+
+
+@pytest.fixture
+def watched(shown, monkeypatch):
+    """`shown`, and what it says and marks each time that an answer is computed."""
+    seen = []
+
+    def compute(*given):
+        marked = [drawing.OLD in part._dom_classes for part in (shown.figure, shown.table)]
+        seen.append((shown.busy.value, shown.status.value, marked, shown.figure.value))
+        return explorer.answer(*given)
+
+    monkeypatch.setattr(controls, "answer", compute)
+    return shown, seen
+
+
+def is_old(made) -> bool:
+    return drawing.OLD in made.figure._dom_classes
+
+
+def test_while_an_answer_is_computed_the_one_before_is_marked_and_told(watched, monkeypatch):
+    made, seen = watched
+    monkeypatch.setattr(controls, "PATIENCE", 1e9)  # what was timed is quick; the rest is unknown
+    before = made.figure.value
+    made.technique.value = "gradient_x_input"
+    busy, status, marked, figure = seen[-1]
+    assert "Computing gradient x input for " in busy and "answered next" in busy
+    assert "the answer before: saliency for " in status and ", by counter." in status
+    assert marked == [True, True] and figure == before
+    # and afterwards nothing of that is left
+    assert not made.busy.value and not is_old(made) and "Answered in" in made.status.value
+    assert ">gradient x input</figcaption>" in made.figure.value
+    made.brightness.value = 5
+    assert seen[-1][0] == "" and seen[-1][2] == [False, False]
+    monkeypatch.setattr(controls, "PATIENCE", -1.0)  # now it was slow
+    made.brightness.value = 10
+    assert "Computing gradient x input" in seen[-1][0] and seen[-1][2] == [True, True]
+
+
+def test_the_picture_is_as_the_dials_say_while_its_map_is_computed(shown, monkeypatch):
+    pictured = []
+
+    def compute(*given):
+        pictured.append(shown.base.value)
+        return explorer.answer(*given)
+
+    monkeypatch.setattr(controls, "answer", compute)
+    monkeypatch.setattr(controls, "PATIENCE", -1.0)
+    before = shown.base.value
+    shown.brightness.value = 60
+    assert pictured == [shown.base.value] and shown.base.value != before
+
+
+def test_after_a_failure_the_answer_that_stays_is_marked_as_old(shown, monkeypatch):
+    before = shown.figure.value
+
+    def fail(*_):
+        raise ValueError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(controls, "answer", fail)
+        shown.technique.value = "gradient_x_input"
+    assert "no memory" in shown.alert.value and not shown.busy.value
+    assert is_old(shown) and shown.figure.value == before
+    assert "the answer before: saliency for " in shown.status.value
+    shown.technique.value = "saliency"
+    assert not is_old(shown) and not shown.alert.value and "Answered in" in shown.status.value
+
+
+def test_a_network_that_is_loaded_is_told_before_and_one_that_fails_leaves_the_old_answer(
+    shown, monkeypatch
+):
+    said = []
+
+    def load(name):
+        said.append((shown.busy.value, is_old(shown)))
+        raise ValueError("cannot be loaded")
+
+    monkeypatch.setattr(controls, "load_classifier", load)
+    shown.model.value = "vgg99"
+    assert said[0][1] and "Loading vgg99 ..." in said[0][0]
+    assert "cannot be loaded" in shown.alert.value and not shown.busy.value and is_old(shown)
+    shown.brightness.value = 5  # of the network that is still there
+    assert not is_old(shown) and "counter now says" in shown.status.value
+
+
+@pytest.fixture
+def halves(shown):
+    """The explorer with a picture whose left third is red; class 1 is what is red on the left."""
+    picture = np.zeros((90, 90, 3), np.uint8)
+    picture[:, :30, 0] = 200
+    shown._take(picture, "halves")
+    assert shown.classes.value == 0 and not shown.note.value
+    return shown
+
+
+def test_a_crop_keeps_the_class_and_says_so(halves):
+    halves.crop_columns.value = (20, 100)  # what is left of the red is still on the left
+    assert halves.classes.value == 0 and not halves.note.value
+    halves.classes.value = 1
+    halves.crop_columns.value = (10, 100)
+    assert halves.classes.value == 1 and "saliency for 0 over" in halves.figure.value
+    assert "still 0; the likeliest class of this picture is 1." in halves.note.value
+    halves.classes.value = 0  # who chooses a class needs no note
+    assert not halves.note.value
+    halves.crop_rows.value = (0, 50)
+    assert halves.classes.value == 0 and not halves.note.value
+    halves._take(np.zeros((90, 90, 3), np.uint8), "another")  # another picture, another question
+    assert not halves.note.value
+
+
+def test_a_class_that_was_named_stays_through_a_crop_and_among_the_choices(monkeypatch):
+    network = own((16, 16, 3), 9, None, task="classification")
+    monkeypatch.setattr(controls, "load_classifier", lambda name: network)
+    made = controls.Explorer("own", "cat", "saliency", controls.NO_SECOND)
+    last = int(np.argmin(made.untouched))
+    made.named.value = network.labels[last]
+    made.crop_columns.value = (0, 98)
+    assert not made.alert.value and made.classes.value == last
+    assert made.named.value == network.labels[last] and len(made.classes.options) == 6
+    assert "Explained is still" in made.note.value
+
+
+@pytest.mark.parametrize(
+    ("values", "clip", "ends"),
+    [
+        ([[0.0, 2.0]], 100.0, ("0", "2")),
+        ([[-1.0, 4.0]], 100.0, ("-4", "4")),
+        ([[0.0] * 50 + [1.0] * 50 + [90.0]], 99.0, ("0", "≥ 1")),
+        ([[-90.0] + [1.0] * 100], 99.0, ("≤ -1", "≥ 1")),
+        ([[0.0, 0.0]], 100.0, ("0", "1")),
+    ],
+)
+def test_a_colour_bar_has_the_colours_and_the_ends_of_its_map(values, clip, ends):
+    values = np.array(values, np.float32)
+    bar = drawing.colour_bar(values, clip, "logits")
+    assert f'aria-label="colours from {ends[0]} to {ends[1]} logits"' in bar
+    # the largest value of the map, over the same grey, has the last colour of the bar
+    drawn = show.overlay(values, np.full((1, values.shape[1], 3), 127.5, np.float32), clip)
+    colours = [tuple(map(int, rgb)) for rgb in re.findall(r"rgb\((\d+), (\d+), (\d+)\)", bar)]
+    assert len(set(colours)) == len(colours) == drawing.STOPS
+    if values.any():
+        assert colours[-1] == tuple(drawn[0, int(values.argmax())])
+
+
+def test_every_map_has_its_colour_bar_and_unit(shown):
+    shown.second.value = "var_grad"
+    html = shown.figure.value
+    assert html.count("linear-gradient") == 2 and html.count("<figure") == 2
+    assert "logits per grey level</span>" in html and "(logits per grey level)²</span>" in html
+
+
+def test_techniques_and_their_notebooks_are_found_not_listed():
+    offered = [name for name, about in attribution.ABOUT.items() if about.pace != "long"]
+    assert sorted(state.QUICK + state.SLOW) == sorted(offered)
+    assert {"grad_cam", "saliency"} <= {*state.QUICK} and "occlusion" in state.SLOW
+    notebooks = {path.stem for path in (DATA_FOLDER.parent / "notebooks").glob("*.ipynb")}
+    assert {*state.NOTEBOOKS.values()} <= notebooks
+    assert state.NOTEBOOKS["saliency"] == "10_saliency"
+    assert state.NOTEBOOKS["occlusion"] == "30_occlusion"

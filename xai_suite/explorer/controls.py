@@ -1,5 +1,6 @@
 """The explorer's controls. What they compute is in `state`, what it looks like in `drawing`."""
 
+import math
 import time
 
 import ipywidgets
@@ -10,6 +11,7 @@ from xai_suite.explorer.state import (
     SLOW,
     State,
     answer,
+    change,
     check_new_run,
     crop,
     layer_names,
@@ -23,6 +25,7 @@ from xai_suite.explorer.state import (
 from xai_utils import pictures
 from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
+PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
 GRID = 8  # cells along each side of the picture that is clicked on
 NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
 
@@ -53,12 +56,17 @@ def explore(
 class Explorer:
     """The controls and what they show.
 
-    `view` holds all. A failure becomes a line in `alert` and changes nothing.
+    `view` holds all. A failure becomes a line in `alert` and changes nothing. While an answer is
+    computed, and after a failure, the one before stays, marked as old.
+
+    Attributes:
+        took: techniques and layer -> seconds of their last answer by this network.
+        shown: the answer that is shown, in words; empty before the first.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
-        self.source_name, self.quiet = "", False
+        self.source_name, self.shown, self.quiet, self.took = "", "", False, {}
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -106,6 +114,7 @@ class Explorer:
         self.run_name = _control(ipywidgets.Text, "name", value="my_find")
         self.save = ipywidgets.Button(description="save as run file")
         self.alert, self.status = ipywidgets.HTML(), ipywidgets.HTML()
+        self.busy, self.note = ipywidgets.HTML(), ipywidgets.HTML()
         self.figure, self.table = ipywidgets.HTML(), ipywidgets.HTML()
         self.base = ipywidgets.HTML(layout={"grid_area": "1 / 1 / 2 / 2", "margin": "0"})
 
@@ -169,7 +178,10 @@ class Explorer:
         self.view = ipywidgets.VBox(
             [
                 ipywidgets.HBox(columns, layout=row),
+                ipywidgets.HTML(drawing.STYLE),
                 self.alert,
+                self.busy,
+                self.note,
                 ipywidgets.HBox(
                     [ipywidgets.VBox([question, self._cells()]), self.figure, self.table],
                     layout=row,
@@ -184,14 +196,14 @@ class Explorer:
             self.model: self._load_model,
             self.picture: self._load_picture,
             self.upload: self._load_upload,
-            self.crop_columns: self._prepare,
-            self.crop_rows: self._prepare,
+            self.crop_columns: self._crop,
+            self.crop_rows: self._crop,
+            self.classes: self._choose_class,
             self.named: self._name_class,
             self.technique: self._draw,
             self.second: self._draw,
         }
         for control in (
-            self.classes,
             self.layer,
             self.brightness,
             self.flip,
@@ -217,6 +229,20 @@ class Explorer:
         except Exception as error:
             text = (str(error).splitlines() or [""])[0] or type(error).__name__
             self.alert.value = drawing.alert(text)
+        finally:
+            self.busy.value = ""
+
+    def _wait_for(self, what: str):
+        """Say at once what is being done; the answer that is shown meanwhile is an old one."""
+        self._mark_old()
+        later = " What you change meanwhile is answered next." if self.shown else ""
+        self.busy.value = drawing.told(f"{what} ...{later}")
+
+    def _mark_old(self):
+        if self.shown:
+            self.figure.add_class(drawing.OLD)
+            self.table.add_class(drawing.OLD)
+            self.status.value = drawing.told(f"Shown is the answer before: {self.shown}.")
 
     def _set(self, **values):
         """Set controls (`layer=`) or what they offer (`layer_options=`), without acting on each."""
@@ -229,8 +255,9 @@ class Explorer:
             self.quiet = False
 
     def _load_model(self, _):
+        self._wait_for(f"Loading {self.model.value}")
         loaded = load_classifier(self.model.value)
-        before, self.classifier = self.classifier, loaded
+        before, self.classifier, self.took = self.classifier, loaded, {}
         self._size_cells(loaded.input_size)
         self._set(
             layer_options=[LAST_LAYER, *layer_names(loaded)],
@@ -239,7 +266,7 @@ class Explorer:
         if self.source is None:
             return
         if before is not None and before.channels == loaded.channels:
-            self._prepare(None)
+            self._prepare(keep_class=before.labels == loaded.labels)
         elif self.picture.value == UPLOADED:
             self._load_upload(None)
         else:
@@ -266,20 +293,43 @@ class Explorer:
     def _take(self, source, name):
         self.source, self.source_name = source, name
         self._set(crop_columns=(0, 100), crop_rows=(0, 100))
-        self._prepare(None)
+        self._prepare(keep_class=False)
 
-    def _prepare(self, _):
+    def _crop(self, _):
+        self._prepare(keep_class=True)
+
+    def _prepare(self, keep_class: bool):
+        """Bring the picture to the network, and ask what it is.
+
+        Explained is the likeliest class, or the one that was before: then the answers can be
+        compared, and a note tells of another likeliest class.
+        """
         if self.classifier is None:
             raise ValueError(f"no model is loaded: choose one, such as {next(iter(EMBEDDED))}")
         part = crop(self.source, _shares(self.crop_columns), _shares(self.crop_rows))
         self.images = self.classifier.prepare(part)
         self.untouched = self.classifier.predict(self.images)[0]
         top = likeliest(self.classifier, self.untouched)
+        first, keep_class = top[0][0], keep_class and self.classes.value >= 0  # -1: none yet
+        named = self.named.value if keep_class else ""
+        explained = self.classes.value if keep_class else first
+        if explained not in {index for index, _, _ in top}:
+            top.append((explained, self.classifier.labels[explained], self.untouched[explained]))
         options = [
             (f"{drawing.plain(name)}  {self.classifier.written(chance)}", index)
             for index, name, chance in top
         ]
-        self._set(classes_options=options, classes=top[0][0], named="")
+        self._set(classes_options=options, classes=explained, named=named)
+        self.note.value = ""
+        if explained != first:
+            stays, other = (drawing.plain(self.classifier.labels[i]) for i in (explained, first))
+            self.note.value = drawing.told(
+                f"Explained is still {stays}; the likeliest class of this picture is {other}."
+            )
+        self._draw(None)
+
+    def _choose_class(self, _):
+        self.note.value = ""
         self._draw(None)
 
     def _name_class(self, _):
@@ -291,7 +341,7 @@ class Explorer:
             chosen = [(f"{drawing.plain(self.classifier.labels[index])}  (chosen)", index)]
             self._set(classes_options=[*self.classes.options, *chosen])
         self._set(classes=index)
-        self._draw(None)
+        self._choose_class(None)
 
     def _cover(self, place):
         spans = [(round(100 * at / GRID), round(100 * (at + 1) / GRID)) for at in place]
@@ -328,16 +378,32 @@ class Explorer:
         start, state = time.perf_counter(), self._state()
         for slider in (self.brightness, self.shift, self.columns, self.rows, self.mask, self.keep):
             slider.continuous_update = not set(state.techniques) & set(SLOW)
-        now = answer(self.classifier, self.images, state, self.untouched)
-        alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
-        self.base.value = drawing.picture(now.seen, alt, region(state, now.seen.shape[:2]))
+        asked = drawing.plain(f"{' and '.join(state.techniques)} for ")
+        asked += drawing.plain(self.classifier.labels[state.target])
+        if self.took.get((state.techniques, state.layer), math.inf) > PATIENCE:
+            self._wait_for(f"Computing {asked}")
+            self._show_picture(change(self.images, state)[0], state)
+        try:
+            now = answer(self.classifier, self.images, state, self.untouched)
+        except Exception:
+            self._mark_old()
+            raise
+        self._show_picture(now.seen, state)
         self.figure.value = drawing.figure(self.classifier, state, now)
         self.table.value = drawing.table(self.classifier, state, now)
-        milliseconds = 1000 * (time.perf_counter() - start)
-        self.status.value = drawing.status(self.classifier, now, milliseconds)
+        self.figure.remove_class(drawing.OLD)
+        self.table.remove_class(drawing.OLD)
+        self.shown = f"{asked}, by {self.classifier.name}"
+        seconds = time.perf_counter() - start
+        self.took[state.techniques, state.layer] = seconds
+        self.status.value = drawing.status(self.classifier, now, 1000 * seconds)
         runs = list(possible_runs(self.classifier, state, ""))
         if list(self.notebook.options) != runs:
             self.notebook.options = runs
+
+    def _show_picture(self, seen, state: State):
+        alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
+        self.base.value = drawing.picture(seen, alt, region(state, seen.shape[:2]))
 
     def _save(self, _):
         name, image, saved = self.run_name.value.strip(), self.source_name, ""

@@ -10,19 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from xai_suite.explorer.state import Answer, State, likeliest
-from xai_utils import show
+from xai_utils import attribution, show
 
 SIDE = 280  # of a shown picture, in pixels
-HEAVY_TAILED = (
-    "saliency",
-    "gradient_x_input",
-    "guided_backprop",
-    "deconvnet",
-    "guided_grad_cam",
-    "smooth_grad",
-    "var_grad",
-    "integrated_gradients",
-)
+STOPS = 17  # colours of a colour bar that are given; between them the browser blends
+OLD = "explorer-old"  # class of what shows an earlier answer than the one that is asked for
+STYLE = f"<style>.{OLD} {{ opacity: 0.5; filter: grayscale(1) }}</style>"
 INK = "color: var(--jp-ui-font-color1, inherit)"
 ALERT = (
     "margin: 4px 0; padding: 6px 10px; border-left: 4px solid #b00020; background: #fdecea; color:"
@@ -38,6 +31,11 @@ def plain(label: str) -> str:
 def alert(text: str) -> str:
     """One line that screen readers speak at once."""
     return f'<p role="alert" style="{ALERT}">{escape(text)}</p>'
+
+
+def told(text: str) -> str:
+    """One line that screen readers speak when they come to it."""
+    return f'<p role="status" style="{INK}; margin: 4px 0; font-weight: bold">{escape(text)}</p>'
 
 
 def picture(image: np.ndarray, alt: str, frame=None) -> str:
@@ -69,9 +67,12 @@ def figure(classifier, state: State, answer: Answer) -> str:
     name = plain(classifier.labels[state.target])
     tiles = []
     for technique, values in answer.maps.items():
-        clip = show.CLIP if technique in HEAVY_TAILED else 100.0
+        about = attribution.ABOUT[technique]
+        clip = show.CLIP if about.heavy_tailed else 100.0
         alt = f"{plain(technique)} for {name} over the picture in grey; brightest {_peak(values)}"
-        tiles.append((plain(technique), picture(show.overlay(values, answer.seen, clip), alt)))
+        drawn = picture(show.overlay(values, answer.seen, clip), alt)
+        drawn += colour_bar(values, clip, about.unit.format(classifier.unit))
+        tiles.append((plain(technique), drawn))
     for number, ((technique, what), image) in enumerate(answer.cut.items()):
         share = state.mask if what == "masked" else state.keep
         said = classifier.written(answer.probabilities[2 + number, state.target])
@@ -84,6 +85,32 @@ def figure(classifier, state: State, answer: Answer) -> str:
     )
     return (
         f'<div style="display: flex; flex-wrap: wrap; max-width: {2 * SIDE + 24}px">{cells}</div>'
+    )
+
+
+def colour_bar(values: np.ndarray, clip: float, unit: str) -> str:
+    """What the colours of a map mean, as `show.overlay` blends them with a medium grey.
+
+    Args:
+        values: raw map `(h, w)`.
+        clip: percentile of the magnitude above which values share the last colour.
+        unit: of the values.
+    """
+    sizes = np.abs(values)
+    limit = float(np.percentile(sizes, clip)) or float(sizes.max()) or 1.0
+    low = -limit if values.min() < 0 else 0.0
+    grey = np.full((1, STOPS, 3), 127.5, np.float32)
+    colours = show.overlay(np.linspace(low, limit, STOPS)[None], grey)[0]
+    stops = ", ".join("rgb({}, {}, {})".format(*colour) for colour in colours)
+    beyond = sizes.max() > limit
+    first = f"{'≤ ' if beyond and low else ''}{low:.2g}"
+    last = f"{'≥ ' if beyond else ''}{limit:.2g}"
+    ends = "".join(f"<span>{text}</span>" for text in (first, escape(unit), last))
+    return (
+        f'<div role="img" aria-label="colours from {first} to {last} {escape(unit)}"'
+        f' style="height: 10px; background: linear-gradient(to right, {stops})"></div>'
+        f'<div aria-hidden="true" style="{INK}; display: flex; justify-content: space-between;'
+        f' font-size: 85%">{ends}</div>'
     )
 
 
@@ -131,10 +158,8 @@ def status(classifier, answer: Answer, milliseconds: float) -> str:
     top = int(now.argmax())
     said = f"{plain(classifier.labels[top])} ({classifier.written(now[top])})"
     text = f"{classifier.name} now says {said}"
-    return (
-        f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{milliseconds:.0f}'
-        " ms</b>.</p>"
-    )
+    took = f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+    return f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{took}</b>.</p>'
 
 
 def saved(run: str, more: str = "") -> str:

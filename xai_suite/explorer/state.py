@@ -25,21 +25,10 @@ RUNS_FOLDER = DATA_FOLDER.parent / "reports" / "runs"
 
 # Techniques that answer while a slider moves, and those that take a second or more. The others take
 # too long here.
-QUICK = (
-    "grad_cam",
-    "grad_cam_plus_plus",
-    "layer_cam",
-    "hires_cam",
-    "xgrad_cam",
-    "eigen_cam",
-    "cam",
-    "saliency",
-    "gradient_x_input",
-    "guided_backprop",
-    "deconvnet",
-    "guided_grad_cam",
+QUICK, SLOW = (
+    tuple(name for name, about in attribution.ABOUT.items() if about.pace == pace)
+    for pace in ("quick", "slow")
 )
-SLOW = ("smooth_grad", "var_grad", "integrated_gradients", "occlusion")
 
 
 @dataclass(frozen=True)

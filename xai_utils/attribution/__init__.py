@@ -39,7 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "var_grad",
         ],
         "guided": ["deconvnet", "guided_backprop", "guided_grad_cam"],
-        "techniques": ["METHODS", "TECHNIQUES", "parse", "short_names"],
+        "techniques": ["ABOUT", "METHODS", "TECHNIQUES", "parse", "short_names"],
         "perturbation": ["occlusion", "rise", "rise_masks"],
         "superpixels": ["kept_scores", "kernel_shap", "lime", "mean_colours", "superpixels"],
     },

@@ -3,7 +3,8 @@
 import contextlib
 import inspect
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from xai_utils.attribution.baselines import FLOORS
 from xai_utils.attribution.class_activation import (
@@ -27,32 +28,53 @@ from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad
 from xai_utils.attribution.perturbation import occlusion, rise
 from xai_utils.attribution.superpixels import kernel_shap, lime
 
-TECHNIQUES = {
-    method.__name__: method
-    for method in (
-        saliency,
-        gradient_x_input,
-        smooth_grad,
-        var_grad,
-        integrated_gradients,
-        guided_backprop,
-        deconvnet,
-        guided_grad_cam,
-        cam,
-        grad_cam,
-        grad_cam_plus_plus,
-        layer_cam,
-        hires_cam,
-        xgrad_cam,
-        score_cam,
-        eigen_cam,
-        occlusion,
-        rise,
-        lime,
-        kernel_shap,
+
+@dataclass(frozen=True)
+class Technique:
+    """What is known of a technique beforehand; whoever lists techniques reads it here.
+
+    Attributes:
+        method: the function.
+        unit: of a map's values; `{}` is where the unit of the scores belongs.
+        pace: how long it takes with its own settings, for a picture of 224 pixels on two
+            processors: `quick` (an answer while a slider moves), `slow` (seconds), `long`.
+        heavy_tailed: few values are far larger than all others; clip them where they are shown.
+    """
+
+    method: Callable
+    unit: str
+    pace: str = "quick"
+    heavy_tailed: bool = False
+
+
+PER_LEVEL, PER_PLACE, ACTIVATION = "{} per grey level", "{} per position", "units of activations"
+
+ABOUT = {
+    about.method.__name__: about
+    for about in (
+        Technique(saliency, PER_LEVEL, heavy_tailed=True),
+        Technique(gradient_x_input, "{}", heavy_tailed=True),
+        Technique(smooth_grad, PER_LEVEL, pace="slow", heavy_tailed=True),
+        Technique(var_grad, f"({PER_LEVEL})²", pace="slow", heavy_tailed=True),
+        Technique(integrated_gradients, "{}", pace="slow", heavy_tailed=True),
+        Technique(guided_backprop, PER_LEVEL, heavy_tailed=True),
+        Technique(deconvnet, PER_LEVEL, heavy_tailed=True),
+        Technique(guided_grad_cam, "product of its two maps", heavy_tailed=True),
+        Technique(cam, "{}"),
+        Technique(grad_cam, PER_PLACE),
+        Technique(grad_cam_plus_plus, PER_PLACE),
+        Technique(layer_cam, PER_PLACE),
+        Technique(hires_cam, PER_PLACE),
+        Technique(xgrad_cam, PER_PLACE),
+        Technique(score_cam, ACTIVATION, pace="long"),
+        Technique(eigen_cam, ACTIVATION),
+        Technique(occlusion, "{}", pace="slow"),
+        Technique(rise, "{}", pace="long"),
+        Technique(lime, "{}", pace="long"),
+        Technique(kernel_shap, "{}", pace="long"),
     )
 }
-
+TECHNIQUES = {name: about.method for name, about in ABOUT.items()}
 METHODS = TECHNIQUES | FLOORS
 
 
