@@ -383,10 +383,8 @@ def test_after_a_failure_the_answer_that_stays_is_marked_as_old(shown, monkeypat
     assert not is_old(shown) and not shown.alert.value and "Answered in" in shown.status.value
 
 
-def test_a_network_that_is_loaded_is_told_before_and_one_that_fails_leaves_the_old_answer(
-    shown, monkeypatch
-):
-    said = []
+def test_a_network_that_cannot_be_loaded_leaves_the_one_before_with_its_name(shown, monkeypatch):
+    said, status = [], shown.status.value
 
     def load(name):
         said.append((shown.busy.value, is_old(shown)))
@@ -395,9 +393,16 @@ def test_a_network_that_is_loaded_is_told_before_and_one_that_fails_leaves_the_o
     monkeypatch.setattr(controls, "load_classifier", load)
     shown.model.value = "vgg99"
     assert said[0][1] and "Loading vgg99 ..." in said[0][0]
-    assert "cannot be loaded" in shown.alert.value and not shown.busy.value and is_old(shown)
-    shown.brightness.value = 5  # of the network that is still there
-    assert not is_old(shown) and "counter now says" in shown.status.value
+    assert "cannot be loaded" in shown.alert.value and not shown.busy.value
+    assert len(said) == 1 and shown.model.value == "counter"
+    assert not is_old(shown) and shown.status.value == status
+
+
+def test_a_crop_that_is_too_small_is_told_and_the_answer_marked(shown):
+    shown.crop_columns.value = (40, 41)
+    assert "at least 8 x 8" in shown.alert.value and is_old(shown)
+    shown.crop_columns.value = (0, 100)
+    assert not shown.alert.value and not is_old(shown)
 
 
 @pytest.fixture

@@ -61,12 +61,13 @@ class Explorer:
 
     Attributes:
         took: techniques and layer -> seconds of their last answer by this network.
+        loaded: what was typed for the network that answers; empty before the first.
         shown: the answer that is shown, in words; empty before the first.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
-        self.source_name, self.shown, self.quiet, self.took = "", "", False, {}
+        self.source_name, self.loaded, self.shown, self.quiet, self.took = "", "", "", False, {}
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -244,6 +245,11 @@ class Explorer:
             self.table.add_class(drawing.OLD)
             self.status.value = drawing.told(f"Shown is the answer before: {self.shown}.")
 
+    def _mark_new(self, status: str):
+        self.figure.remove_class(drawing.OLD)
+        self.table.remove_class(drawing.OLD)
+        self.status.value = status
+
     def _set(self, **values):
         """Set controls (`layer=`) or what they offer (`layer_options=`), without acting on each."""
         self.quiet = True
@@ -255,8 +261,16 @@ class Explorer:
             self.quiet = False
 
     def _load_model(self, _):
+        old, status = drawing.OLD in self.figure._dom_classes, self.status.value
         self._wait_for(f"Loading {self.model.value}")
-        loaded = load_classifier(self.model.value)
+        try:
+            loaded = load_classifier(self.model.value)
+        except ValueError:
+            if self.classifier is not None:  # which goes on answering
+                self._set(model=self.loaded)
+                old or self._mark_new(status)
+            raise
+        self.loaded = self.model.value
         before, self.classifier, self.took = self.classifier, loaded, {}
         self._size_cells(loaded.input_size)
         self._set(
@@ -296,7 +310,11 @@ class Explorer:
         self._prepare(keep_class=False)
 
     def _crop(self, _):
-        self._prepare(keep_class=True)
+        try:
+            self._prepare(keep_class=True)
+        except ValueError:
+            self._mark_old()
+            raise
 
     def _prepare(self, keep_class: bool):
         """Bring the picture to the network, and ask what it is.
@@ -391,12 +409,10 @@ class Explorer:
         self._show_picture(now.seen, state)
         self.figure.value = drawing.figure(self.classifier, state, now)
         self.table.value = drawing.table(self.classifier, state, now)
-        self.figure.remove_class(drawing.OLD)
-        self.table.remove_class(drawing.OLD)
         self.shown = f"{asked}, by {self.classifier.name}"
         seconds = time.perf_counter() - start
         self.took[state.techniques, state.layer] = seconds
-        self.status.value = drawing.status(self.classifier, now, 1000 * seconds)
+        self._mark_new(drawing.status(self.classifier, now, 1000 * seconds))
         runs = list(possible_runs(self.classifier, state, ""))
         if list(self.notebook.options) != runs:
             self.notebook.options = runs
