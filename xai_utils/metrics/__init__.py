@@ -3,6 +3,7 @@
 - Where a map lies (`localisation`): `mass_share`, `enrichment`, `pointing`, `grid_share`, ...
 - Whether the network agrees (`faithfulness`, `infidelity`, `road`): `deletion`, `insertion`, ...
 - Whether the map depends on what was learnt (`sanity`): `randomised`, `similarity`, ...
+- Whether one technique is ahead of another (`comparison`): `compare`, `holm`
 - Pictures changed to see what the answer does (`experiments`): `keep`, `cover_until_flip`, ...
 """
 
@@ -11,6 +12,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "comparison": ["CHANCE", "FEWEST", "Comparison", "compare", "holm"],
         "experiments": [
             "Flip",
             "accepted",
