@@ -17,7 +17,9 @@ def test_students_t_by_hand():
     assert found.p == pytest.approx(2 * stats.t.sf(t, 8))
     assert found.p == pytest.approx(0.0599, abs=1e-4)  # t = 2.191 in a table of 8 degrees
     # 2.306 is Student's t for 95 % and 8 degrees of freedom in every table
-    assert (found.low, found.high) == pytest.approx((2 - 2.306 * error, 2 + 2.306 * error), abs=1e-3)
+    assert (found.low, found.high) == pytest.approx(
+        (2 - 2.306 * error, 2 + 2.306 * error), abs=1e-3
+    )
 
 
 def test_holm_by_hand():

@@ -663,6 +663,25 @@ def test_cards(site, monkeypatch):
     )
 
 
+def test_what_took_the_place_of_parameters_stands_in_head_table_and_card(site, monkeypatch):
+    bundle = displayed(monkeypatch, show.used, model="vgg19", image="22 pictures of the results")
+    assert bundle["text/plain"] == "model: vgg19\nimage: 22 pictures of the results"
+    site.add("10_saliency--a", code("used()", output(bundle)), given={"image": "cat", "steps": 8})
+    page = soup(site.page("10_saliency--a"))
+    rows = page.select("table.parameters tbody tr")
+    assert [row.select_one("td .mono").get_text() for row in rows] == [
+        "22 pictures of the results",
+        "8",
+    ]
+    card = soup(site.index("10_saliency--a")).select_one(".card")
+    assert card.select_one(".fine").get_text(strip=True).startswith("vgg19 ")
+    assert "tiny" not in card.get_text() and "tiny" not in page.header.get_text()
+    assert "22 pictures of the results" in card["data-words"]
+    for bad in ("", 3, "two\nlines"):
+        with pytest.raises(ValueError, match="used: model must be one line of text"):
+            show.used(model=bad)
+
+
 def test_thumbnails(site, monkeypatch):
     def colour(name):
         from base64 import b64decode

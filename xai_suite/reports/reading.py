@@ -13,7 +13,7 @@ import re
 import tokenize
 from pathlib import Path
 
-from xai_utils.show import RECORD, show_value
+from xai_utils.show import RECORD, USED, show_value
 
 
 def read_notebook(path):
@@ -76,6 +76,14 @@ def read_records(notebook):
     return found
 
 
+def used(notebook) -> dict[str, str]:
+    """What an executed notebook says that took the place of parameters; see `show.used`."""
+    found = {}
+    for output in _outputs(notebook["cells"]):
+        found |= output.get("data", {}).get(USED, {})
+    return found
+
+
 def records_of(runs: str, model: str = "default") -> dict[str, dict]:
     """What executed runs recorded, by name, for a summary: `records_of("6[1-5]_*")`.
 
@@ -107,9 +115,10 @@ def parameters(notebook):
     """Rows {name, value, default, comment, changed} for the table at the head of a report.
 
     Names, defaults and comments come from the cell tagged `parameters`; values and which of them
-    were changed from the run's metadata.
+    were changed from the run's metadata. In place of a parameter that counted for nothing stands
+    what was used.
     """
-    info, known = about(notebook), {}
+    info, known, instead = about(notebook), {}, used(notebook)
     with contextlib.suppress(SyntaxError, ValueError, tokenize.TokenError):  # the run said so
         known = declared(notebook)
     given = info.get("parameters") or {}
@@ -120,9 +129,11 @@ def parameters(notebook):
         rows.append(
             {
                 "name": name,
-                "value": show_value(value),
+                "value": instead.get(name) or show_value(value),
                 "comment": comment,
-                "changed": name in info.get("changed", ()) or (name in known and value != default),
+                "changed": name in instead
+                or name in info.get("changed", ())
+                or (name in known and value != default),
                 "default": show_value(default) if name in known else "",
             }
         )

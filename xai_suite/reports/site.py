@@ -60,11 +60,15 @@ class Run:
     def title(self):
         return self.info.get("title") or self.name.partition("--")[0].replace("_", " ")
 
+    @property
+    def model(self):
+        return reading.used(self.notebook).get("model") or self.info.get("model")
+
     def facts(self):
         """What page and card say about the run, as (label, text); unknown ones are left out."""
         versions = self.info.get("versions") or {}
         facts = [
-            ("model", self.info.get("model")),
+            ("model", self.model),
             ("took", duration(self.info.get("seconds"))),
             ("run on", date(self.info.get("started"))),
             ("computed on", self.info.get("computed_on")),
@@ -244,7 +248,7 @@ def card_of(run) -> dict:
         "error": run.error,
         "ended": ended,
         "facts": run.facts(),
-        "model": run.info.get("model"),
+        "model": run.model,
         "seconds": run.info.get("seconds") or 0,
         "label": label or source,
         "anchor": source,

@@ -45,11 +45,11 @@ class Comparison(NamedTuple):
 def compare(differences: Mapping[Hashable, np.ndarray]) -> dict[Hashable, Comparison]:
     """Compare techniques by their differences on the same pictures, as many at once as are shown.
 
-    By Student's t of paired differences, with 8 pictures as with 1000: where there is none, one
-    comparison finds a difference in 5 % of all cases if differences spread evenly around their mean;
-    if they are as skewed as an exponential distribution, in 10 % with 8 pictures, 7 % with 30, 6 %
-    with 100. Where all are the same, as may be with metrics that are 0 or 1, t has no meaning and
-    the sign test takes its place.
+    By Student's t of paired differences. Where there is no difference, one comparison finds one in
+    5 % of all cases, with 8 pictures as with 1000, if differences spread evenly around their mean;
+    if they are as skewed as an exponential distribution, in 10 % with 8 pictures, 7 % with 30 and
+    6 % with 100. Where all are the same, as may be with metrics that are 0 or 1, t has no meaning
+    and the sign test takes its place.
 
     The best of several controls is no fair opponent if it was chosen on these numbers. Compare with
     each control instead, in one call: who is ahead of all is ahead of the best.

@@ -3,6 +3,7 @@
 import math
 
 RECORD = "application/vnd.xai-utils.record+json"
+USED = "application/vnd.xai-utils.used+json"
 LONGEST = 80  # characters of a recorded string
 
 
@@ -25,6 +26,24 @@ def record(**numbers):
         raise ValueError("record() needs at least one name=value")
     text = "\n".join(f"{name} = {show_value(value)}" for name, value in clean.items())
     display({RECORD: clean, "text/plain": text}, raw=True)
+
+
+def used(**values):
+    """Say what took the place of parameters: `used(model="vgg19", images="22 pictures of the
+    results")`, for a notebook that was given the results of an earlier computation.
+
+    The report's head, table and card show these in place of the parameters that counted for
+    nothing.
+
+    Values: one-line strings. Raises ValueError naming the first that is none.
+    """
+    from IPython.display import display
+
+    for name, value in values.items():
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise ValueError(f"used: {name} must be one line of text, got {value!r:.80}")
+    text = "\n".join(f"{name}: {value}" for name, value in values.items())
+    display({USED: values, "text/plain": text}, raw=True)
 
 
 class Ended(Exception):
