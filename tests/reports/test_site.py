@@ -674,7 +674,7 @@ def test_what_took_the_place_of_parameters_stands_in_head_table_and_card(site, m
         "8",
     ]
     card = soup(site.index("10_saliency--a")).select_one(".card")
-    assert card.select_one(".fine").get_text(strip=True).startswith("vgg19 ")
+    assert card.select_one(".fine").get_text(strip=True).startswith("vgg19·")
     assert "tiny" not in card.get_text() and "tiny" not in page.header.get_text()
     assert "22 pictures of the results" in card["data-words"]
     for bad in ("", 3, "two\nlines"):

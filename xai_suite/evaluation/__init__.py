@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "command": ["results_text"],
+        "command": ["LOW_IS_GOOD", "results_text"],
         "scoring": ["GROUPS", "evaluate"],
         "results": ["errors", "read", "read_about", "summary"],
         "manifest": ["read_manifest"],

@@ -117,7 +117,7 @@ def results_text(summary: dict) -> str:
     """A table of means and standard errors, one line a technique, and a line about it."""
     names = list(dict.fromkeys(name for metrics in summary.values() for name in metrics))
     wide = max(map(len, summary), default=0) + 2
-    head = "".join(f"{'-' * (name in LOW_IS_GOOD) + name:>16}" for name in names)
+    head = "".join(f"{name + ' ↓' * (name in LOW_IS_GOOD):>16}" for name in names)
     lines = [" " * wide + head]
     for technique, metrics in summary.items():
         lines.append(f"{technique:{wide}}" + "".join(_cell(metrics.get(name)) for name in names))
@@ -127,7 +127,7 @@ def results_text(summary: dict) -> str:
     }
     most = max(pictures.values(), default=0)
     fewer = "".join(f", of {name} over {count}" for name, count in pictures.items() if count < most)
-    lines.append(f"means (standard errors) over {most} pictures{fewer}; minus: low is good")
+    lines.append(f"means (standard errors) over {most} pictures{fewer}; ↓: low is good")
     return "\n".join(lines)
 
 
