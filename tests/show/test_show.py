@@ -118,3 +118,22 @@ def test_titles_of_flat_rows_do_not_overlap():
     show.png(fig)
     above, below = (axes.texts[0].get_window_extent() for axes in (fig.axes[0], fig.axes[2]))
     assert above.y0 > below.y1
+
+
+def test_a_sentence_is_shown_as_it_is_in_prose_and_in_plain_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda bundle, raw: shown.append(bundle) if raw else None
+    )
+    show.text("block6a_relu  holds\n 3 < 4 & no *more*.")
+    assert shown == [
+        {
+            "text/html": "<p>block6a_relu holds 3 &lt; 4 &amp; no *more*.</p>",
+            "text/plain": "block6a_relu holds 3 < 4 & no *more*.",
+        }
+    ]
+
+
+def test_an_empty_sentence_is_refused():
+    with pytest.raises(ValueError, match="nothing to say"):
+        show.text(" \n ")

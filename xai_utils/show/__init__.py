@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "subplots",
             "tiles",
         ],
-        "record": ["RECORD", "USED", "Ended", "end", "record", "show_value", "used"],
+        "record": ["RECORD", "USED", "Ended", "end", "record", "show_value", "text", "used"],
         "widgets": ["picture", "progress", "stepper"],
     },
 )

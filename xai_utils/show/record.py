@@ -1,6 +1,7 @@
-"""What a notebook hands to its report: numbers, and that it ends here."""
+"""What a notebook hands to its report: numbers, sentences about them, and that it ends here."""
 
 import math
+from html import escape
 
 RECORD = "application/vnd.xai-utils.record+json"
 USED = "application/vnd.xai-utils.used+json"
@@ -44,6 +45,27 @@ def used(**values):
             raise ValueError(f"used: {name} must be one line of text, got {value!r:.80}")
     text = "\n".join(f"{name}: {value}" for name, value in values.items())
     display({USED: values, "text/plain": text}, raw=True)
+
+
+def text(sentence: str) -> None:
+    """Show a sentence that this run computed, set as prose: `text(f"{share:.0%} lies inside.")`.
+
+    What is written in Markdown says the same of every picture and every network; a sentence about a
+    result belongs here. Nothing in it is markup, so that names such as `block6a_expand_relu` stay
+    as they are. Line breaks and repeated spaces count as one space.
+
+    Args:
+        sentence: one or more sentences, of at least one letter.
+
+    Raises:
+        ValueError: nothing but spaces.
+    """
+    from IPython.display import display
+
+    sentence = " ".join(sentence.split())
+    if not sentence:
+        raise ValueError("text: there is nothing to say, give at least one sentence")
+    display({"text/html": f"<p>{escape(sentence)}</p>", "text/plain": sentence}, raw=True)
 
 
 class Ended(Exception):
