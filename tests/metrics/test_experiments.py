@@ -111,6 +111,7 @@ def test_an_answer_is_told_as_the_task_has_it(task, other, brightness, told):
     assert told in said and said.endswith("whether that is right is not known here")
     assert ("%" in said) == (task == "multilabel") and "folder" not in said
     assert metrics.accepted(classifier, image, "cat") == (0,)
+    assert metrics.accepted(classifier, image, "cat", ["corner", "other"]) == (0, 1)
     no_label = task == "regression" or brightness == 32
     assert bool(metrics.no_label(classifier, image)) == no_label
 

@@ -37,26 +37,29 @@ def explain(method: Callable, model: keras.Model, images, target=None) -> np.nda
     )
 
 
-def accepted(classifier, image: np.ndarray, name: str) -> tuple[int, ...]:
+def accepted(classifier, image: np.ndarray, name: str, also=()) -> tuple[int, ...]:
     """Classes that count as one answer about a prepared picture, the top class first.
 
     A named picture may be several things (a cat may be a tabby or a tiger cat); any of them is as
-    good as the top class, if that is one of them and the network knows ImageNet's classes. Of a
-    regression it is the largest value.
+    good as the top class, if that is one of them and the network knows ImageNet's classes. Of any
+    other picture nothing is known, and from an Egyptian cat to a tabby is a change unless `also`
+    names the tabby. Of a regression it is the largest value.
 
     Args:
         classifier: a `models.Classifier`.
         image: one prepared picture `(H, W, C)` in 0..255.
-        name: of the picture, such as `cat`; other names stand for nothing that is known.
+        name: of the picture, such as `cat`, or its path.
+        also: further classes that count as the same answer, by index, name or WordNet id.
 
     Returns:
         Class indices, one at least.
+
+    Raises:
+        ValueError: there is no such class in `also`.
     """
     top = int(classifier.predict(image[None])[0].argmax())
-    truth = _truth(classifier, name)
-    if top not in truth:
-        return (top,)
-    return (top, *(index for index in truth if index != top))
+    same, truth = [classifier.class_index(each) for each in also], _truth(classifier, name)
+    return tuple(dict.fromkeys([top, *(truth if top in truth else ()), *same]))
 
 
 def answer(classifier, image: np.ndarray, name: str) -> str:
