@@ -1,7 +1,7 @@
 """Maps that know nothing of the network: what a metric gives for nothing.
 
-They have the signature of a technique; one that does not beat them shows nothing of the network by
-that metric.
+They have the signature of a technique; one that is not ahead of them (`metrics.compare`) shows
+nothing of the network by that metric.
 """
 
 import zlib

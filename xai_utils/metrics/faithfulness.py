@@ -163,6 +163,7 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
     """The drop in probability when the picture is multiplied by its map, black being 0.
 
     The map's positive part is scaled to a maximum of one; a map without any leaves a black picture.
+    Where black is itself an answer of the network, the drop says more about black than about maps.
     Source: Chattopadhay et al., "Grad-CAM++" (WACV 2018), section 4.1.
 
     Args:
