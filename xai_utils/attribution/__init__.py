@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "guided": ["deconvnet", "guided_backprop", "guided_grad_cam"],
         "techniques": ["ABOUT", "METHODS", "TECHNIQUES", "parse", "short_names"],
+        "names": ["NAMES", "spoken"],
         "perturbation": ["occlusion", "rise", "rise_masks"],
         "superpixels": ["kept_scores", "kernel_shap", "lime", "mean_colours", "superpixels"],
     },
