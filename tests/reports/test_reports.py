@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from miniature import ROOT, Project, finish, make_project, processes, wait_for
+from PIL import Image
 
 from xai_suite.reports import __main__ as making
 from xai_suite.reports import staleness
@@ -181,7 +182,7 @@ def test_the_first_reports(once_built):
     for count, line in enumerate(lines, 1):
         said = rf"\[{count}/3\] [\w-]+ +\d+ s   \({3 - count} left, \d+:\d\d elapsed\)"
         assert re.fullmatch(said, line), line
-    pages = ["10_runs--a.html", "10_runs--b.html", "20_record--a.html", "index.html"]
+    pages = ["10_runs--a.html", "10_runs--b.html", "20_record--a.html", "compare", "index.html"]
     assert sorted(os.listdir(project.site)) == pages
     index = (project.site / "index.html").read_text()
     assert all(page in index for page in pages[:-1]) and "data-left" not in index
@@ -298,7 +299,7 @@ def test_a_report_comes_and_goes_with_its_file(built):
     (built.folder / "reports/runs/10_runs--a.yaml").unlink()
     built.run_file("10_runs--c", "steps: 5")
     assert executed(finish(built.make("reports"))) == ["10_runs--c"]
-    pages = ["10_runs--b.html", "10_runs--c.html", "20_record--a.html", "index.html"]
+    pages = ["10_runs--b.html", "10_runs--c.html", "20_record--a.html", "compare", "index.html"]
     assert sorted(os.listdir(built.site)) == pages
     assert "nothing to do: 3" in finish(built.make("reports"))
 
@@ -468,7 +469,7 @@ def test_a_notebook_that_ends_early_is_a_good_report_of_what_came_before(built):
     assert "looked" in page.main.get_text() and "not reached" not in page.main.get_text()
     assert not page.select(".banner, .traceback, .failure")
     index = BeautifulSoup((built.site / "index.html").read_text(), "html.parser")
-    early, late = index.select(".card[data-words*='30_ends']")
+    early, late = index.select(".card[data-words*='30 ends']")
     assert early.select_one(".note").get_text() == WHY and not late.select(".note, .error")
     assert early.a["href"] == "30_ends--early.html" and not index.select(".failed")
     assert early.select_one(".numbers dd").get_text() == "8"
@@ -521,7 +522,8 @@ def test_another_model_has_a_folder_of_its_own(built, model, folder, value):
     assert re.fullmatch(folder, made.name)
     notebook = nbformat.read(made / "20_record--a.ipynb", 4)
     assert notebook.metadata["report"]["model"] == value
-    assert sorted(os.listdir(built.site / made.name)) == ["20_record--a.html", "index.html"]
+    pages = ["20_record--a.html", "compare", "index.html"]
+    assert sorted(os.listdir(built.site / made.name)) == pages
     assert {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")} == before
     assert (built.site / "10_runs--a.html").exists() and not (built.folder / "x").exists()
 
@@ -679,6 +681,38 @@ def test_reports_of_two_pictures_are_two_reports(built):
     assert len(pages) == 2 and all(page.startswith("20_record--001-") for page in pages)
 
 
+def test_one_report_says_what_it_was_asked_for(built):
+    """Also under the name of a run file, which says something else."""
+    built.run_file("20_record--steps-8", "steps: 4")
+    finish(built.make("report", "NOTEBOOK=20_record", "PARAMS=steps=8"))
+    [path] = (built.folder / "reports/build/one-off").glob("*.ipynb")
+    parts = nbformat.read(path, 4).metadata["report"]["made_from"]
+    assert path.stem == "20_record--steps-8"
+    assert parts["parameters"] == staleness.combined({"steps": 8})
+
+
+def test_a_failed_report_is_listed_until_it_succeeds_or_its_picture_is_no_more(built):
+    read = "from xai_utils import pictures\nprint(pictures.load_image(image).shape)"
+    built.notebook("30_reads", read, parameters="image = 'cat'")
+    damaged = built.folder / "damaged.png"
+    damaged.write_text("no picture")
+
+    def report(image, code):
+        finish(built.make("report", "NOTEBOOK=30_reads", f"IMAGE={image}"), code)
+        html = (built.site / "one-off" / "index.html").read_text()
+        cards = BeautifulSoup(html, "html.parser").select(".card")
+        return {card.select_one(".run").get_text(): "failed" in card["class"] for card in cards}
+
+    [(label, failed)] = report("damaged.png", 2).items()
+    assert label.startswith("damaged-") and failed
+    # who mistyped it sees why, once
+    assert report("damgaed.png", 2) == {label: True, "damgaed.png": True}
+    Image.new("RGB", (9, 9)).save(damaged)
+    assert report("damaged.png", 0) == {label: False}
+    assert [*(built.folder / "reports/build/one-off/failed").iterdir()] == []
+    assert not [*(built.site / "one-off").glob("*damgaed*")]
+
+
 # --- folders that cannot be written ---------------------------------------------------------------
 
 
@@ -726,7 +760,7 @@ def test_reports_go_where_they_are_asked_for(built, tmp_path):
     output = finish(built.make("reports", f"OUT={tmp_path / 'my reports'}", "RUNS=10_*"))
     assert executed(output) == ["10_runs--a", "10_runs--b"]
     made = {path.name for path in (tmp_path / "my reports" / "site").iterdir()}
-    assert made == {"10_runs--a.html", "10_runs--b.html", "index.html"}
+    assert made == {"10_runs--a.html", "10_runs--b.html", "compare", "index.html"}
     finish(built.make("report", f"OUT={tmp_path / 'my reports'}", "NOTEBOOK=10_runs"))
     assert (tmp_path / "my reports" / "site" / "one-off" / "10_runs--default.html").exists()
     after = [path for path in sorted(built.folder.rglob("*")) if "__pycache__" not in path.parts]

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xai_suite.reports import reading, runner, runs, site, staleness
+from xai_suite.reports import finding, reading, runner, runs, site, staleness
 from xai_suite.reports.runs import RunError
 
 OF_A_GPU = 0.9  # of its memory, for TensorFlow; CUDA needs some beside it in every process
@@ -206,10 +206,26 @@ def one_report() -> int:
     staleness.modules()  # as they are now, before the kernel loads any
     error = runner.execute(lambda: run, name, build)
     site.page(build, pages, name)
+    forget_lost(build, name)
     made = {file.stem for file in build.glob("**/*--*.ipynb")}
     site.index(build, pages, sorted(made))
     print(f"the report is in {pages / name}.html", flush=True)
     return 1 if error else 0
+
+
+def forget_lost(build: Path, name: str) -> None:
+    """Remove what failed reports left whose picture or network is no more, or never was.
+
+    Such a file was mistyped or is gone, so that nobody can make the report under its name.
+
+    Args:
+        name: of the report that was just made; it stays.
+    """
+    for left in (build / "failed").glob("*--*.ipynb"):
+        given = staleness.metadata(left).get("parameters") or {}
+        if left.stem != name and not all(map(staleness.is_there, finding.files(given))):
+            left.unlink()
+            left.with_suffix(".log").unlink(missing_ok=True)
 
 
 def split(variable: str) -> list[str]:

@@ -40,7 +40,8 @@ class Run:
     notebook: Path
     title: str
     defaults: dict[str, Any]  # the notebook's own
-    given: dict[str, Any]  # what the run file (or the command) sets
+    given: dict[str, Any]  # what the run file (or the command) sets, MODEL among it
+    written: dict[str, Any]  # what the run file (or the command for one report) says
     settings: dict[str, Any]  # the notebook's metadata "report", such as {"cell_limit": 1200}
 
     @property
@@ -158,6 +159,7 @@ def make_run(name: str, given: dict[str, Any], where: str) -> Run:
         path,
         (titles or [notebook])[0],
         defaults,
+        given,
         given,
         dict(source.metadata.get("report", {})),
     )

@@ -29,14 +29,14 @@ def made_from(run: Run, build: Path) -> dict[str, str]:
     """The digest of each thing that a run's report is made from, but for modules, by name."""
     files = [run.notebook, LOCK, *(file for text in texts(run.parameters) for file in named(text))]
     parts = {file.as_posix(): digest(file) for file in files}
-    return parts | told(run.name, build)
+    return parts | told(combined(run.written), run.name, build)
 
 
-def told(name: str, build: Path) -> dict[str, str]:
-    """What a report is made from that is no file."""
+def told(given: str, name: str, build: Path) -> dict[str, str]:
+    """What a report is made from that is no file, `given` being the digest of its parameters."""
     # on a GPU it moves maps by a fifth of their largest value
     rounding = {"XAI_TF32": os.environ.get("XAI_TF32") or "0"}
-    return rounding | {"parameters": parameters(name), "needs": needs(name, build)}
+    return rounding | {"parameters": given, "needs": needs(name, build)}
 
 
 def modules(files: Iterable = ()) -> dict[str, str]:
@@ -70,7 +70,7 @@ def changes(name: str, build: Path) -> list[str]:
     before = metadata(build / f"{name}.ipynb").get("made_from")
     if before is None:
         return ["not made yet"]
-    now = told(name, build)
+    now = told(parameters(name), name, build)
     return [part for part in before if before[part] != (now.get(part) or digest(Path(part)))]
 
 
@@ -103,6 +103,7 @@ def needs(name: str, build: Path) -> str:
 
 
 def parameters(name: str) -> str:
+    """The digest of what a run file says."""
     try:
         return combined(read_run_file(RUNS / f"{name}.yaml"))
     except RunError:  # the run will say what is wrong with its file
@@ -132,6 +133,13 @@ def named(text: str) -> list[Path]:
         of_networks = [file for place in [text, *found] for file in files_of(place)]
         found += [Path(os.path.relpath(file)) for file in of_networks if file.is_file()]
     return [*dict.fromkeys(found)]
+
+
+def is_there(file: str) -> bool:
+    """Whether a file or folder that a parameter names can be found where a run looks for it."""
+    with contextlib.suppress(OSError):  # a name that no file can have
+        return any((place / file).exists() for place in (NOTEBOOKS, Path(), IMAGES))
+    return False
 
 
 @cache
