@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 from miniature import wait_for
+from pages import Site, code, figure, png, stepped, text
 from small_reference import written
 
 pytestmark = pytest.mark.browser
 REAL = Path(__file__).resolve().parents[2] / "reports" / "site"
 REAL_PAGES = sorted(REAL.rglob("*.html")) if (REAL / "index.html").exists() else []
 TINY_PAGES = ["index", "21_grad_cam--cat", "10_saliency--hound", "10_saliency--bad"]
+TINY_PAGES += ["compare/21_grad_cam"]
 
 # The lowest contrast of any visible text with what lies behind it, and that text.
 CONTRAST = """() => {
@@ -111,7 +113,9 @@ def test_printed_columns_scroll_instead_of_wrapping(reader, tiny):
 def test_filter(reader, tiny):
     page = reader.open(tiny / "index.html")
     cards = page.locator(".card:visible")
+    said = page.locator("#matches")
     assert cards.count() == 3 and not page.locator("#nothing").is_visible()
+    assert said.inner_text() == "All 3 shown" and not page.locator("#clear").is_visible()
     page.keyboard.press("/")
     assert (
         page.evaluate("() => document.activeElement.id") == "filter"
@@ -119,22 +123,192 @@ def test_filter(reader, tiny):
     )
     page.keyboard.type("Pixels HOUND")
     assert cards.count() == 1 and "hound" in cards.inner_text()
-    assert page.inner_text("#matches") == "1 of 3"
+    assert said.inner_text() == "1 of 3 shown"
     assert page.locator(".part:visible").count() == 1
     page.keyboard.type("/nothing")
-    assert (
-        cards.count() == 0
-        and page.locator("#nothing").is_visible()
-        and page.inner_text("#matches") == "0 of 3"
-    )
+    assert cards.count() == 0 and page.locator("#nothing").is_visible()
+    assert said.inner_text() == "0 of 3 shown"
     page.keyboard.press("Escape")
-    assert (
-        cards.count() == 3
-        and page.input_value("#filter") == ""
-        and page.inner_text("#matches") == ""
-    )
+    assert cards.count() == 3 and page.input_value("#filter") == ""
+    assert said.inner_text() == "All 3 shown"
     page.fill("#filter", "failed")
     assert cards.count() == 1 and "cell 3: Broken" in cards.inner_text()
+    page.click("#clear")
+    assert cards.count() == 3 and page.evaluate("() => document.activeElement.id") == "filter"
+    page.keyboard.type("maps")
+    page.keyboard.press("Enter")  # to the first that is found
+    assert page.evaluate("() => document.activeElement.innerText").endswith("Weigh the maps")
+
+
+@pytest.mark.parametrize("typed", ["grad cam", "Grad-CAM", "grad_cam", "gradcam", "gr\u00e0d CAM"])
+def test_a_technique_is_found_however_it_is_written(reader, tiny, typed):
+    page = reader.open(tiny / "index.html")
+    page.fill("#filter", typed)
+    assert page.locator(".card:visible h3").all_inner_texts() == ["Grad-CAM\nWeigh the maps"]
+
+
+def test_the_filter_stands_in_the_address(reader, tiny):
+    page = reader.open(tiny / "index.html")
+    cards, technique = page.locator(".card:visible"), page.locator("select[name=technique]")
+    page.fill("#filter", "pixels & more")
+    assert page.url.endswith("index.html#find=pixels+%26+more")
+    page.fill("#filter", "pixels")
+    technique.focus()
+    page.keyboard.press("ArrowDown")  # the keyboard is enough
+    assert technique.input_value() == "saliency" and cards.count() == 2
+    assert page.url.endswith("index.html#find=pixels&technique=saliency")
+
+    def as_before():
+        assert page.input_value("#filter") == "pixels" and cards.count() == 2
+        assert technique.input_value() == "saliency"
+        assert page.inner_text("#matches") == "2 of 3 shown"
+
+    page.reload()
+    as_before()
+    cards.first.locator("h3 a").click()
+    assert "10_saliency" in page.url
+    page.go_back()
+    as_before()
+    mailed, page = page.url, reader.open(tiny / "10_saliency--hound.html")
+    page.goto(mailed)
+    cards, technique = page.locator(".card:visible"), page.locator("select[name=technique]")
+    as_before()
+    page.evaluate("() => { location.hash = 'technique=grad_cam'; }")
+    wait_for(lambda: cards.count() == 1 and "Weigh" in cards.inner_text())
+    page.click("#clear")
+    assert cards.count() == 3 and page.url.endswith("index.html")
+
+
+def test_addresses_that_are_no_filter_and_choices_that_are_gone(reader, tiny):
+    page = reader.open(tiny / "10_saliency--hound.html")
+    page.goto((tiny / "index.html").as_uri() + "#21_grad_cam")  # as pages link to a notebook
+    assert page.locator(".card:visible").count() == 3
+    page.goto((tiny / "index.html").as_uri() + "#technique=<b>gone</b>")
+    page.reload()
+    assert page.locator(".card:visible").count() == 0 and page.locator("#nothing").is_visible()
+    assert page.locator("select[name=technique]").input_value() == "<b>gone</b>"
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """Folder of a site with two runs of a notebook, the second with higher cells."""
+    site = Site(tmp_path)
+    for name, height in (("low", 100), ("tall", 400)):
+        frames = [png(colour, (300, height)) for colour in ("red", "lime")]
+        alts = [f"a {name} red field", f"a {name} green field"]
+        cells = [
+            "Prose is the same for all.",
+            "## A figure",
+            code("show()", figure(alt=f"A {name} field", size=(300, height))),
+            "## Steps",
+            code("step()", stepped(monkeypatch, frames, ["one", "two"], alts=alts)),
+            "## Only words",
+            code("print()", text("the end")),
+        ]
+        site.add(f"21_grad_cam--{name}", *cells, title="Weigh the maps", changed=["image"])
+        site.page(f"21_grad_cam--{name}")
+    site.index("21_grad_cam--low", "21_grad_cam--tall")
+    return site.site
+
+
+def test_columns_of_a_comparison_are_level(reader, pair):
+    page = reader.open(pair / "index.html")
+    page.locator(".beside-others").first.click()  # one click
+    page.wait_for_url("**/compare/21_grad_cam.html")
+    frames = wait_for(lambda: page.frames[2:] and page.frames[1:])
+    assert len(frames) == 2
+
+    def tops(selector):
+        return [frame.locator(selector).bounding_box()["y"] for frame in frames]
+
+    for selector in ("figure.picture", "figure.stepper", "text=the end"):
+        wait_for(lambda selector=selector: len(set(tops(selector))) == 1)
+    assert tops("figure.stepper")[0] - tops("figure.picture")[0] > 400  # room for the higher one
+    for frame, column in zip(frames, page.locator("iframe").all()):  # nothing scrolls inside
+        fits = "() => document.documentElement.scrollHeight <= innerHeight"
+        wait_for(lambda frame=frame, fits=fits: frame.evaluate(fits))
+        assert column.bounding_box()["height"] > 500
+        assert not frame.locator("text=Prose is the same").is_visible()
+    frames[0].locator("input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(lambda: frames[1].locator("output").inner_text() == "two")
+    assert frames[0].locator("output").inner_text() == "two"
+
+
+def test_columns_are_chosen_and_remembered(reader, pair):
+    page = reader.open(pair / "21_grad_cam--tall.html")
+    page.click("text=Compare runs")  # one click from a page, too
+    columns = page.locator("section.column:visible")
+    assert columns.count() == 2
+    page.uncheck("text=tall")
+    assert columns.count() == 1 and page.url.endswith("#show=low")
+    page.reload()
+    assert columns.count() == 1 and not page.is_checked("text=tall")
+    page.click("section.column:visible h2 a")
+    assert page.url.endswith("21_grad_cam--low.html")
+    page.go_back()
+    assert columns.count() == 1
+    page.locator("#theme").click()
+    column = next(frame for frame in page.frames[1:] if "low" in frame.url)
+    wait_for(lambda: column.evaluate("() => document.documentElement.dataset.theme") == "dark")
+
+
+def test_a_comparison_without_scripts_shows_the_pages(reader, pair):
+    page = reader.open(pair / "compare" / "21_grad_cam.html", java_script_enabled=False)
+    assert page.locator("iframe:visible").count() == 2
+    assert not page.locator(".choice").is_visible()
+    assert page.frames[1].locator("text=Prose is the same").is_visible()
+
+
+def test_the_words_of_a_steppers_frame_stand_below_it(reader, pair):
+    page = reader.open(pair / "21_grad_cam--tall.html")
+    words = page.locator("figure.stepper .caption.shown")
+    assert words.inner_text() == "a tall red field"
+    assert words.get_attribute("aria-hidden") == "true"
+    before = page.locator("figure.stepper").bounding_box()["height"]
+    page.locator("input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    assert words.inner_text() == "a tall green field"
+    assert page.locator("figure.stepper").bounding_box()["height"] == before
+
+
+SHEET = 680  # 180 mm in pixels: what margins leave of an A4 sheet's width
+TOO_WIDE = """() => [...document.querySelectorAll("pre, .scroll, table, img")]
+  .filter((e) => e.checkVisibility() && (e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth + 1))
+  .map((e) => `${e.tagName}.${e.className} ${e.scrollWidth} ${e.clientWidth}`)"""
+
+
+def test_on_paper_everything_fits_and_no_figure_is_split(reader, tiny, pair):
+    page = reader.open(tiny / "21_grad_cam--cat.html", width=SHEET)
+    page.emulate_media(media="print")
+    assert page.evaluate(TOO_WIDE) == [] and not page.evaluate(SCROLLS)
+    table = page.locator("pre.columns")
+    assert table.evaluate("e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)") < 6
+    for figures in (page.locator("figure"), page.locator("tr")):
+        styles = figures.evaluate_all("all => all.map(e => getComputedStyle(e).breakInside)")
+        assert styles and {*styles} == {"avoid"}
+    assert page.locator("input:visible").count() == page.locator("details:visible").count() == 0
+    stepper = page.locator("figure.stepper")
+    assert stepper.locator("img:visible").count() == 1
+    after = "e => getComputedStyle(e, '::after').content.replaceAll('\"', '')"
+    place = stepper.locator("output").evaluate("e => e.dataset.place")
+    assert place == "1 of 3" and "attr" not in stepper.locator("output").evaluate(after)
+    high = (pair / "21_grad_cam--tall.html").read_text()
+    page.goto((pair / "21_grad_cam--tall.html").as_uri())
+    assert "figcaption" in high and page.locator("figure.picture figcaption").is_visible()
+    sheet = page.pdf(prefer_css_page_size=True)
+    assert b"/MediaBox [0 0 594.95996 841.91998]" in sheet or b"/MediaBox [0 0 595" in sheet
+
+
+def test_a_figure_higher_than_a_sheet_keeps_its_shape_on_paper(reader, tmp_path):
+    site = Site(tmp_path)
+    site.add("10_saliency--high", code("show()", figure(alt="High", size=(400, 2000))))
+    site.page("10_saliency--high")
+    page = reader.open(site.site / "10_saliency--high.html", width=SHEET)
+    page.emulate_media(media="print")
+    image = page.locator("figure img")
+    assert image.bounding_box()["height"] <= 215 / 25.4 * 96 + 1
+    assert image.evaluate("e => getComputedStyle(e).objectFit") == "contain"
 
 
 def test_from_the_gallery_to_a_page_and_back(reader, tiny):
@@ -144,7 +318,7 @@ def test_from_the_gallery_to_a_page_and_back(reader, tiny):
     page.click(".toc a >> text=Step through")
     assert page.url.endswith("#Step-through")
     page.click("text=All reports")
-    page.click(".card.failed a")
+    page.click(".card.failed h3 a")
     assert "This run failed. cell 3: Broken" in page.inner_text(".banner")
 
 

@@ -52,7 +52,7 @@ def body(*cells, title="Look closely"):
 
 
 def test_a_script_in_what_a_run_brings_along_stays_text(site, monkeypatch):
-    frames = [png("red"), png("blue")]
+    frames, tag = [png("red"), png("blue")], "<b onclick='alert(1)'>"  # a file's name has no slash
     cells = [
         code("record()", recorded(monkeypatch, top=XSS)),
         code("step()", stepped(monkeypatch, frames, [XSS, "b"], title=XSS)),
@@ -65,20 +65,21 @@ def test_a_script_in_what_a_run_brings_along_stays_text(site, monkeypatch):
         *cells,
         title=XSS,
         changed=["image"],
-        given={"image": f"{XSS}.jpg"},
-        model=XSS,
+        given={"image": f"{tag}.jpg"},
+        model=tag,
         error=f"cell 3: {XSS}",
     )
     page, index = site.page("21_cam--xss"), site.index("21_cam--xss")
-    for html, least in ((page, 9), (index, 5)):
-        assert "<script>alert" not in html
+    for html, least, tags in ((page, 9, 2), (index, 3, 3)):
+        assert "<script>alert" not in html and "<b onclick" not in html
         assert len(soup(html).find_all("script")) == 1  # the site's own
         attributes = " ".join(
             str(value) for tag in soup(html).find_all(True) for value in tag.attrs.values()
         )
         assert (soup(html).get_text() + attributes).count(XSS) >= least
-    assert soup(page).title.get_text().startswith(XSS)
-    assert XSS in soup(page).select_one(".parameters").get_text()
+        assert (soup(html).get_text() + attributes).count(tag) >= tags
+    assert soup(page).title.get_text() == f"CAM: {XSS} · 21_cam--xss"
+    assert tag in soup(page).select_one(".parameters").get_text()
     assert soup(page).select_one("figure.stepper output").get_text() == XSS
 
 
@@ -134,7 +135,7 @@ def test_pages_load_nothing_from_outside(site, monkeypatch):
     )
     page = site.page("10_saliency--a")
     for tag, url in references(page) + references(site.index("10_saliency--a")):
-        assert re.match(r"data:|#|[\w%-]+\.html(#\S+)?$", url), (tag, url)
+        assert re.match(r"data:|#|(compare/)?[\w%-]+\.html(#\S+)?$", url), (tag, url)
     found = soup(page)
     assert "kept" in found.get_text() and "a picture" in found.get_text()
     assert found.find("a", string="next")["href"] == "index.html#20_cam"
@@ -350,6 +351,22 @@ def test_every_picture_has_words(site, monkeypatch):
     ]
     assert [image["alt"] for image in images] == words
     assert all(image["alt"] for image in soup(site.index("10_saliency--a")).find_all("img"))
+
+
+def test_the_words_of_a_figure_stand_below_it_unless_the_run_says_them_beside_it(site):
+    said = "grad_cam 3 rectangles,\n  rise 4"
+    site.add(
+        "10_saliency--a",
+        code("show()", figure(alt="The cat's eyes & ears")),
+        code("show()", figure()),
+        code("show()", figure(alt="grad_cam 3 rectangles, rise 4"), text(f"so: {said}\n")),
+        code("show()", figure(alt="A word"), output({"text/markdown": "**Another**, a word"})),
+    )
+    figures = soup(site.page("10_saliency--a")).select("figure.picture")
+    captions = [found.figcaption and found.figcaption.get_text() for found in figures]
+    assert captions == ["The cat's eyes & ears", None, None, "A word"]
+    assert figures[0].img["alt"] == captions[0]
+    assert figures[0].figcaption["aria-hidden"] == "true"  # who hears the alt is spared the caption
 
 
 def test_code_is_folded_and_parameters_come_first(site):
@@ -607,14 +624,132 @@ def test_an_index_is_written_from_cards_and_says_what_is_left(site, monkeypatch)
     assert "data-left" not in (site.site / "index.html").read_text()
 
 
+def test_what_cards_are_found_by(site):
+    models = {"model": "../../my nets/mine.keras", "detector": "ssd_mobilenet_v2"}
+    given = {"image": "../holiday/Kätzchen.jpg", "techniques": ["smooth_grad", "rise:masks=9"]}
+    site.add("21_grad_cam--mine", code("attribution.grad_cam()"), given=given | models)
+    site.add("10_saliency--cat", given={"image": "cat", "model": "tiny"})
+    found = soup(site.index("21_grad_cam--mine", "10_saliency--cat"))
+    saliency, grad_cam = found.select(".card")
+    assert json.loads(grad_cam["data-technique"]) == ["smooth_grad", "grad_cam", "rise"]
+    assert json.loads(grad_cam["data-picture"]) == ["Kätzchen.jpg"]
+    assert json.loads(grad_cam["data-network"]) == ["tiny", "ssd_mobilenet_v2", "mine.keras"]
+    assert json.loads(saliency["data-technique"]) == ["saliency"]
+    words = f" {grad_cam['data-words']}"
+    for word in ("grad", "gradcam", "smoothgrad", "smooth", "katzchen", "mine", "rise", "look"):
+        assert f" {word}" in words, word
+    assert "holiday" not in words and "my nets" not in words
+    choices = {
+        select["name"]: [option["value"] for option in select.find_all("option")][1:]
+        for select in found.select(".filter select")
+    }
+    assert choices == {
+        "technique": ["saliency", "smooth_grad", "grad_cam", "rise"],
+        "picture": ["cat", "Kätzchen.jpg"],
+        "network": ["tiny", "ssd_mobilenet_v2", "mine.keras"],
+    }
+    names = [option.get_text() for option in found.select("select[name=technique] option")]
+    assert names == ["any", "saliency", "SmoothGrad", "Grad-CAM", "RISE"]
+
+
+def test_a_network_is_called_as_its_file(site):
+    path = "../../my nets/mine.keras"
+    site.add("21_grad_cam--mine", model=path, given={"model": path}, changed=["model"])
+    page, index = soup(site.page("21_grad_cam--mine")), soup(site.index("21_grad_cam--mine"))
+    facts = {item.dt.get_text(): item.dd.get_text() for item in page.select(".facts div")}
+    assert facts["model"] == "mine.keras"
+    assert path in page.select_one(".parameters").get_text()  # as the run was given it
+    assert path not in index.get_text() and "mine.keras" in index.select_one(".summary").get_text()
+    assert index.select_one(".changes").get_text(" ", strip=True) == "model mine.keras"
+
+
+def test_runs_are_compared_by_pages_that_show_theirs(site):
+    big = code("show()", figure(size=(900, 900), mode="RGB"), text("word " * 20_000))
+    for name in ("21_grad_cam--cat", "21_grad_cam--hound", "10_saliency--cat"):
+        site.add(name, big)
+        site.page(name)
+    site.add("21_grad_cam--dog", big, model="another")
+    site.page("21_grad_cam--dog")
+    site.add("21_grad_cam--bad", failed=True, error="cell 3: broken")
+    site.page("21_grad_cam--bad")
+    other = site.site / "vgg19"
+    other.mkdir()
+    (other / "index.html").write_text(publish.GENERATOR)
+    (other / "21_grad_cam--cat.html").write_text("")
+    names = [f"21_grad_cam--{name}" for name in ("cat", "dog", "hound", "bad")]
+    names += ["10_saliency--cat"]
+    index, folder = soup(site.index(*names)), site.site / "compare"
+    links = {link["href"]: link.get_text() for link in index.select(".card .beside-others")}
+    assert links == {"compare/21_grad_cam.html": "Compare 4 runs of Grad-CAM"}
+    html = (folder / "21_grad_cam.html").read_text()
+    frames = [frame["src"] for frame in soup(html).select("iframe")]
+    # of one network side by side
+    own = [f"../21_grad_cam--{name}.html" for name in ("cat", "hound", "dog")]
+    assert frames == [*own, "../vgg19/21_grad_cam--cat.html"]
+    assert all((folder / frame).exists() for frame in frames)
+    boxes = soup(html).select(".choice input")
+    assert [box["value"] for box in boxes] == ["cat", "hound", "dog", "cat, vgg19"]
+    assert [box.has_attr("checked") for box in boxes] == [True, True, True, False]
+    page = site.site / "21_grad_cam--cat.html"
+    assert len(html) < 40_000 < page.stat().st_size
+    # where a page's own link leads
+    assert soup(page.read_text()).select_one(".tools a")["href"] == "compare/21_grad_cam.html"
+    assert "There is one run so far" in (folder / "10_saliency.html").read_text()
+    site.index("10_saliency--cat")
+    assert [path.name for path in folder.iterdir()] == ["10_saliency.html"]
+
+
+def test_a_comparison_is_written_again_only_if_it_is_another(site):
+    site.add("21_grad_cam--cat")
+    site.page("21_grad_cam--cat")
+    site.index("21_grad_cam--cat")
+    place = site.site / "compare" / "21_grad_cam.html"
+    os.utime(place, (1, 1))
+    site.index("21_grad_cam--cat")
+    assert place.stat().st_mtime == 1
+    site.add("21_grad_cam--hound")
+    site.page("21_grad_cam--hound")
+    site.index("21_grad_cam--cat", "21_grad_cam--hound")
+    assert place.stat().st_mtime > 1 and len(soup(place.read_text()).select("iframe")) == 2
+
+
+def test_the_reference_is_linked_once_it_is_there(site):
+    site.add("10_saliency--a")
+    site.page("10_saliency--a")
+    other = site.site / "vgg19"
+    other.mkdir()
+
+    def bar(place):
+        html = (place / "index.html").read_text()
+        return {link.get_text(): link["href"] for link in soup(html).select(".bar a")}
+
+    publish.index(site.build, site.site, ["10_saliency--a"])
+    publish.index(site.build, other, [])
+    publish.index(site.build, site.site, ["10_saliency--a"])
+    assert bar(site.site) == {"vgg19": "vgg19/index.html"}
+    assert publish.lists(site.site, ["10_saliency--a"])
+    (site.site / "reference").mkdir()
+    (site.site / "reference" / "index.html").write_text(publish.GENERATOR)
+    assert not publish.lists(site.site, ["10_saliency--a"])  # so it is written again
+    publish.index(site.build, site.site, ["10_saliency--a"])
+    publish.index(site.build, other, [])
+    reference = {"reference": "reference/index.html"}
+    assert bar(site.site) == reference | {"vgg19": "vgg19/index.html"}
+    assert bar(other) == {"reference": "../reference/index.html", "default model": "../index.html"}
+    assert publish.lists(site.site, ["10_saliency--a"])
+
+
 def test_cards_that_an_older_version_kept_are_shown(site):
     site.add("10_saliency--a")
     site.page("10_saliency--a")
     kept = site.build / "cards" / "10_saliency--a.json"
     stored = json.loads(kept.read_text())
-    del stored["card"]["ended"]
+    for key in ("ended", "techniques", "pictures", "networks"):
+        del stored["card"][key]
     kept.write_text(json.dumps(stored))
-    assert soup(site.index("10_saliency--a")).select_one(".card h3").get_text() == "Look closely"
+    assert soup(site.index("10_saliency--a")).select_one(".card h3 a").get_text() == (
+        "Saliency Look closely"
+    )
 
 
 def test_the_gallery_of_nothing(site):
@@ -627,7 +762,7 @@ def test_the_gallery_of_nothing(site):
 
 
 def test_cards(site, monkeypatch):
-    numbers = {name: index for index, name in enumerate(["zebra", "yak", "ox", "cat", "bee"])}
+    numbers = {name: index for index, name in enumerate(["zebra", "grad_cam", "ox", "cat", "bee"])}
     record = code("record()", recorded(monkeypatch, **numbers))
     site.add("21_grad_cam--b", record, changed=["steps"], given={"steps": 64})
     site.add("00_start--a", seconds=61)
@@ -639,16 +774,16 @@ def test_cards(site, monkeypatch):
         "More",
     ]
     assert [card.h3.get_text() for card in found.select(".card")] == [
-        "Look closely",
-        "Look closely",
-        "99 new",
+        "Start Look closely",
+        "Grad-CAM Look closely",
+        "New",
     ]
     card = found.select(".card")[1]
     pairs = [(item.dt.get_text(), item.dd.get_text()) for item in card.select(".numbers div")]
     # four, in the notebook's order
     assert pairs == [
         ("zebra", "0"),
-        ("yak", "1"),
+        ("Grad-CAM", "1"),
         ("ox", "2"),
         ("cat", "3"),
     ]

@@ -90,9 +90,9 @@ def named(given: dict) -> list[tuple[str, str]]:
 def network(notebook: dict) -> str:
     """The network that a run asked, by its name or its file's, or nothing.
 
-    A run that reads results records whose they are, as `network`: that counts, not its parameter.
+    A run that reads results says whose they are, see `show.used`: that counts, not its parameter.
     """
-    found = reading.read_records(notebook).get("network") or reading.about(notebook).get("model")
+    found = reading.used(notebook).get("model") or reading.about(notebook).get("model")
     return file_name(str(found or ""))
 
 

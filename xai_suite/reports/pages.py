@@ -171,11 +171,33 @@ def local_only(html, page, elements=ELEMENTS):
 
 
 def in_columns(text):
-    """Whether printed text is a table: three lines or more with two wide gaps or more.
+    """Characters in the longest line of a printed table, 0 of any other text.
 
-    Wrapped, it could not be read.
+    Three lines or more with two wide gaps or more are a table: wrapped, it could not be read.
     """
-    return sum(len(_GAPS.findall(line)) >= 2 for line in text.splitlines()) >= 3
+    lines = text.splitlines()
+    table = sum(len(_GAPS.findall(line)) >= 2 for line in lines) >= 3
+    return max(map(len, lines)) if table else 0
+
+
+def captioned(outputs):
+    """Give each picture its words to stand below it, unless words beside it say the same."""
+    said = [part for output in outputs for part in _words_of(output)]
+    for output in outputs:
+        for mime in FIGURES:
+            about = output.get("metadata", {}).get(mime, {})
+            words = " ".join(str(about.get("alt") or "").split())
+            if words and not any(words in text for text in said):
+                about["caption"] = words
+
+
+def _words_of(output):
+    """What an output without a picture says, in one line each."""
+    data = output.get("data", {})
+    if data.keys() & {*FIGURES}:
+        return []
+    found = [output.get("text", ""), data.get("text/markdown", ""), data.get("text/plain", "")]
+    return [" ".join(text.split()) for text in found]
 
 
 def _prepare(cell):
@@ -194,6 +216,7 @@ def _prepare(cell):
         # `show.figure` puts the picture in twice: as HTML it has words in JupyterLab
         if output.get("metadata", {}).get("image/png", {}).get("alt"):
             data.pop("text/html", None)
+    captioned(outputs)
     cell.outputs = [out for out in outputs if out.output_type != "stream" or out.text.strip()]
     return cell
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from posixpath import normpath
 from urllib.parse import quote
 
-from xai_suite.reports import reading, staleness
+from xai_suite.reports import finding, reading, staleness
+from xai_utils.attribution import spoken
 from xai_utils.engine import written_whole
 from xai_utils.show import show_value
 
@@ -34,7 +36,9 @@ PARTS = (
 GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide
 NOTHING = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-MADE_WITH = ("site.py", "pages.py", "reading.py")
+MADE_WITH = ("site.py", "pages.py", "reading.py", "finding.py")
+REFERENCE, BESIDE = "reference", "compare"  # folders of a site that hold no other model's
+COLUMNS = 4  # of a comparison that are shown before anybody chooses
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,21 @@ class Run:
 
     @property
     def title(self):
-        return self.info.get("title") or self.name.partition("--")[0].replace("_", " ")
+        return self.info.get("title") or self.topic
 
     @property
-    def model(self):
-        return reading.used(self.notebook).get("model") or self.info.get("model")
+    def notebook_name(self):
+        return self.name.partition("--")[0]
+
+    @property
+    def topic(self):
+        return finding.topic(self.notebook_name)
 
     def facts(self):
         """What page and card say about the run, as (label, text); unknown ones are left out."""
         versions = self.info.get("versions") or {}
         facts = [
-            ("model", self.model),
+            ("model", finding.network(self.notebook)),
             ("took", duration(self.info.get("seconds"))),
             ("run on", date(self.info.get("started"))),
             ("computed on", self.info.get("computed_on")),
@@ -191,13 +199,16 @@ def index(build, site, names, running=(), waiting=()) -> list[tuple[str, str]]:
     parts: dict[str, list[dict]] = {}
     for one in cards:
         parts.setdefault(part(one["name"]), []).append(one)
+    compared = compare(site, cards)
     html = template("gallery.html.j2").render(
         parts=parts,
         count=len(cards),
         failed=sum(bool(one["error"]) for one in cards),
-        models=list(dict.fromkeys(one["model"] for one in cards if one["model"])),
+        models=among(cards, "networks"),
         total=duration(sum(one["seconds"] for one in cards)),
-        others=other_sites(site),
+        links=links(site),
+        filters=filters(cards),
+        compared=compared,
         running=sorted(running),
         left=len(waiting) + len(running),
         now=f"{datetime.now():%H:%M}",
@@ -210,11 +221,12 @@ def index(build, site, names, running=(), waiting=()) -> list[tuple[str, str]]:
 
 
 def lists(site, names) -> bool:
-    """Whether there is an index, of these runs, that was written when all was done."""
+    """Whether there is an index of these runs, and what lies beside, written when all was done."""
     index = site / "index.html"
+    html = index.read_text(encoding="utf-8") if index.exists() else "data-left"
     pages = {path.stem for path in site.glob("*--*.html")}
-    done = index.exists() and "data-left" not in index.read_text(encoding="utf-8")
-    return done and pages == {*names}
+    linked = all(f'<a href="{href}">' in html for _, href in links(site))
+    return "data-left" not in html and linked and pages == {*names}
 
 
 def card(build, site, name, running=False, waiting=False) -> dict:
@@ -227,7 +239,11 @@ def card(build, site, name, running=False, waiting=False) -> dict:
         except ValueError as error:  # a damaged notebook must not take the index down
             found = card_of(Run(name, NOTHING, reading.one_line(error)))
     there = (site / f"{name}.html").exists()
+    topic = finding.topic(name.partition("--")[0])
+    found = {"ended": "", "techniques": [], "pictures": [], "networks": []} | found  # an older one
+    words = finding.searchable([topic, found["words"]])
     found |= {"href": quote(f"{name}.html") if there else "", "state": ""}
+    found |= {"topic": topic, "words": words}
     if running or waiting:
         found |= {"state": "running" if running else "waiting", "error": ""}
     return found
@@ -236,11 +252,12 @@ def card(build, site, name, running=False, waiting=False) -> dict:
 def card_of(run) -> dict:
     """As JSON values, what a card shows of a run."""
     rows = [row for row in reading.parameters(run.notebook) if row["changed"]]
-    changed = [(row["name"], row["value"]) for row in rows]
+    changed = [(row["name"], finding.file_name(row["value"])) for row in rows]
     source, _, label = run.name.partition("--")
     settings = [f"{name} {value}" for name, value in changed]
     ended = run.info.get("ended", "")
-    words = [run.name, run.title, *settings, "failed" if run.error else "", ended]
+    words = [*finding.words(run.name, run.notebook), run.title, *settings]
+    words += ["failed" if run.error else "", ended]
     records = reading.read_records(run.notebook)
     return {
         "name": run.name,
@@ -248,14 +265,16 @@ def card_of(run) -> dict:
         "error": run.error,
         "ended": ended,
         "facts": run.facts(),
-        "model": run.model,
+        "techniques": finding.techniques(run.name, run.notebook),
+        "pictures": finding.pictures(run.notebook),
+        "networks": finding.networks(run.notebook),
         "seconds": run.info.get("seconds") or 0,
         "label": label or source,
         "anchor": source,
         "changed": changed,
         "numbers": [(name, show_value(value)) for name, value in records.items()][:4],
         "thumbnail": shrink(reading.thumbnail(run.notebook)),
-        "words": " ".join(words).lower(),
+        "words": " ".join(words),
     }
 
 
@@ -283,13 +302,100 @@ def part(name):
     return PARTS[int(name[0])] if known else "More"
 
 
-def other_sites(site):
-    """Indexes of other models: [(name, href)], in folders inside `site` and the one around it."""
-    inside = sorted(site.glob("*/index.html"))
-    others = [(path.parent.name, quote(f"{path.parent.name}/index.html")) for path in inside]
+def among(cards, key) -> list[str]:
+    """The values that these cards have under a key, each once, in their order."""
+    return list(dict.fromkeys(value for one in cards for value in one[key]))
+
+
+def filters(cards) -> list[dict]:
+    """What the index can be narrowed by, each with the choices that there are, as (value, text)."""
+    used = {value for one in cards for value in one["techniques"]}
+    by_name = sorted(among(cards, "pictures"), key=str.lower)
+    found = {
+        "technique": [(name, spoken(name)) for name in finding.TECHNIQUES if name in used],
+        "picture": [(name, name) for name in by_name],
+        "network": [(name, name) for name in among(cards, "networks")],
+    }
+    return [{"name": name, "choices": each} for name, each in found.items() if len(each) > 1]
+
+
+def compare(site, cards) -> dict[str, int]:
+    """Write, for each notebook, a page with the pages of its runs side by side; remove others.
+
+    They show the pages themselves, so that nothing is stored twice. Runs in other models' sites
+    and of single reports are columns too.
+
+    Returns:
+        How many runs can be compared, by notebook.
+    """
+    good: dict[str, list[dict]] = {one["anchor"]: [] for one in cards}
+    for one in cards:
+        if one["href"] and not one["error"]:
+            good[one["anchor"]].append(one)
+    folder = site / BESIDE
+    folder.mkdir(exist_ok=True)
+    for notebook, own in good.items():
+        columns = columns_of(own) + elsewhere(site, notebook)
+        title = next(one["title"] for one in cards if one["anchor"] == notebook)
+        html = template("compare.html.j2").render(
+            notebook=notebook, topic=finding.topic(notebook), title=title, columns=columns
+        )
+        place = folder / f"{notebook}.html"
+        if not place.exists() or place.read_text(encoding="utf-8") != html:
+            write(place, html)
+        good[notebook] = columns
+    for old in folder.glob("*.html"):
+        if old.stem not in good:
+            old.unlink()
+    return {notebook: len(columns) for notebook, columns in good.items()}
+
+
+def columns_of(cards) -> list[dict]:
+    """Columns of a comparison, those of the first one's networks first."""
+    ordered = sorted(cards, key=lambda one: one["networks"] != cards[0]["networks"])
+    return [
+        {
+            "label": one["label"],
+            "href": one["href"],
+            "about": ", ".join([*one["pictures"], *one["networks"]]),
+            "shown": number < COLUMNS,
+        }
+        for number, one in enumerate(ordered)
+    ]
+
+
+def elsewhere(site, notebook) -> list[dict]:
+    """Columns of a comparison: a notebook's pages in the sites around this one."""
+    return [
+        {
+            "label": f"{page.stem.partition('--')[2]}, {name}",
+            "href": f"{quote(place)}/{quote(page.name)}",
+            "about": "",
+            "shown": False,
+        }
+        for name, place in other_sites(site)
+        for page in sorted((site / place).glob(f"{notebook}--*.html"))
+    ]
+
+
+def links(site) -> list[tuple[str, str]]:
+    """What the index leads to besides its pages, as (text, href)."""
+    sites = other_sites(site)
+    found = [(name, f"{quote(place)}/index.html") for name, place in sites]
+    for place in [".", *(place for _, place in sites if place == "..")]:
+        path = normpath(f"{place}/{REFERENCE}/index.html")
+        if (site / path).exists():
+            return [("reference", path), *found]
+    return found
+
+
+def other_sites(site) -> list[tuple[str, str]]:
+    """Sites of other models: (name, place), in folders inside `site` and the one around it."""
+    inside = sorted(path.parent.name for path in site.glob("*/index.html"))
+    others = [(name, name) for name in inside if name not in (REFERENCE, BESIDE)]
     above = site.resolve().parent / "index.html"
     if above.exists() and GENERATOR in above.read_text(encoding="utf-8", errors="replace")[:3000]:
-        others.append(("default model", "../index.html"))
+        others.append(("default model", ".."))
     return others
 
 
@@ -329,6 +435,7 @@ def template(name):
     )
     script = (TEMPLATE / "page.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()  # of the only script the page may run
+    env.filters["spoken"] = spoken
     env.globals.update(
         style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
