@@ -137,3 +137,13 @@ def test_a_sentence_is_shown_as_it_is_in_prose_and_in_plain_text(monkeypatch):
 def test_an_empty_sentence_is_refused():
     with pytest.raises(ValueError, match="nothing to say"):
         show.text(" \n ")
+
+
+@pytest.mark.parametrize("unit", ["", "logits per grey level"])
+def test_numbers_and_labels_of_signed_maps_are_not_cut_at_the_right(unit):
+    values = np.linspace(-0.12, 0.12, 16).reshape(4, 4)
+    fig = show.tiles([[show.Tile(np.zeros((8, 8, 3)), values, "signed", unit)]], width=3.4)
+    show.png(fig)
+    bar = fig.axes[0].child_axes[0]
+    assert "−0.10" in [label.get_text() for label in bar.get_yticklabels()]
+    assert bar.get_tightbbox().x1 <= fig.bbox.x1

@@ -341,16 +341,7 @@ def _grid(
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure and its axes by arithmetic: matplotlib's solver takes longer than all drawing."""
     columns = list(zip_longest(*rows, fillvalue=Tile()))
-    right = [
-        (
-            0.06
-            if all(tile.values is None for tile in column)
-            else 0.92
-            if any(tile.unit for tile in column)
-            else 0.7
-        )
-        for column in columns
-    ]
+    right = [_beside(column) for column in columns]
     left = 0.36 if titles else 0.04
     side = (width * len(columns) - left - sum(right)) / len(columns)
     above = [0.1 + 0.2 * max(1 + tile.title.count("\n") for tile in row) for row in rows]
@@ -376,6 +367,15 @@ def _grid(
                 ]
             )
     return fig, axes
+
+
+def _beside(column: Sequence[Tile]) -> float:
+    """Inches at the right of a column, for its colour bars, their numbers and their labels."""
+    maps = [tile for tile in column if tile.values is not None]
+    if not maps:
+        return 0.06
+    signed = any(np.min(tile.values) < 0 for tile in maps)
+    return 0.7 + 0.22 * any(tile.unit for tile in maps) + 0.15 * signed
 
 
 def _aspect(tile: Tile) -> float:
