@@ -61,7 +61,7 @@ def _figure(name: str, image, values, over: bool, where: str, boxes=()) -> dict:
     """The picture and its map side by side; `over` lays the map over the picture."""
     lowest, settings = float(values.min()), SETTINGS.get(name, {})
     notes = [where, *(f"{key}={value!r}" for key, value in settings.items())]
-    if lowest > values.max() / 10:  # what all places have in common would wash the colours out
+    if lowest > values.max() / 2:  # what all places have in common would wash the colours out
         values = values - lowest
         notes.append(f"drawn from its lowest value, {lowest:.3g}")
     below = image if over else None
