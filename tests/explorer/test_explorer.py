@@ -471,11 +471,7 @@ def test_every_map_has_its_colour_bar_and_unit(shown):
     assert "logits per grey level</span>" in html and "(logits per grey level)²</span>" in html
 
 
-def test_techniques_and_their_notebooks_are_found_not_listed():
+def test_techniques_are_found_by_their_pace_not_listed():
     offered = [name for name, about in attribution.ABOUT.items() if about.pace != "long"]
     assert sorted(state.QUICK + state.SLOW) == sorted(offered)
     assert {"grad_cam", "saliency"} <= {*state.QUICK} and "occlusion" in state.SLOW
-    notebooks = {path.stem for path in (DATA_FOLDER.parent / "notebooks").glob("*.ipynb")}
-    assert {*state.NOTEBOOKS.values()} <= notebooks
-    assert state.NOTEBOOKS["saliency"] == "10_saliency"
-    assert state.NOTEBOOKS["occlusion"] == "30_occlusion"

@@ -2,10 +2,10 @@
 
 import nbformat.v4 as v4
 import pytest
-from pages import recorded
+from pages import displayed, output
 
 from xai_suite.reports import finding
-from xai_utils import attribution
+from xai_utils import attribution, show
 
 
 def notebook(*sources, **parameters):
@@ -97,7 +97,8 @@ def test_results_of_a_network_are_its_own_and_not_the_parameters(monkeypatch):
     run = notebook("", model="tiny", results="../results/all.parquet")
     run.metadata["report"]["model"] = "tiny"
     assert finding.network(run) == "tiny" and finding.networks(run) == ["tiny"]
-    run.cells[0].outputs = [recorded(monkeypatch, network="/nets/mine.keras", pictures=3)]
+    said = displayed(monkeypatch, show.used, model="/nets/mine.keras", images="3 pictures")
+    run.cells[0].outputs = [output(said)]
     assert finding.network(run) == "mine.keras" and finding.networks(run) == ["mine.keras"]
     run.metadata["report"]["model"] = None
     run.cells[0].outputs = []
