@@ -65,7 +65,9 @@ def text(sentence: str) -> None:
     sentence = " ".join(sentence.split())
     if not sentence:
         raise ValueError("text: there is nothing to say, give at least one sentence")
-    display({"text/html": f"<p>{escape(sentence)}</p>", "text/plain": sentence}, raw=True)
+    display(
+        {"text/html": f"<p>{escape(sentence, quote=False)}</p>", "text/plain": sentence}, raw=True
+    )
 
 
 class Ended(Exception):
