@@ -41,6 +41,14 @@ def test_a_map_over_a_picture_has_the_colours_of_overlay(values):
         assert np.abs(drawn.astype(int) - expected[y, x]).max() <= 2, (y, x, drawn, expected[y, x])
 
 
+def test_a_map_without_negative_values_can_have_the_colours_of_a_signed_one():
+    fig = show.tiles([[show.Tile(None, np.array([[0.0, 4.0]]), signed=True)]])
+    drawn = fig.axes[0].images[0]
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (-4, 4)
+    white, red = drawn.to_rgba(np.array([0.0, 4.0]))[:, :3]
+    assert white.min() > 0.95 and red[0] > 3 * red[1:].max()
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -139,6 +139,7 @@ def heat_map(
     unit: str = "",
     limit: float | None = None,
     clip: float = 100.0,
+    signed: bool | None = None,
 ):
     """Draw one map `(h, w)`, over a picture if there is one, with a colour bar and its unit.
 
@@ -151,12 +152,14 @@ def heat_map(
         limit: value of the last colour; default the map's largest magnitude, or its percentile
             `clip`.
         clip: percentile of the magnitude above which values share the last colour.
+        signed: colours around zero, for maps that are compared with signed ones; default: only if
+            a value is negative.
 
     Returns:
         The matplotlib `AxesImage` of the map.
     """
     values = np.asarray(values, np.float32)
-    low, high, colours = _scale(values, limit, clip)
+    low, high, colours = _scale(values, limit, clip, signed)
     over = float(np.abs(values).max()) > high * (1 + 1e-6)
     if image is not None:
         ax.imshow(grey(as_rgb(image)), cmap="gray", vmin=0, vmax=255)
@@ -196,11 +199,14 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
     return np.rint(0.4 * np.clip(grey(image), 0, 255)[..., None] + 0.6 * colour).astype(np.uint8)
 
 
-def _scale(values: np.ndarray, limit: float | None, clip: float) -> tuple[float, float, str]:
+def _scale(
+    values: np.ndarray, limit: float | None, clip: float, signed: bool | None = None
+) -> tuple[float, float, str]:
     """Values of the first and the last colour of a map, and its colours."""
     sizes = np.abs(values)
     limit = limit or float(np.percentile(sizes, clip)) or float(sizes.max()) or 1.0
-    return (-limit, limit, "RdBu_r") if values.min() < 0 else (0.0, limit, "inferno")
+    signed = values.min() < 0 if signed is None else signed
+    return (-limit, limit, "RdBu_r") if signed else (0.0, limit, "inferno")
 
 
 @dataclass(frozen=True)
@@ -295,6 +301,7 @@ class Tile:
     clip: float = 100.0
     boxes: Sequence[Box] = ()
     bands: Sequence[int] | None = None  # of the picture, see `as_rgb`
+    signed: bool | None = None  # colours around zero; None: if a value is negative
 
 
 def tiles(
@@ -316,7 +323,7 @@ def tiles(
             ax.set_axis_off()
             image = None if tile.image is None else as_rgb(tile.image, tile.bands)
             if tile.values is not None:
-                heat_map(ax, tile.values, image, tile.unit, tile.limit, tile.clip)
+                heat_map(ax, tile.values, image, tile.unit, tile.limit, tile.clip, tile.signed)
             elif image is not None:
                 ax.imshow(np.clip(image, 0, 255).astype(np.uint8))
             draw_boxes(ax, tile.boxes)
