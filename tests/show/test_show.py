@@ -155,3 +155,46 @@ def test_numbers_and_labels_of_signed_maps_are_not_cut_at_the_right(unit):
     bar = fig.axes[0].child_axes[0]
     assert "−0.10" in [label.get_text() for label in bar.get_yticklabels()]
     assert bar.get_tightbbox().x1 <= fig.bbox.x1
+
+
+def test_labels_of_boxes_cover_no_other_label_and_stay_on_the_picture():
+    places = [(20, 40, 60, 100), (22, 2, 62, 48), (70, 10, 99, 60), (20, 40, 70, 110)]
+    marks = [show.Box(place, f"motorcycle 0.9{i}") for i, place in enumerate(places)]
+    fig = show.tiles([[show.Tile(np.zeros((120, 100, 3)), boxes=marks), show.Tile()]])
+    show.png(fig)
+    ax = fig.axes[0]
+    labels = [text.get_bbox_patch().get_window_extent() for text in ax.texts]
+    assert len(labels) == len(marks)
+    for i, label in enumerate(labels):
+        assert ax.bbox.x0 <= label.x0 and label.x1 <= ax.bbox.x1
+        assert not any(label.overlaps(other) for other in labels[i + 1 :])
+
+
+@pytest.mark.parametrize("width", [2.4, 2.9, 4])
+def test_the_label_of_a_bar_with_wide_numbers_is_not_cut(width):
+    values = np.array([[-0.14, 0.14]])
+    tile = show.Tile(np.zeros((8, 8, 3)), values, "map", "similarity above the mean")
+    fig = show.tiles([[tile]], width=width)
+    show.png(fig)
+    (bar,) = (ax for ax in fig.findobj(Axes) if ax.get_ylabel())
+    assert bar.yaxis.label.get_window_extent().x1 <= fig.bbox.x1
+
+
+def test_the_power_of_ten_of_a_bar_touches_no_number():
+    fig = show.tiles([[show.Tile(None, np.full((8, 8), 0.0126), "map", "similarity")]])
+    show.png(fig)
+    (bar,) = (ax for ax in fig.findobj(Axes) if ax.get_ylabel())
+    power, number = bar.yaxis.get_offset_text(), bar.get_yticklabels()[-2]
+    assert (power.get_text(), number.get_text()) == ("1e−2", "1.25")
+    assert number.get_window_extent().y1 <= power.get_window_extent().y0
+    assert power.get_window_extent().y1 <= fig.bbox.y1
+
+
+def test_a_long_title_of_a_row_loses_its_middle():
+    long = "holiday_in_the_mountains_ILSVRC2012_val_00000293"
+    fig = show.tiles([[show.Tile(np.zeros((8, 8, 3)))]], [long])
+    show.png(fig)
+    (title,) = fig.axes[0].texts
+    assert title.get_text() == "holiday_in_…val_00000293" and len(title.get_text()) <= 24
+    place = title.get_window_extent()
+    assert place.y0 >= 0 and place.y1 <= fig.bbox.y1

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 from xai_utils.pictures import grey, resize_map
@@ -41,6 +42,7 @@ STYLE = {
 }
 # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
 CLIP = 99.5
+LONGEST_TITLE = 24  # letters of a row's title, which stands beside its row
 
 
 def subplots(rows: int = 1, columns: int = 1, width: float = 3.0, height: float = 2.8, **settings):
@@ -172,8 +174,9 @@ def heat_map(
         drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend
     )
     bar.formatter.set_powerlimits((-2, 3))
-    # over the numbers, clear of the tile's title
+    # over the numbers, clear of them and of the tile's title
     bar.ax.yaxis.get_offset_text().set_horizontalalignment("left")
+    bar.ax.yaxis.OFFSETTEXTPAD = 8
     bar.solids.set_alpha(1)
     bar.ax.set_title("", y=1)  # see `tiles`
     return drawn
@@ -244,14 +247,15 @@ def boxes(detections: Sequence) -> list[Box]:
 def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
     """Draw boxes with their labels, in a dark rim that shows them on every colour.
 
+    Labels stand in a corner of their box, where they cover no other label and stay on the picture.
+
     Args:
         ax: where to draw; its picture's pixels are the boxes' unit.
         drawn: the boxes.
     """
-    for number, mark in enumerate(drawn):
+    taken = []
+    for mark in drawn:
         left, top, right, bottom = mark.box
-        # every second label at the lower edge, so that boxes that begin together show both
-        below = number % 2
         rim = [withStroke(linewidth=4.5, foreground="black")]
         ax.add_patch(
             Rectangle(
@@ -265,16 +269,41 @@ def draw_boxes(ax: Axes, drawn: Sequence[Box]) -> None:
             )
         )
         if mark.label:
+            taken.append(_free_place(ax, mark, taken))
             ax.annotate(
                 mark.label,
-                (left, bottom if below else top),
-                (3, 3 if below else -3),
+                taken[-1][:2],
+                (4, -4),
                 fontsize=10,
                 textcoords="offset points",
-                va="bottom" if below else "top",
+                va="top",
                 color="black",
                 bbox={"facecolor": mark.colour, "edgecolor": "black", "pad": 1.5},
             )
+
+
+def _free_place(ax: Axes, mark: Box, taken: Sequence[tuple]) -> tuple:
+    """Where a box's label covers no other: `(x_min, y_min, x_max, y_max)`, in the picture's pixels.
+
+    The box's corners are tried first, then lines further down; if none is free, it is the first.
+    """
+    across, down = ax.get_xlim()[1], ax.get_ylim()[0]  # rows are counted downwards
+    point = across * ax.figure.dpi / 72 / ax.bbox.width  # the picture's pixels in a point
+    wide = point * (TextPath((0, 0), mark.label, size=10).get_extents().width + 10)
+    high = point * 18
+    left, top, right, bottom = mark.box
+    corners = [(x, y) for x in (left, right - wide) for y in (top, bottom - high)]
+    corners += [(left, top + line * high) for line in range(1, 5)]
+    places = []
+    for x, y in corners:
+        x, y = max(0, min(x, across - wide)), max(0, min(y, down - high))
+        places.append((x, y, x + wide, y + high))
+    return next((place for place in places if not any(_touch(place, t) for t in taken)), places[0])
+
+
+def _touch(one: tuple, other: tuple) -> bool:
+    """Whether two boxes have a place in common."""
+    return all(one[i] < other[i + 2] and other[i] < one[i + 2] for i in (0, 1))
 
 
 @dataclass(frozen=True)
@@ -333,7 +362,7 @@ def tiles(
         row_axes[0].text(
             -0.06,
             0.5,
-            title,
+            _short(title),
             transform=row_axes[0].transAxes,
             rotation=90,
             va="center",
@@ -343,12 +372,19 @@ def tiles(
     return fig
 
 
+def _short(title: str) -> str:
+    """A row's title, without its middle where it is too long to stand beside the row."""
+    if len(title) <= LONGEST_TITLE:
+        return title
+    return f"{title[: LONGEST_TITLE // 2 - 1]}…{title[-LONGEST_TITLE // 2 :]}"
+
+
 def _grid(
     rows: Sequence[Sequence[Tile]], titles: Sequence[str], width: float
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure and its axes by arithmetic: matplotlib's solver takes longer than all drawing."""
     columns = list(zip_longest(*rows, fillvalue=Tile()))
-    right = [_beside(column) for column in columns]
+    right = [_beside(column, width) for column in columns]
     left = 0.36 if titles else 0.04
     side = (width * len(columns) - left - sum(right)) / len(columns)
     above = [0.1 + 0.2 * max(1 + tile.title.count("\n") for tile in row) for row in rows]
@@ -359,7 +395,7 @@ def _grid(
     ]
     # so does a row's title: some 0.1 inches a letter
     for i, title in enumerate(titles[: len(rows)]):
-        tall[i] = max(tall[i], min(0.1 * len(title) - 0.2, 2.0))
+        tall[i] = max(tall[i], 0.1 * min(len(title), LONGEST_TITLE) - 0.2)
     height = sum(above) + sum(tall) + 0.12
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width * len(columns), height), dpi=DPI, layout="none")
@@ -376,13 +412,16 @@ def _grid(
     return fig, axes
 
 
-def _beside(column: Sequence[Tile]) -> float:
+def _beside(column: Sequence[Tile], width: float) -> float:
     """Inches at the right of a column, for its colour bars, their numbers and their labels."""
     maps = [tile for tile in column if tile.values is not None]
     if not maps:
         return 0.06
     signed = any(np.min(tile.values) < 0 for tile in maps)
-    return 0.7 + 0.22 * any(tile.unit for tile in maps) + 0.15 * signed
+    if not any(tile.unit for tile in maps):
+        return 0.7 + 0.15 * signed
+    # numbers and label of a bar grow with the tile
+    return max(0.92 + 0.15 * signed, 0.68 + 0.1 * width)
 
 
 def _aspect(tile: Tile) -> float:
