@@ -37,6 +37,9 @@ def spoken(technique: str) -> str:
     Args:
         technique: its name in code, also with settings as in `rise:masks=500`. Any other name
             is given back with spaces for underscores.
+
+    Returns:
+        Such as `Grad-CAM`, or `RISE (masks=500)`.
     """
     name, _, settings = technique.partition(":")
     words = NAMES.get(name, name.replace("_", " "))

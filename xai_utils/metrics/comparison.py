@@ -71,7 +71,7 @@ def compare(differences: Mapping[Hashable, np.ndarray]) -> dict[Hashable, Compar
 
 
 def holm(p_values) -> np.ndarray:
-    """Holm's correction: each p as large as it counts among all, float64 of the same length.
+    """Holm's correction: each p as large as it counts among all.
 
     The smallest of m is multiplied by m, the next by m - 1, and so on, none above 1 or below one
     before it. Whoever calls those at most .05 found is wrong about any with a probability of at
@@ -79,6 +79,9 @@ def holm(p_values) -> np.ndarray:
 
     Args:
         p_values: in 0..1; nan are not counted and stay.
+
+    Returns:
+        float64 of the same length, in 0..1.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
     """

@@ -320,6 +320,8 @@ class Tile:
         clip: percentile of the magnitude above which values share the last colour; default 100.
         boxes: drawn over the picture, in its pixels.
         bands: channels of the picture to draw, see `as_rgb`.
+        signed: colours around zero, for maps that are compared with signed ones; default: only if
+            a value is negative.
     """
 
     image: np.ndarray | None = None  # (H, W, C) in 0..255
