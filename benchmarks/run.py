@@ -11,7 +11,6 @@ the network's graph with its weights made constants.
 """
 
 import argparse
-import base64
 import json
 import statistics
 import subprocess
@@ -506,9 +505,8 @@ def _bars(name: str, rows: list[tuple]):
         f"Bars of the time of each technique on {name}, per pass, against the forward pass; marks"
         " show the bounds."
     )
-    picture = base64.b64encode(show.png(fig)).decode()
-    bundle = {"image/png": picture, "text/plain": alt}
-    output = nbf.new_output("display_data", bundle, metadata={"image/png": {"alt": alt}})
+    bundle = {"text/html": show.picture(show.light(fig), alt), "text/plain": alt}
+    output = nbf.new_output("display_data", bundle)
     return nbf.new_code_cell("# drawn by benchmarks/run.py", outputs=[output])
 
 

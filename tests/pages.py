@@ -41,10 +41,9 @@ def figure(colour="red", alt=None, size=(60, 40), mode="RGB"):
     from base64 import b64encode
 
     content = png(colour, size, mode)
-    plain = {"image/png": b64encode(content).decode()}
     if alt is None:
-        return output(plain)
-    return output(plain | {"text/html": show.picture(content, alt)}, **{"image/png": {"alt": alt}})
+        return output({"image/png": b64encode(content).decode()})
+    return output({"text/html": show.picture(content, alt), "text/plain": alt})
 
 
 def text(words, name="stdout"):

@@ -49,14 +49,14 @@ document.addEventListener("DOMContentLoaded", () => {
 // A figure that is stepped through; gives a function that shows its frame of a number.
 function stepping(stepper, number) {
   const range = stepper.querySelector("input[type=range]"), output = stepper.querySelector("output");
-  const frames = [...stepper.querySelectorAll("img")], captions = frames.map(caption);
+  const frames = [...stepper.querySelectorAll("img, svg.drawing")], captions = frames.map(caption);
   if (captions.some(Boolean)) {  // all lie on one place, so that the page keeps its height
     const place = stepper.appendChild(document.createElement("div"));
     place.className = "captions";
     captions.forEach((words) => { place.append(words || document.createElement("p")); });
   }
   const show = () => {
-    frames.forEach((frame, index) => { frame.hidden = index !== Number(range.value); });
+    frames.forEach((frame, index) => { frame.toggleAttribute("hidden", index !== Number(range.value)); });
     [...stepper.querySelectorAll(".captions > *")].forEach((words, index) => {
       words.classList.toggle("shown", index === Number(range.value));
     });
@@ -75,11 +75,12 @@ function stepping(stepper, number) {
 
 // A frame's words below it, unless its label says as much; screen readers have them from the picture.
 function caption(frame) {
-  if (fold(frame.alt) === fold(frame.dataset.label)) return null;
+  const said = frame.alt ?? frame.getAttribute("aria-label");  // a drawing that shares its parts is no `img`
+  if (fold(said) === fold(frame.dataset.label)) return null;
   const words = document.createElement("p");
   words.className = "caption";
   words.setAttribute("aria-hidden", "true");
-  words.textContent = frame.alt;
+  words.textContent = said;
   return words;
 }
 

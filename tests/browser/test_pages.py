@@ -1,11 +1,16 @@
 """The site in headless Chromium, from the file system, wide and narrow, light and dark."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from miniature import wait_for
 from pages import Site, code, figure, png, stepped, text
+from PIL import Image
 from small_reference import written
+
+from xai_utils import show
 
 pytestmark = pytest.mark.browser
 REAL = Path(__file__).resolve().parents[2] / "reports" / "site"
@@ -41,7 +46,10 @@ SCROLLS = (
 )
 FLAT_MATH = """() => [...document.querySelectorAll("math")].filter((m) => m.checkVisibility()).filter((m) => {
   const box = m.getBoundingClientRect(); return !(box.width > 3 && box.height > 3); }).map((m) => m.textContent)"""
-NO_WORDS = "() => [...document.images].filter((i) => !i.alt.trim()).length"
+NO_WORDS = """() => [...document.images].filter((i) => !i.alt.trim()).length
+  + [...document.querySelectorAll("svg.drawing")].filter((i) => !i.ariaLabel.trim()).length"""
+NO_SIZE = """() => [...document.querySelectorAll("img, svg.drawing")]
+  .filter((i) => !(i.getAttribute("width") > 0 && i.getAttribute("height") > 0)).length"""
 BROKEN = (
     "() => [...document.images].filter((i) => i.complete && !i.naturalWidth &&"
     " i.checkVisibility()).length"
@@ -59,6 +67,7 @@ def check(page):
     assert not page.evaluate(SCROLLS), page.evaluate(WIDER)
     assert page.evaluate(WIDER) == []
     assert page.evaluate(NO_WORDS) == 0
+    assert page.evaluate(NO_SIZE) == 0
     assert page.evaluate(BROKEN) == 0
     page.evaluate("() => document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert not page.evaluate(SCROLLS), page.evaluate(WIDER)
@@ -355,17 +364,44 @@ def test_stepper_by_mouse_and_by_keyboard(reader, tiny):
     assert frame() == "third"
 
 
+def test_frames_that_share_a_picture_are_stepped_through(reader, tmp_path):
+    """As a browser draws them: the picture they share, and the colour that each has of its own."""
+    from pages import Site, code, stepped
+
+    colours, size = ((255, 0, 0), (0, 0, 255)), (64, 64, 3)
+    frames = [
+        show.tiles([[show.Tile(np.full(size, c, float)), show.Tile(np.full(size, 90.0))]])
+        for c in colours
+    ]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        step = stepped(monkeypatch, frames, ["red", "blue"], title="colour")
+    site = Site(tmp_path)
+    site.add("10_saliency--a", code("step()", step))
+    site.page("10_saliency--a")
+    page = reader.open(site.site / "10_saliency--a.html")
+    frame = page.locator("figure.stepper svg.drawing:visible")
+    for label, colour in zip(("red", "blue"), colours):
+        assert frame.count() == 1 and frame.get_attribute("aria-label") == label
+        with Image.open(io.BytesIO(frame.screenshot())) as seen:
+            seen = seen.convert("RGB")
+            found = [seen.getpixel((int(x * seen.width), seen.height // 2)) for x in (0.25, 0.75)]
+        assert np.abs(np.array(found) - [colour, (90, 90, 90)]).max() <= 2
+        page.locator("figure.stepper input").focus()
+        page.keyboard.press("End")
+
+
 def test_stepper_of_the_real_site(reader):
     path = next((path for path in REAL_PAGES if path.stem.startswith("21_grad_cam")), None)
     if path is None:
         pytest.skip("no reports/site here")
     page = reader.open(path)
     stepper = page.locator("figure.stepper").first
-    before = stepper.locator("img:visible").get_attribute("src")
+    frame = stepper.locator("img:visible, svg.drawing:visible")
+    before = frame.screenshot()
     stepper.locator("input").focus()
     page.keyboard.press("Home" if stepper.locator("input").input_value() != "0" else "End")
-    assert stepper.locator("img:visible").count() == 1
-    assert stepper.locator("img:visible").get_attribute("src") != before
+    assert frame.count() == 1
+    assert frame.screenshot() != before
 
 
 def test_dark_and_light(reader, tiny):

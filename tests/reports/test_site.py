@@ -1,6 +1,7 @@
 """The site: a page a run, the index, and what notebooks hand to them. No kernel starts."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -218,7 +219,7 @@ def test_html_of_notebooks_and_widgets_stays_as_it_is(monkeypatch):
     explorer = (
         '<p role="alert" style="margin: 4px 0; border-left: 4px solid #b00020">no</p>'
         '<div style="display: flex; max-width: 584px"><figure style="width: 280px">'
-        '<img alt="cat" style="display: block; max-width: none" src="data:image/png;base64,AA==">'
+        '<img alt="cat" loading="lazy" style="max-width: none" src="data:image/png;base64,AA==">'
         '<figcaption style="color: var(--jp-ui-font-color1, inherit)">cat</figcaption></figure>'
         '</div><p role="status">done in <b>3 ms</b>, <mark>marked</mark>: <code>make</code></p>'
         '<span style="width: calc(2 * (1px + 2%)); background: rgb(0, 0, 0)"></span>'
@@ -940,6 +941,84 @@ def test_a_file_that_is_no_notebook(tmp_path):
             reading.read_notebook(tmp_path / "x.ipynb")
 
 
+# --- drawings -------------------------------------------------------------------------------------
+
+
+def drawn_figure(monkeypatch, *tiles, alt="a figure"):
+    return output(displayed(monkeypatch, show.figure, show.tiles([tiles]), alt))
+
+
+def photograph(seed):
+    return np.random.default_rng(seed).integers(0, 256, (80, 80, 3)).astype(np.float32)
+
+
+def test_a_figure_stands_as_a_picture_with_words_and_a_size(monkeypatch):
+    shown = drawn_figure(monkeypatch, show.Tile(photograph(0)), alt='a "noise" <b>')
+    html, page = body("## A", code("x", shown))
+    (image,) = html.select("figure.picture > img")
+    drawing = show.read_drawing(image["src"])
+    assert (image["alt"], image["loading"]) == ('a "noise" <b>', "lazy")
+    assert (int(image["width"]), int(image["height"])) == drawing.shown and not page.warnings
+    assert set(shown.data) == {"text/html", "text/plain"}
+
+
+def test_what_recurs_on_a_page_is_stored_once(monkeypatch):
+    again, other = photograph(0), photograph(1)
+    frames = [show.tiles([[show.Tile(again, title=title)]]) for title in "ab"]
+    outputs = [
+        drawn_figure(monkeypatch, show.Tile(again), show.Tile(other), alt="two <pictures>"),
+        stepped(monkeypatch, frames, ["one", "two"], alts=["first", "second"], value=1),
+        drawn_figure(monkeypatch, show.Tile(photograph(2)), alt="alone"),
+    ]
+    html, page = body(*(code("x", one) for one in outputs))
+    drawings = html.select("svg.drawing")
+    assert [one["aria-label"] for one in drawings] == ["two <pictures>", "first", "second"]
+    assert [one.get("data-label") for one in drawings] == [None, "one", "two"]
+    assert [one.has_attr("hidden") for one in drawings] == [False, True, False]
+    assert [image["alt"] for image in html.find_all("img")] == ["alone"]
+    content = show.light(show.tiles([[show.Tile(again)]])).layers[0].content
+    (shared,) = [part for part in html.select("svg.parts image") if part["href"] == content]
+    assert str(html).count(content) == 1
+    assert len(html.select(f'use[href="#{shared["id"]}"]')) == 3
+    assert not page.warnings
+    places = [one["transform"] for one in drawings[0].select("use")]
+    source = re.search(r'src="([^"]+)', outputs[0].data["text/html"])[1]
+    left, top, width, height = map(int, show.read_drawing(source).layers[0].box)
+    assert places[0] == f"translate({left} {top}) scale({width} {height})"
+
+
+def test_a_foreign_drawing_stays_an_image(monkeypatch):
+    good = drawn_figure(monkeypatch, show.Tile(photograph(0)), show.Tile(photograph(0)))
+    source = good.data["text/html"]
+    bad = source.replace("%3Crect", "%3Cscript%3Ealert(1)%3C/script%3E%3Crect")
+    html, _ = body(code("x", output({"text/html": bad})))
+    assert not html.select("svg, script") and html.img["src"].count("script") == 2
+
+
+def test_every_picture_has_a_size_and_waits_until_it_is_near():
+    bare = output({"image/png": base64.b64encode(png(size=(60, 40))).decode()})
+    small = output(bare.data, **{"image/png": {"width": 30}})
+    embedded = output({"text/html": f"<p>{show.picture(png(size=(9, 5)), 'x')}</p>"})
+    plain = base64.b64encode(png(size=(7, 3))).decode()
+    written = f"![word](data:image/png;base64,{plain})"
+    html, _ = body(code("a", bare, small, embedded), written)
+    sizes = [(image["width"], image["height"]) for image in html.find_all("img")]
+    assert sizes == [("60", "40"), ("30", "20"), ("9", "5"), ("7", "3")]
+    assert all(image["loading"] == "lazy" for image in html.find_all("img"))
+
+
+def test_the_thumbnail_of_a_drawing(site, monkeypatch):
+    blue = np.full((40, 40, 3), (0, 0, 255), np.float32)
+    shown = drawn_figure(monkeypatch, show.Tile(blue))
+    path = site.add("10_saliency--a", code("x", shown, tags=["thumbnail"]))
+    from PIL import Image
+
+    content = reading.thumbnail(reading.read_notebook(path))
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == show.light(show.tiles([[show.Tile(blue)]])).size
+        assert picture.getpixel((picture.width // 2, picture.height // 2)) == (0, 0, 255)
+
+
 # --- stepper --------------------------------------------------------------------------------------
 
 
@@ -997,8 +1076,8 @@ def test_stepper_of_one_frame_needs_no_slider(monkeypatch):
         (dict(frames=[], labels=[]), "at least one frame"),
         (dict(frames=[png()], labels=["a", "b"]), "1 frames, 2 labels"),
         (dict(frames=[png()], labels=["a"], alts=[]), "0 alts"),
-        (dict(frames=["x"], labels=["a"]), "frame 0 is not PNG"),
-        (dict(frames=[png(), b"GIF89a"], labels="ab"), "frame 1 is not PNG"),
+        (dict(frames=["x"], labels=["a"]), "frame 0 is neither a figure nor PNG"),
+        (dict(frames=[png(), b"GIF89a"], labels="ab"), "frame 1 is neither"),
         (dict(frames=[png()], labels=["a"], value=1), "value 1 is not a frame index, 0 to 0"),
         (dict(frames=[png()], labels=["a"], value=-1), "value -1"),
     ],

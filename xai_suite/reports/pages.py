@@ -3,8 +3,11 @@
 Equations become MathML, code is folded, nothing is fetched from anywhere.
 """
 
+import contextlib
+import io
 import re
 import xml.etree.ElementTree as ET
+from base64 import b64decode
 from functools import partial
 from html import escape, unescape
 from pathlib import Path
@@ -15,9 +18,11 @@ from nbconvert.exporters.html import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import from_dict
+from PIL import Image
 from traitlets.config import Config
 
 from xai_suite.reports import reading
+from xai_suite.reports.sharing import store_once
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("image/svg+xml", "image/png", "image/jpeg")
@@ -47,7 +52,11 @@ ELEMENTS = nh3.ALLOWED_TAGS.union(
 ALLOWED = {
     "clean_content_tags": nh3.CLEAN_CONTENT_TAGS
     | {"form", "iframe", "noscript", "object", "svg", "title"},
-    "attributes": {"*": set(ATTRIBUTES.split()), "a": {"href"}, "img": {"alt", "src"}}
+    "attributes": {
+        "*": set(ATTRIBUTES.split()),
+        "a": {"href"},
+        "img": {"alt", "decoding", "loading", "src"},
+    }
     | dict.fromkeys(MATHML.split(), set(MATHML_ATTRIBUTES.split())),
     "generic_attribute_prefixes": {"aria-", "data-"},
     "url_schemes": {"data", "http", "https", "mailto"},
@@ -99,6 +108,7 @@ def render(notebook, title=""):
         extra_template_basedirs=[str(ROOT / "reports")],
         filters={
             "in_columns": in_columns,
+            "size_of": size_of,
             "local_only": partial(local_only, page=page),
             "markdown2html": partial(markdown, page=page),
             "mathml": lambda tex: math(tex.strip().strip("$"), "block", page),
@@ -106,7 +116,7 @@ def render(notebook, title=""):
         },
     )
     html, _ = exporter.from_notebook_node(notebook)
-    return html, page
+    return store_once(html), page
 
 
 def markdown(source, attachments=None, *, page):
@@ -159,6 +169,9 @@ def local_only(html, page, elements=ELEMENTS):
         image["alt"] = image.get("alt") or escape(page.words())
         if "src" not in image:
             return escape(unescape(image["alt"]))
+        if not image.keys() & {"width", "height"}:
+            image |= size_of(image["src"].rpartition(";base64,")[2])
+        image.setdefault("loading", "lazy")
         return "<img" + "".join(f' {name}="{value}"' for name, value in image.items()) + ">"
 
     if "<svg" in html:
@@ -168,6 +181,20 @@ def local_only(html, page, elements=ELEMENTS):
     return html.replace("<table", '<div class="scroll"><table').replace(
         "</table>", "</table></div>"
     )
+
+
+def size_of(content, width=None) -> dict[str, int]:
+    """Width and height at which base64 of a raster picture is shown, so that nothing jumps when it
+    is there; empty for other content.
+
+    Args:
+        width: at which it is to be shown, in CSS pixels; default its own.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        across, down = Image.open(io.BytesIO(b64decode(content))).size
+        width = int(width or across)
+        return {"width": width, "height": round(width * down / across)}
+    return {}
 
 
 def in_columns(text):
@@ -182,20 +209,25 @@ def in_columns(text):
 
 def captioned(outputs):
     """Give each picture its words to stand below it, unless words beside it say the same."""
-    said = [part for output in outputs for part in _words_of(output)]
+    said = [part for output in outputs if not _alt(output) for part in _words_of(output)]
     for output in outputs:
-        for mime in FIGURES:
-            about = output.get("metadata", {}).get(mime, {})
-            words = " ".join(str(about.get("alt") or "").split())
-            if words and not any(words in text for text in said):
-                about["caption"] = words
+        words = " ".join(_alt(output).split())
+        if words and not any(words in text for text in said):
+            output.metadata["caption"] = words
+
+
+def _alt(output):
+    """The text alternative of an output that is a figure, nothing of any other."""
+    data = output.get("data", {})
+    if data.get("text/html", "").startswith("<img "):
+        return data.get("text/plain", "")
+    found = (output.metadata.get(mime, {}).get("alt") for mime in FIGURES if mime in data)
+    return str(next(found, None) or "")
 
 
 def _words_of(output):
     """What an output without a picture says, in one line each."""
     data = output.get("data", {})
-    if data.keys() & {*FIGURES}:
-        return []
     found = [output.get("text", ""), data.get("text/markdown", ""), data.get("text/plain", "")]
     return [" ".join(text.split()) for text in found]
 
@@ -213,9 +245,6 @@ def _prepare(cell):
             output.text = _quiet(output.text)
         if WIDGET in data and not data.keys() & {"text/html", *FIGURES}:
             data["text/html"] = '<p class="note">A live control: open the notebook to use it.</p>'
-        # `show.figure` puts the picture in twice: as HTML it has words in JupyterLab
-        if output.get("metadata", {}).get("image/png", {}).get("alt"):
-            data.pop("text/html", None)
     captioned(outputs)
     cell.outputs = [out for out in outputs if out.output_type != "stream" or out.text.strip()]
     return cell

@@ -13,7 +13,7 @@ import re
 import tokenize
 from pathlib import Path
 
-from xai_utils.show import RECORD, USED, show_value
+from xai_utils.show import RECORD, USED, read_drawing, show_value
 
 
 def read_notebook(path):
@@ -97,17 +97,23 @@ def records_of(runs: str, model: str = "default") -> dict[str, dict]:
 
 
 def thumbnail(notebook):
-    """PNG bytes of the picture for the index, or None.
+    """The picture for the index, as bytes that Pillow opens, or None.
 
     The first image of the cell tagged `thumbnail`, else of any.
     """
     chosen = [cell for cell in notebook["cells"] if "thumbnail" in tags(cell)]
     for output in _outputs(chosen + notebook["cells"]):
         data = output.get("data", {})
-        # a stepper carries its frames inside its HTML
-        inside = re.search(r'data:image/png;base64,([^"]+)', data.get("text/html", ""))
-        if found := data.get("image/png") or (inside and inside[1]):
+        if found := data.get("image/png"):
             return base64.b64decode(found)
+        # a figure, and each frame of a stepper, stands in HTML
+        for source in re.findall(r'src="(data:image/[^"]+)"', data.get("text/html", "")):
+            scheme, _, content = source.partition(";base64,")
+            if scheme == "data:image/png":
+                return base64.b64decode(content)
+            with contextlib.suppress(ValueError):
+                read_drawing(source).image().save(drawn := io.BytesIO(), "png", compress_level=1)
+                return drawn.getvalue()
     return None
 
 

@@ -36,7 +36,7 @@ PARTS = (
 GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide
 NOTHING = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-MADE_WITH = ("site.py", "pages.py", "reading.py", "finding.py")
+MADE_WITH = ("site.py", "pages.py", "reading.py", "finding.py", "sharing.py")
 REFERENCE, BESIDE = "reference", "compare"  # folders of a site that hold no other model's
 COLUMNS = 4  # of a comparison that are shown before anybody chooses
 

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "drawing": ["GREY", "Drawing", "Layer", "look", "picture", "placed", "read_drawing"],
         "figures": [
             "CLIP",
             "COLOURS",
@@ -15,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "draw_boxes",
             "figure",
             "heat_map",
+            "light",
             "overlay",
             "panel",
             "png",
@@ -22,6 +24,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "tiles",
         ],
         "record": ["RECORD", "USED", "Ended", "end", "record", "show_value", "text", "used"],
-        "widgets": ["picture", "progress", "stepper"],
+        "widgets": ["progress", "stepper"],
     },
 )

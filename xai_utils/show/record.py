@@ -30,13 +30,17 @@ def record(**numbers):
 
 
 def used(**values):
-    """Say what took the place of parameters: `used(model="vgg19", images="22 pictures of the
-    results")`, for a notebook that was given the results of an earlier computation.
+    """Say what took the place of parameters, for a notebook that is given earlier results.
 
     The report's head, table and card show these in place of the parameters that counted for
     nothing.
 
-    Values: one-line strings. Raises ValueError naming the first that is none.
+    Args:
+        values: one-line strings by the parameter's name, `model="vgg19", image="22 pictures of the
+            results"`.
+
+    Raises:
+        ValueError: one that is no line of text.
     """
     from IPython.display import display
 

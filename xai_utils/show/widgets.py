@@ -1,9 +1,12 @@
 """Widgets for people: frames to step through, live and in a report, and a progress bar."""
 
-from base64 import b64encode
 from html import escape
 
-PNG = b"\x89PNG\r\n\x1a\n"
+from matplotlib.figure import Figure
+
+from xai_utils.show.drawing import PNG, picture
+from xai_utils.show.figures import light
+from xai_utils.show.layers import encoder
 
 
 def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
@@ -14,7 +17,7 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
     first frame is still there.
 
     Args:
-        frames: PNG bytes, one a frame.
+        frames: matplotlib figures, each stored as `light` does, or PNG bytes; one a frame.
         labels: one short text a frame.
         alts: one description a frame; default the labels.
         title: what the slider steps through.
@@ -22,7 +25,8 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
         dropdown: in Jupyter choose from a list of the labels instead, for frames without an order.
 
     Raises:
-        ValueError: no frames, unequal lengths, a frame that is not a PNG, or an index out of range.
+        ValueError: no frames, unequal lengths, a frame that is neither a figure nor a
+            PNG, or an index out of range.
     """
     from IPython.display import display
 
@@ -36,11 +40,13 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
             " each"
         )
     for index, frame in enumerate(frames):
-        if not isinstance(frame, bytes) or not frame.startswith(PNG):
-            raise ValueError(f"stepper: frame {index} is not PNG bytes")
+        if not isinstance(frame, Figure) and not (isinstance(frame, bytes) and frame[:8] == PNG):
+            raise ValueError(f"stepper: frame {index} is neither a figure nor PNG bytes")
     if not 0 <= value < len(frames):
         raise ValueError(f"stepper: value {value} is not a frame index, 0 to {len(frames) - 1}")
 
+    once = encoder()
+    frames = [light(frame, once) if isinstance(frame, Figure) else frame for frame in frames]
     live = (
         (_choice if dropdown else _live)(frames, labels, alts, title, value)
         if len(frames) > 1
@@ -51,26 +57,6 @@ def stepper(frames, labels, alts=None, title="step", value=0, dropdown=False):
         "text/html": _html(frames, labels, alts, title, value),
     }
     display(live | plain, raw=True)
-
-
-def picture(content, alt, attributes='style="max-width: 100%"'):
-    """PNG bytes as an HTML picture with a text alternative.
-
-    JupyterLab shows a plain PNG without its alternative; ipywidgets' own Image has none, and breaks
-    over a tooltip.
-
-    Args:
-        content: PNG bytes.
-        alt: what the picture shows, for people who cannot see it.
-        attributes: further ones of the HTML element, written as in HTML.
-
-    Returns:
-        HTML, one `img` element that holds the picture.
-    """
-    return (
-        f'<img alt="{escape(alt)}" {attributes}'
-        f' src="data:image/png;base64,{b64encode(content).decode()}">'
-    )
 
 
 def progress(title="loss"):
@@ -106,7 +92,11 @@ def progress(title="loss"):
 
 def _html(frames, labels, alts, title, value):
     images = [
-        picture(frame, alt, f'data-label="{escape(label)}"{"" if index == value else " hidden"}')
+        picture(
+            frame,
+            alt,
+            f'loading="lazy" data-label="{escape(label)}"{"" if index == value else " hidden"}',
+        )
         for index, (frame, label, alt) in enumerate(zip(frames, labels, alts))
     ]
     control = ""
