@@ -183,6 +183,14 @@ def test_the_class_box_takes_a_name_before_an_index(shown):
     assert "class 2 is out of range: there are classes 0 to 1" in shown.alert.value
 
 
+def test_techniques_are_called_as_people_call_them(shown):
+    offered = dict(shown.technique.options)
+    assert offered["Grad-CAM"] == "grad_cam" and offered["SmoothGrad"] == "smooth_grad"
+    shown.technique.value = "gradient_x_input"
+    assert "gradient × input for " in shown.figure.value
+    assert ">gradient × input</figcaption>" in shown.figure.value
+
+
 def test_every_run_that_can_be_saved_passes_the_runners_checks(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "NOTEBOOKS", DATA_FOLDER.parent / "notebooks")
     for technique in state.QUICK + state.SLOW:

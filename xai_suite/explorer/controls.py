@@ -23,6 +23,7 @@ from xai_suite.explorer.state import (
     save_run,
 )
 from xai_utils import pictures
+from xai_utils.attribution import spoken
 from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
@@ -95,11 +96,10 @@ class Explorer:
             placeholder="a name, then Enter",
             continuous_update=False,
         )
-        self.technique = _control(
-            ipywidgets.Dropdown, "technique", options=QUICK + SLOW, value=technique
-        )
+        named = [(spoken(name), name) for name in QUICK + SLOW]
+        self.technique = _control(ipywidgets.Dropdown, "technique", options=named, value=technique)
         self.second = _control(
-            ipywidgets.Dropdown, "beside it", options=(NO_SECOND, *QUICK, *SLOW), value=second
+            ipywidgets.Dropdown, "beside it", options=[(NO_SECOND, NO_SECOND), *named], value=second
         )
         self.layer = _control(ipywidgets.Dropdown, "layer (CAMs)", options=[LAST_LAYER])
         self.crop_columns = _span("crop across, %", (0, 100))

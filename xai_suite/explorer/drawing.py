@@ -24,7 +24,7 @@ ALERT = (
 
 
 def plain(label: str) -> str:
-    """A class or technique as people write it."""
+    """A class as people write it."""
     return label.replace("_", " ")
 
 
@@ -69,14 +69,15 @@ def figure(classifier, state: State, answer: Answer) -> str:
     for technique, values in answer.maps.items():
         about = attribution.ABOUT[technique]
         clip = show.CLIP if about.heavy_tailed else 100.0
-        alt = f"{plain(technique)} for {name} over the picture in grey; brightest {_peak(values)}"
+        title = attribution.spoken(technique)
+        alt = f"{title} for {name} over the picture in grey; brightest {_peak(values)}"
         drawn = picture(show.overlay(values, answer.seen, clip), alt)
         drawn += colour_bar(values, clip, about.unit.format(classifier.unit))
-        tiles.append((plain(technique), drawn))
+        tiles.append((title, drawn))
     for number, ((technique, what), image) in enumerate(answer.cut.items()):
         share = state.mask if what == "masked" else state.keep
         said = classifier.written(answer.probabilities[2 + number, state.target])
-        text = f"top {100 * share:.0f} % of {plain(technique)} {what}: {said}"
+        text = f"top {100 * share:.0f} % of {attribution.spoken(technique)} {what}: {said}"
         tiles.append((text, picture(image, f"the picture with the {text} {name}")))
     cells = "".join(
         f'<figure style="margin: 0 10px 8px 0; width: {SIDE}px">{image}<figcaption style="{INK}">'
