@@ -466,8 +466,8 @@ def map_layers(model: keras.Model, shape: tuple) -> dict[str, tuple]:
     layers, inside = dict(walk(model)), inside_attention(model)
     shapes = output_shapes(model, shape)[0]
     paths = [path for path in shapes if id(layers[path]) not in inside]
-    weighted = [path for path in paths if getattr(layers[path], "weights", None)]
-    paths = paths[paths.index(weighted[0]) :] if weighted else paths
+    learned = [path for path in paths if learns(layers[path])]
+    paths = paths[paths.index(learned[0]) :] if learned else paths
     return {path: shapes[path] for path in paths if is_spatial(shapes[path])}
 
 
