@@ -94,13 +94,15 @@ class Renderer(RendererAgg):
 
     def _stored(self, pixels: np.ndarray) -> tuple[str, bool]:
         """A picture's content, and whether that is a photograph of the figure to show in grey."""
-        light = np.asarray(Image.fromarray(pixels).convert("L"), np.int16)
         if (pixels[..., :1] == pixels[..., 1:3]).all():
-            for content, its_light in self.photographs:
-                if its_light.shape == light.shape and np.abs(its_light - light).max() < 4:
-                    return content, True
-        content = self.encode(pixels.tobytes(), light.shape)
-        self.photographs.append((content, light))
+            for content, photograph in self.photographs:
+                if photograph.shape == pixels.shape:
+                    light = np.asarray(Image.fromarray(photograph).convert("L"), np.int16)
+                    if np.abs(light - pixels[..., 0]).max() < 4:  # rounded twice, cut off once
+                        return content, True
+            return self.encode(pixels.tobytes(), pixels.shape[:2]), False
+        content = self.encode(pixels.tobytes(), pixels.shape[:2])
+        self.photographs.append((content, pixels))
         return content, False
 
     def close(self) -> None:
