@@ -159,36 +159,6 @@ def test_max_sensitivity():
     np.testing.assert_array_equal(known, few)
 
 
-def test_imputation_carries_a_linear_ramp_across_a_hole():
-    rows, columns = np.mgrid[:20, :30]
-    ramp = np.stack([3 * rows + 2 * columns + 5, 255 - 4 * rows, 8 * columns], -1).astype(
-        np.float32
-    )
-    hidden = np.random.default_rng(0).random((20, 30)) < 0.7
-    hidden[[0, -1]] = hidden[:, [0, -1]] = False
-    holed = np.where(hidden[..., None], 0, ramp)
-    np.testing.assert_allclose(metrics.impute(holed, hidden, noise=0), ramp, atol=1e-3)
-    grain = metrics.impute(holed, hidden, noise=0.01) - ramp
-    assert (grain[~hidden] == 0).all() and grain[hidden].std() == pytest.approx(2.55, rel=0.15)
-
-
-def test_imputation_equals_a_slow_loop():
-    rng = np.random.default_rng(1)
-    image, hidden = rng.uniform(0, 255, (7, 6, 1)), rng.random((7, 6)) < 0.6
-    known = np.where(hidden, 0, image[..., 0])
-    for _ in range(3000):
-        for r, c in np.argwhere(hidden):
-            total = weights = 0
-            for i in range(max(0, r - 1), min(7, r + 2)):
-                for j in range(max(0, c - 1), min(6, c + 2)):
-                    weight = {1: 1 / 6, 2: 1 / 12}.get(abs(i - r) + abs(j - c), 0)
-                    total, weights = total + weight * known[i, j], weights + weight
-            known[r, c] = total / weights
-        if np.allclose(known, metrics.impute(image, hidden, 0)[..., 0], atol=1e-3):
-            return
-    raise AssertionError("the loop settles elsewhere")
-
-
 def test_road_removes_what_the_map_says():
     size, rng = 12, np.random.default_rng(0)
     weights = np.zeros((size, size, 1), np.float32)

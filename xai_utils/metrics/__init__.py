@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "picture_sized",
             "ranks",
         ],
+        "imputation": ["impute"],
         "infidelity": ["infidelity", "max_sensitivity"],
         "localisation": [
             "coverage",
@@ -49,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "pointing",
             "share_inside",
         ],
-        "road": ["Road", "impute", "road"],
+        "road": ["Road", "road"],
         "sanity": ["cascade", "randomised", "rank_correlation", "similarity"],
     },
 )
