@@ -230,18 +230,25 @@ def test_a_technique_that_fails_is_a_row_with_its_reason(place, whole, monkeypat
 def test_results_of_other_values_are_refused(place, whole):
     out = place / "whole.parquet"
     for changed, told in (
-        ({"step": 0.5}, "another step of plan: 0.25 there, 0.5 now"),
-        ({"explain": "label"}, 'another explain of plan: "top" there, "label" now'),
-        ({"at_once": 3}, "another at_once of plan: 2 there, 3 now"),
+        ({"step": 0.5}, "holds results of step 0.25, not 0.5; give another place, or delete it"),
+        ({"explain": "label"}, 'holds results of explain "top", not "label"'),
+        ({"at_once": 3}, "holds results of at_once 2, not 3"),
+        ({"tolerance": 15}, "holds results of tolerance 0.0, not 15.0"),
+        (
+            {"metrics": ["drop", "road"]},
+            "holds results of metrics deletion insertion drop infidelity sensitivity road"
+            " localisation, not drop road; give another place, or delete it",
+        ),
     ):
         with pytest.raises(ValueError, match=told):
             run(place, out, **changed)
     note = out / results.ABOUT
     about = json.loads(note.read_text())
     try:
-        note.write_text(json.dumps({**about, "version": "0.0.9"}))
-        with pytest.raises(ValueError, match='another version: "0.0.9" there'):
-            run(place, out)
+        for name in ("version", "format"):
+            note.write_text(json.dumps({**about, name: "0.0.9"}))
+            with pytest.raises(ValueError, match=f'holds results of {name} "0.0.9", not '):
+                run(place, out)
         note.write_text(json.dumps({**about, "manifest": "0"}))
         with pytest.raises(ValueError, match="another manifest"):
             run(place, out)
@@ -269,7 +276,7 @@ def test_weights_that_changed_are_noticed(place, tmp_path):
     )
     one, other = (evaluation.read(folder)["probability"].to_pylist() for folder in (before, after))
     assert not np.allclose(np.array(one, float), np.array(other, float), equal_nan=True)
-    with pytest.raises(ValueError, match="results of another weights of plan"):
+    with pytest.raises(ValueError, match="holds results of another weights; give"):
         evaluation.evaluate(str(file), "random", place / "pictures.csv", before, **given)
     plan = {
         "version": scoring.__version__,
@@ -277,7 +284,7 @@ def test_weights_that_changed_are_noticed(place, tmp_path):
         "model_options": given["model_options"],
     }
     with pytest.raises(RuntimeError, match=r"a worker has other weights of net\.keras"):
-        scoring.evaluate_chunk({**plan, "weights": "0"}, [])
+        scoring.evaluate_chunk({**plan, "weights": "0"}, scoring.Chunk([], []))
 
 
 def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
@@ -299,7 +306,7 @@ def test_a_worker_is_sent_whole_paths(place, tmp_path, monkeypatch):
         "task": "classification",
         "labels": str(tmp_path / "names.txt"),
     }
-    assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk)
+    assert all(os.path.isabs(row.file) for chunk in chunks.values() for row in chunk.rows)
 
 
 def test_a_start_that_failed_can_be_corrected(place, tmp_path):
@@ -443,46 +450,76 @@ def test_results_that_cannot_be_written_are_one_line(place, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match=r"out cannot be written \(Read-only file system\): give"):
-        kept.write(0, [])
+        kept.write(0, ["cam"], [])
     assert os.listdir(kept.folder) == [results.ABOUT]
 
 
-def test_a_refusal_names_what_differs(tmp_path):
-    def about(*techniques, **settings):
-        return {"plan": {"techniques": {key: [key, settings] for key in techniques}}}
+def test_techniques_may_be_added_and_left_out(place, tmp_path, monkeypatch):
+    asked = []
 
-    results.Results(tmp_path / "out", about("cam", "rise", *attribution.FLOORS)).write(0, [])
-    for asked, told in (
-        (
-            about("cam", "rise", "grad_cam", *attribution.FLOORS),
-            "out holds no results of grad_cam, and what it holds is not measured again: to add to"
-            ' it, ask for "grad_cam" alone, in another place',
-        ),
-        (
-            about("cam", *attribution.FLOORS),
-            "out holds results of rise as well: to go on with it, ask for all that it holds,"
-            ' "cam rise"; or give another place',
-        ),
-        (about("rise", "gradient", *attribution.FLOORS), "out holds results of cam as well"),
-        (
-            about("cam", "rise", *attribution.FLOORS, masks=3),
-            'another cam of techniques: ["cam", {}] there, ["cam", {"masks": 3}] now',
-        ),
-    ):
-        with pytest.raises(ValueError) as caught:
-            results.Results(tmp_path / "out", asked)
-        assert told in str(caught.value) and "\n" not in str(caught.value)
+    def seen(model, images, target=None, gain=1.0):
+        asked.append(f"seen:{gain:g}")
+        return gain * images[..., 0]
+
+    def other(model, images, target=None):
+        asked.append("other")
+        return images[..., 1]
+
+    for method in (seen, other):
+        monkeypatch.setitem(attribution.METHODS, method.__name__, method)
+
+    def measured(techniques, out="out"):
+        asked.clear()
+        given = {"metrics": "drop localisation", "model_options": QUICK["model_options"]}
+        folder = evaluation.evaluate(
+            str(place / "net.keras"), techniques, place / "pictures.csv", tmp_path / out, **given
+        )
+        return evaluation.read(folder)
+
+    first = measured("seen")
+    assert asked == ["seen:1"]
+    both = measured("other seen")  # in one chunk
+    assert asked == ["other"], "what was there is not computed again"
+    assert_same(both, measured("other seen", "at once"))
+    changed = measured("other seen:gain=2")
+    assert asked == ["seen:2"]
+    assert set(changed["technique"].to_pylist()) == {
+        None,
+        "other",
+        "seen:gain=2",
+        *attribution.FLOORS,
+    }
+    assert_same(measured("seen"), first)
+    assert asked == [] and evaluation.read_about(tmp_path / "out")["plan"]["techniques"].keys() == {
+        "seen",
+        *attribution.FLOORS,
+    }
+
+
+def test_a_part_is_not_taken_for_another(tmp_path):
+    about = {"plan": {"techniques": {"cam": [], "rise": []}}}
+    first = results.Results(tmp_path / "out", about)
+    first.write(3, ["cam"], [])
+    again = results.Results(tmp_path / "out", about)
+    assert again.missing(3, ["cam", "rise"]) == ["rise"] and again.missing(0, ["cam"]) == ["cam"]
+    again.write(3, ["rise"], [])
+    assert results.Results(tmp_path / "out", about).missing(3, ["rise", "cam"]) == []
+
+
+def test_a_long_value_is_not_cut_inside_a_word(tmp_path):
+    names = [f"word{i}" for i in range(99)]
+    results.Results(tmp_path / "out", {"given": names}).write(0, ["cam"], [])
+    with pytest.raises(ValueError, match=r"of given (word\d+ )+\.\.\., not none; give") as caught:
+        results.Results(tmp_path / "out", {})
+    assert "\n" not in str(caught.value)
 
 
 def test_two_evaluations_do_not_mix_in_one_folder(tmp_path):
     first, second = (results.Results(tmp_path / "out", {"step": step}) for step in (0.1, 0.2))
-    second.write(0, [])
-    with pytest.raises(ValueError, match="results of another step: 0.2 there, 0.1 now"):
-        first.write(1, [])
-    assert sorted(path.name for path in second.folder.iterdir()) == [
-        results.ABOUT,
-        "part-000000.parquet",
-    ]
+    second.write(0, ["cam"], [])
+    with pytest.raises(ValueError, match="results of step 0.2, not 0.1"):
+        first.write(1, ["cam"], [])
+    assert [path.name[:12] for path in second.folder.glob("*.parquet")] == ["part-000000-"]
 
 
 def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
@@ -606,6 +643,70 @@ def test_a_picture_may_have_several_boxes(place, tmp_path):
     np.testing.assert_array_equal(scoring.object_mask(rows[0], net), net.prepare_mask(expected))
 
 
+def test_a_map_may_point_a_little_beside_the_object(place, tmp_path, monkeypatch):
+    def corner(model, images, target=None):  # points to the picture's first row and column
+        maps = np.zeros(images.shape[:3], np.float32)
+        maps[:, 0, 0] = 1
+        return maps
+
+    monkeypatch.setitem(attribution.METHODS, "corner", corner)
+    # 50 x 60 pixels, squeezed to 32 x 32: the nearest box of the first is 12 pixels away, of the
+    # second 25. The first has two boxes.
+    lines = [
+        "picture 1.png,1,40,40,50,50",
+        "picture 2.png,2,25,0,60,50",
+        "picture 1.png,1,0,12,9,40",
+    ]
+    (place / "near.csv").write_text(BOXED + "\n".join(lines))
+
+    def pointing(metrics, **given):
+        out = tmp_path / f"{metrics[-2:]}{len(given)}"
+        given |= {"model_options": {**QUICK["model_options"], "resizing": "stretch"}}
+        file = str(place / "net.keras")
+        table = evaluation.read(
+            evaluation.evaluate(file, "corner", place / "near.csv", out, metrics=metrics, **given)
+        )
+        rows = table.to_pylist()
+        return [row["pointing"] for row in rows if row["technique"] == "corner"]
+
+    assert pointing("localisation") == [0, 0]
+    assert pointing("localisation:tolerance=15") == [1, 0]
+    assert pointing("localisation", tolerance=30) == [1, 1]
+    for wrong, told in (
+        ("localisation:tolerance=-1", "tolerance must be 0 or more pixels, not -1"),
+        ("localisation:tolerance=wide", "tolerance is a number, not 'wide'"),
+        ("localisation:near=3", "only localisation has a setting, tolerance=15; got 'local"),
+        ("drop:tolerance=3", "only localisation has a setting, tolerance=15; got 'drop:tol"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            pointing(wrong)
+
+
+def test_pictures_are_read_ahead_in_their_order(place, monkeypatch):
+    events, read, measure = [], scoring._read, scoring._measure
+
+    def reads(classifier, rows):
+        events.append(("read", rows[0].number))
+        return read(classifier, rows)
+
+    def measures(plan, techniques, classifier, rows, *rest):
+        if rows[0].number < 6:  # there is one more chunk
+            wait_for(lambda: ("read", rows[0].number + 3) in events)
+        events.append(("measured", rows[0].number))
+        return measure(plan, techniques, classifier, rows, *rest)
+
+    monkeypatch.setattr(scoring, "_read", reads)
+    monkeypatch.setattr(scoring, "_measure", measures)
+    steps = []
+    out = place / "ahead.parquet"
+    run(place, out, metrics=["drop"], at_once=3, step_done=lambda *step: steps.append(step))
+    assert events[:3] == [("read", 0), ("read", 3), ("measured", 0)] and len(events) == 6
+    assert [number for kind, number in events if kind == "read"] == [0, 3, 6]
+    techniques = [*TECHNIQUES.split(), *attribution.FLOORS, "drop"]
+    counts = [count for name, count in steps if name == "drop"]
+    assert [name for name, _ in steps] == 3 * techniques and sum(counts) == PICTURES
+
+
 @pytest.fixture
 def class_folders(tmp_path):
     """Called so that Keras' order is another than that of the letters in small."""
@@ -698,14 +799,16 @@ def test_make_evaluate(place):
     output = finish(make(*given, "TECHNIQUES=saliency random", "METRICS=drop localisation"))
     assert (
         "[7/7] pictures" in output
-        and "rows without numbers: 1, the first: broken.jpg: 'broken.jpg' is" in output
+        and "rows without numbers: 1\n  broken.jpg: 'broken.jpg' is" in output
     )
     assert (
         evaluation.summary(evaluation.read(place / "made.parquet"))["centre"]["drop"][2] == PICTURES
     )
     assert f"means (standard errors) over {PICTURES} pictures, of mass_share over 3" in output
     output = finish(make(*given, "TECHNIQUES=saliency"), code=2)
-    assert output.splitlines()[0].startswith("make evaluate: made.parquet holds results of another")
+    assert output.splitlines()[0].startswith(
+        "make evaluate: made.parquet holds results of metrics drop localisation, not deletion"
+    )
 
 
 def test_make_evaluate_takes_a_folder_and_what_it_says_about_the_network(
@@ -760,6 +863,15 @@ def test_make_evaluate_takes_a_folder_and_what_it_says_about_the_network(
         answer = net.predict(net.prepare(row["path"]))[0]
         assert row["probability"] == pytest.approx(answer.max(), abs=1e-6)
         assert row["top"] == answer.argmax()
+    shutil.rmtree("results")  # no class of animals
+    monkeypatch.chdir(tmp_path)  # the checkout; it is typed in `animals`
+    monkeypatch.setenv("OUT", "../mine")
+    monkeypatch.setenv("METRICS", "drop localisation:tolerance=15")
+    assert command.main() == 0
+    said = capsys.readouterr().out
+    assert "no localisation: the manifest says of no picture where the object is" in said
+    assert "the results are in ../mine" in said and (tmp_path / "mine").is_dir()
+    assert evaluation.read_about(tmp_path / "mine")["plan"]["tolerance"] == 15
     monkeypatch.setenv("SIZE", "24,32")
     assert command.main() == 1
     assert "SIZE is a side, or height and width, such as 224 or 48x96" in capsys.readouterr().err
@@ -787,18 +899,46 @@ sys.exit(command.main())
 def test_reasons_are_counted():
     gone = [(f"{i}.png", None, f"no picture at '{i}.png'") for i in range(3)]
     odd = [("4.png", "rise", "not this one")]
-    assert command.errors_text(gone) == (
-        "rows without numbers: 3, the first: 0.png: no picture at '0.png'"
-    )
+    assert command.errors_text(gone).splitlines() == [
+        "rows without numbers: 3",
+        "  0.png: no picture at '0.png'; the same of 1.png; 2.png",
+    ]
     assert command.errors_text(odd + gone).splitlines() == [
         "rows without numbers: 4",
-        "  3, the first: 0.png: no picture at '0.png'",
-        "  1, the first: 4.png, rise: not this one",
+        "  0.png: no picture at '0.png'; the same of 1.png; 2.png",
+        "  4.png, rise: not this one",
     ]
     many = [("5.png", "rise", f"reason {i}") for i in range(9)]
+    assert command.errors_text(3 * gone).splitlines()[1:] == [
+        "  0.png: no picture at '0.png'; the same of 1.png; 2.png; 0.png; 1.png; 4 more"
+    ]
     assert command.errors_text(gone + many).splitlines()[-2:] == [
-        "  1, the first: 5.png, rise: reason 3",
+        "  5.png, rise: reason 3",
         f"  and {10 - command.MOST_REASONS} reasons more",
+    ]
+
+
+def test_inside_a_long_chunk_the_estimate_learns(monkeypatch, capsys):
+    clock = iter([0, 4, 40, 80, 90, 96, 120, 130, 140])
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    progress = command._Progress()
+    progress(0, 40)
+    progress.step("grad_cam", 8)  # 4 s with compiling
+    progress.step("rise", 8)  # 36 s
+    progress.step("drop", 8)  # 40 s
+    progress(8, 40)
+    progress.step("grad_cam", 8)  # 6 s, as it took 10 s between
+    progress.step("rise", 8)  # 24 s
+    progress.step("drop", 8)  # 10 s: 40 s a chunk
+    progress(16, 40)
+    assert capsys.readouterr().out.splitlines() == [
+        "[ 0/40] pictures  the next few take longer than the rest",
+        "[ 0/40] pictures  00:40 elapsed; rise done",
+        "[ 0/40] pictures  01:20 elapsed; drop done",
+        "[ 8/40] pictures  01:30 elapsed, less than 05:20 left",
+        "[ 8/40] pictures  02:00 elapsed, less than 04:40 left; rise done",
+        "[ 8/40] pictures  02:10 elapsed, about 02:40 left; drop done",
+        "[16/40] pictures  02:20 elapsed, about 02:00 left",
     ]
 
 

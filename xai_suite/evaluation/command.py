@@ -14,14 +14,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xai_suite.reports import where_typed
+from xai_suite.reports import typed_in, where_typed
 from xai_utils.models import TYPED, typed
 
 DESCRIBE = [key.upper() for key in TYPED]  # a network of one's own
 ASKED = ("MANIFEST", "MODEL", "TECHNIQUES", "OUT", "METRICS", "EXPLAIN", "SCHEDULER", *DESCRIBE)
 NEEDED = {"MANIFEST": "pictures.csv", "TECHNIQUES": '"grad_cam saliency" (or all)'}
 LOW_IS_GOOD = ("deletion", "drop", "infidelity", "sensitivity", "road_most")
+PLACES = ("mass_share", "enrichment", "pointing")  # what localisation measures
+MOST_NAMES = 5  # of rows that have no numbers for the same reason
 MOST_REASONS = 5  # why rows have no numbers; there may be as many reasons as rows
+SECONDS_A_LINE = 10  # inside a chunk
 
 
 class _NobodyReads(Exception):
@@ -57,26 +60,32 @@ def _evaluate(ask: dict[str, str]) -> None:
     manifest = Path(os.path.abspath(Path(ask["MANIFEST"]).expanduser()))  # also of a folder, `.`
     usual = Path("results", f"{manifest.stem}--{Path(model).stem}.parquet")
     options = typed({name.lower(): ask[name] for name in DESCRIBE})
+    progress = _Progress()
     folder = evaluate(
         model,
         ask["TECHNIQUES"],
         ask["MANIFEST"],
-        ask["OUT"] or usual,
+        typed_in() / Path(ask["OUT"]).expanduser() if ask["OUT"] else usual,
         metrics=ask["METRICS"] or GROUPS,
         explain=ask["EXPLAIN"] or "top",
         scheduler=ask["SCHEDULER"] or None,
-        progress=_Progress(),
+        progress=progress,
+        step_done=progress.step,
         model_options=options,
     )
     table = results.read(folder)
     summary = results.summary(table)
     if summary:
         _say(results_text(summary))
+    if "localisation" in results.read_about(folder)["plan"]["metrics"] and not any(
+        table[name].null_count < table.num_rows for name in PLACES
+    ):
+        _say("no localisation: the manifest says of no picture where the object is (x_min, ...)")
     if wrong := results.errors(table):
         _say(errors_text(wrong))
     if not summary:
         raise ValueError("no picture of the manifest could be measured")
-    _say(f"the results are in {folder}")
+    _say(f"the results are in {ask['OUT'] or folder}")
 
 
 def _say(text: str) -> None:
@@ -87,30 +96,59 @@ def _say(text: str) -> None:
 
 
 class _Progress:
-    """A line for each chunk: how far it is, and how long the rest may take at this call's pace.
+    """Lines that say how far it is, and how long the rest may take at the pace so far.
 
-    The pace is that of the chunks after the first, in which everything is compiled.
+    There is one for each chunk, and in a long one some more. The pace is that of each technique's
+    and metric's last chunk, for in its first one everything is compiled; where they are not told,
+    that of the chunks after the first.
     """
 
     def __init__(self):
         self.started = self.first = None  # when it was, and how many pictures were done then
+        self.done = self.total = 0
+        self.paces, self.again = {}, set()  # seconds a picture, and of which not for the first time
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
+        now = self.since = time.monotonic()
+        self.done, self.total = done, total
         if self.started is None:
             self.started = (now, done)
             text = f"{done} were there already" if done else ""
             if done < total:
                 text += f"{', ' * bool(text)}the next few take longer than the rest"
+            self._line(now, text)
         else:
-            text = f"{tqdm.format_interval(now - self.started[0])} elapsed"
             self.first = self.first or (now, done)
-            # Chunks that were held back, or that other workers did, come together with the first.
-            enough = (self.first[0] - self.started[0]) / 10
-            if done < total and now - self.first[0] > enough:
-                left = (now - self.first[0]) * (total - done) / (done - self.first[1])
-                text += f", about {tqdm.format_interval(left)} left"
-        _say(f"[{done:{len(str(total))}}/{total}] pictures  {text}".rstrip())
+            self._line(now, self._times(now))
+
+    def step(self, name: str, pictures: int) -> None:
+        """After a technique or a metric inside a chunk."""
+        now = time.monotonic()
+        if name in self.paces:
+            self.again.add(name)
+        self.paces[name] = (now - self.since) / pictures
+        self.since = now
+        if now - self.spoken >= SECONDS_A_LINE:
+            self._line(now, f"{self._times(now)}; {name} done")
+
+    def _times(self, now: float) -> str:
+        said = f"{tqdm.format_interval(now - self.started[0])} elapsed"
+        pictures = self.total - self.done
+        if not (self.first and pictures):
+            return said
+        if self.paces:
+            about = "about" if self.paces.keys() == self.again else "less than"
+            left = pictures * sum(self.paces.values())
+            return f"{said}, {about} {tqdm.format_interval(left)} left"
+        # Chunks that were held back, or that other workers did, come together with the first.
+        since, done = now - self.first[0], self.done - self.first[1]
+        if since > (self.first[0] - self.started[0]) / 10:
+            said += f", about {tqdm.format_interval(since * pictures / done)} left"
+        return said
+
+    def _line(self, now: float, text: str) -> None:
+        self.spoken = now
+        _say(f"[{self.done:{len(str(self.total))}}/{self.total}] pictures  {text}".rstrip())
 
 
 def results_text(summary: dict) -> str:
@@ -132,18 +170,19 @@ def results_text(summary: dict) -> str:
 
 
 def errors_text(wrong: list[tuple[str, str | None, str]]) -> str:
-    """Why rows have no numbers: for each reason the number of rows, and the first one's words."""
+    """Why rows have no numbers: a line for each reason, with the first ones that it holds for."""
     alike = defaultdict(list)
-    for row in wrong:
-        path, _, reason = row
-        alike[reason.replace(repr(path), "it")].append(row)
+    for path, technique, reason in wrong:
+        name = f"{path}, {technique}" if technique else path
+        alike[reason.replace(repr(path), "it")].append((name, reason))
     lines = []
     for rows in sorted(alike.values(), key=len, reverse=True):
-        path, technique, reason = rows[0]
-        what = f"{path}, {technique}" if technique else path
-        lines.append(f"{len(rows)}, the first: {what}: {reason}")
-    if len(lines) == 1:
-        return f"rows without numbers: {lines[0]}"
+        name, reason = rows[0]
+        others = [name for name, _ in rows[1:MOST_NAMES]]
+        if len(rows) > MOST_NAMES:
+            others.append(f"{len(rows) - MOST_NAMES} more")
+        also = f"; the same of {'; '.join(others)}" if others else ""
+        lines.append(f"{name}: {reason}{also}")
     if len(lines) > MOST_REASONS:
         lines[MOST_REASONS:] = [f"and {len(lines) - MOST_REASONS} reasons more"]
     return "\n  ".join([f"rows without numbers: {len(wrong)}", *lines])

@@ -1,23 +1,26 @@
-"""Results of an evaluation: a folder of Parquet files, one a chunk of pictures.
+"""Results of an evaluation: a folder of Parquet files, each of some techniques on a few pictures.
 
 Any reader of Parquet takes the folder as one table. A part is written under another name and
 renamed: it is whole or not there, so an evaluation that was killed goes on where it was. What the
-results were made with stands beside them, and nothing else may be added.
+results were made with stands beside them; techniques may be added, other values may not.
 """
 
 import contextlib
+import hashlib
 import json
-from collections.abc import Iterator
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from xai_utils import __version__
-from xai_utils.attribution import FLOORS
 from xai_utils.engine import written_whole
 
-FORMAT = 2  # raised when a metric's definition changes: older results are then not gone on with
+FORMAT = 3  # raised when a metric's definition changes: older results are then not gone on with
 ABOUT = "_evaluation.json"  # readers of Parquet pass over names that begin with _ or .
+DIGESTS = ("manifest", "weights")  # of what is too long to be said
 METRICS = {
     "deletion": "float64",
     "insertion": "float64",
@@ -49,7 +52,8 @@ class Results:
 
     Args:
         folder: made if it is not there.
-        about: what the results depend on: JSON values by name.
+        about: what the results depend on, JSON values by name. The `techniques` of its `plan` may
+            be others than before: those that are there already are kept.
 
     Raises:
         ValueError: the folder holds something else, or results made with other values; the message
@@ -60,41 +64,48 @@ class Results:
     def __init__(self, folder, about: dict):
         self.folder = Path(folder).expanduser()
         about = json.loads(json.dumps({"format": FORMAT, "version": __version__, **about}))
-        self.about = about
+        self.about, self.measured = about, defaultdict(set)
         others = (
             [path for path in self.folder.iterdir() if ABOUT not in path.name]
             if self.folder.is_dir()
             else []
         )
-        if any(self.folder.glob("part-*.parquet")):
+        parts = _parts(self.folder)
+        if parts:
             self._check()
         elif others or (self.folder.exists() and not self.folder.is_dir()):
             raise ValueError(
                 f"{self.folder.name} is there already and holds no evaluation: give another name"
             )
-        else:  # nothing is measured yet
-            with self._written(self.folder / ABOUT) as temporary:
-                temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        for part in parts:
+            self.measured[int(part.name.split("-")[1])].update(_techniques_of(part))
+        with self._written(self.folder / ABOUT) as temporary:
+            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     def _check(self) -> None:
         """Refuse to add to results of other values, by an earlier evaluation or one beside this."""
-        _same(read_about(self.folder), self.about, self.folder.name)
+        _same(_fixed(read_about(self.folder)), _fixed(self.about), self.folder.name)
 
-    def part(self, number: int) -> Path:
-        return self.folder / f"part-{number:06}.parquet"
+    def missing(self, number: int, techniques: Iterable[str]) -> list[str]:
+        """Those of the techniques that no part with this number has."""
+        return [technique for technique in techniques if technique not in self.measured[number]]
 
-    def write(self, number: int, rows: list[dict]) -> None:
-        """Write one part, whole or not at all."""
+    def write(self, number: int, techniques: Iterable[str], rows: list[dict]) -> None:
+        """Write a part, some techniques on the pictures of a chunk, whole or not at all."""
         import pyarrow as pa
         from pyarrow import parquet
 
         self._check()
+        said = json.dumps(sorted(techniques))
         schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
         table = pa.table(
-            {name: [_plain(row.get(name)) for row in rows] for name in COLUMNS}, schema=schema
+            {name: [_plain(row.get(name)) for row in rows] for name in COLUMNS},
+            schema=schema.with_metadata({"techniques": said}),
         )
-        with self._written(self.part(number)) as temporary:
+        name = f"part-{number:06}-{hashlib.sha256(said.encode()).hexdigest()[:8]}.parquet"
+        with self._written(self.folder / name) as temporary:
             parquet.write_table(table, temporary)
+        self.measured[number].update(techniques)
 
     @contextlib.contextmanager
     def _written(self, path: Path) -> Iterator[Path]:
@@ -110,21 +121,41 @@ class Results:
 
 
 def read(folder):
-    """All rows of an evaluation so far, a `pyarrow.Table` in the order of the manifest.
+    """All rows of an evaluation so far, a `pyarrow.Table`.
+
+    They are in the order of the manifest, and of the techniques that were asked for last; what is
+    kept of others is passed over.
 
     Raises:
         FileNotFoundError: no evaluation there.
     """
-    from pyarrow import parquet
-
     folder = Path(folder).expanduser()
-    read_about(folder)
-    parts = sorted(folder.glob("part-*.parquet"))
+    asked = [*read_about(folder)["plan"]["techniques"]]
+    parts = _parts(folder)
     if not parts:
         raise FileNotFoundError(f"{folder.name} holds no results yet")
     import pyarrow as pa
+    from pyarrow import parquet
 
-    return pa.concat_tables([parquet.read_table(part) for part in parts])
+    table = pa.concat_tables([parquet.read_table(part) for part in parts])
+    places = {}  # a picture that could not be read has a row in every part
+    for row, (number, technique) in enumerate(
+        zip(*(table[name].to_pylist() for name in ("number", "technique")))
+    ):
+        if technique is None or technique in asked:
+            order = -1 if technique is None else asked.index(technique)
+            places.setdefault((number, order), row)
+    return table.replace_schema_metadata().take([places[key] for key in sorted(places)])
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _techniques_of(part: Path) -> list[str]:
+    from pyarrow import parquet
+
+    return json.loads(parquet.read_schema(part).metadata[b"techniques"])
 
 
 def read_about(folder) -> dict:
@@ -173,35 +204,29 @@ def _plain(value):
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _same(there: dict, now: dict, name: str, of: str = "") -> None:
-    """`ValueError` naming the first value that differs, or all techniques that do."""
-    if of == " of techniques":
-        _same_techniques(there, now, name)
+def _fixed(about: dict) -> dict:
+    """What all results of a folder have in common."""
+    plan = {name: value for name, value in about.get("plan", {}).items() if name != "techniques"}
+    return {**about, "plan": plan}
+
+
+def _same(there: dict, now: dict, name: str) -> None:
+    """`ValueError` naming the first value that differs."""
     for key in {**there, **now}:
         old, new = there.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            _same(old, new, name, f" of {key}")
+            _same(old, new, name)
         elif old != new:
-            old, new = ("none" if value is None else json.dumps(value)[:80] for value in (old, new))
-            raise ValueError(
-                f"{name} holds results of another {key}{of}: {old} there, {new} now; give another"
-                " place, or delete it"
-            )
+            what = f"another {key}"
+            if key not in DIGESTS:
+                what = f"{key} {_words(old)}, not {_words(new)}"
+            raise ValueError(f"{name} holds results of {what}; give another place, or delete it")
 
 
-def _same_techniques(there: dict, now: dict, name: str) -> None:
-    """`ValueError` saying what to do about techniques that are only there, or only asked for."""
-    old, new = (
-        [key for key in one if key not in other] for one, other in ((there, now), (now, there))
-    )
-    if old:
-        all_there = " ".join(key for key in there if key not in FLOORS)
-        raise ValueError(
-            f"{name} holds results of {', '.join(old)} as well: to go on with it, ask for all that"
-            f' it holds, "{all_there}"; or give another place'
-        )
-    if new:
-        raise ValueError(
-            f"{name} holds no results of {', '.join(new)}, and what it holds is not measured again:"
-            f' to add to it, ask for "{" ".join(new)}" alone, in another place'
-        )
+def _words(value) -> str:
+    """A value in words, never cut in the middle of one."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        text = " ".join(value)
+    else:
+        text = "none" if value is None else json.dumps(value)
+    return textwrap.shorten(text, 200, placeholder=" ...")

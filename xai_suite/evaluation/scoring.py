@@ -12,10 +12,12 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from xai_suite.evaluation.cluster import on_cluster
 from xai_suite.evaluation.manifest import Row, digest, read_manifest
@@ -46,14 +48,17 @@ def evaluate(
     squares: int = 32,
     copies: int = 2,
     shares: Sequence[float] = (0.2, 0.5, 0.8),
+    tolerance: float = 0.0,
     at_once: int = 8,
     model_options: dict | None = None,
     progress: Callable[[int, int], None] | None = None,
+    step_done: Callable[[str, int], None] | None = None,
 ) -> Path:
     """Measure techniques on every picture of a manifest.
 
-    An earlier call with the same values that was stopped is gone on with. Random, centre and
-    edge-detector maps are always measured beside the techniques.
+    What is there already is not measured again: an earlier call with the same values that was
+    stopped is gone on with, and techniques may be added; `read` gives those of the last call.
+    Random, centre and edge-detector maps are always measured beside the techniques.
 
     Args:
         model: name or file for `models.load_model`; `model_options` are its other arguments.
@@ -64,16 +69,20 @@ def evaluate(
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process.
             Workers need this package and see the pictures at the same paths.
         metrics: of `GROUPS`, in a list or in one string with spaces between; the values of a
-            regression have no `drop`.
+            regression have no `drop`. `localisation:tolerance=15` sets `tolerance` as well.
         explain: `top`, the network's answer, or `label`, the manifest's.
         step: of `metrics.deletion_and_insertion`.
         fills: of deletion and of insertion, as `pictures.filling` takes them.
         squares: samples of `metrics.infidelity`, which is scaled.
         copies: noisy pictures for `metrics.max_sensitivity`; each costs every technique once more.
         shares: of `metrics.road`.
+        tolerance: how far beside the object a map may point, in pixels of the whole picture as
+            boxes are; the pointing game's paper takes 15 of pictures of some 500 x 375.
         at_once: pictures in one chunk, which is what a kill loses at most. Nothing is kept before
             that many were measured; see below.
         progress: called with the numbers of finished and of all pictures, after each chunk.
+        step_done: called inside a chunk that is computed in this process, after each technique and
+            metric, with its name and the number of pictures.
 
     Returns:
         The folder of the results. A picture that cannot be read, or a map that cannot be made, is a
@@ -90,7 +99,8 @@ def evaluate(
         OSError: the folder of the results cannot be written.
         RuntimeError: workers that died of the same pictures again and again.
     """
-    metrics, model_options = _names(metrics, "metrics"), _options(model_options)
+    metrics, said = _metrics_asked(metrics)
+    tolerance, model_options = said.get("tolerance", tolerance), _options(model_options)
     plan = {
         "model": _model_name(model),
         "model_options": model_options,
@@ -102,6 +112,7 @@ def evaluate(
         "squares": _count(squares, "squares"),
         "copies": _count(copies, "copies"),
         "shares": [_number(share, "each of shares") for share in _items(shares, "shares", "0.2")],
+        "tolerance": _number(tolerance, "tolerance"),
         "at_once": _count(at_once, "at_once"),
         "version": __version__,
     }
@@ -111,6 +122,8 @@ def evaluate(
         )
     if explain not in ("top", "label"):
         raise ValueError(f"explain must be top or label, not {explain!r}")
+    if not 0 <= plan["tolerance"] < np.inf:
+        raise ValueError(f"tolerance must be 0 or more pixels, not {tolerance}")
     if min(at_once, copies) < 1:
         raise ValueError(f"at_once and copies must be at least 1, not {at_once} and {copies}")
     about = {**plan, "model": Path(plan["model"]).name}
@@ -124,26 +137,52 @@ def evaluate(
     rows = read_manifest(manifest, classifier.class_index)
     about |= {"task": classifier.task, "weights": plan["weights"]}
     results = Results(out, {"plan": about, "manifest": digest(rows)})
-    chunks = dict(enumerate(rows[i : i + at_once] for i in range(0, len(rows), at_once)))
-    missing = {
-        number: chunk for number, chunk in chunks.items() if not results.part(number).is_file()
-    }
-    compute = functools.partial(evaluate_chunk, plan)
+    missing = {}
+    for number, first in enumerate(range(0, len(rows), at_once)):
+        if techniques := results.missing(number, plan["techniques"]):
+            missing[number] = Chunk(rows[first : first + at_once], techniques)
     if scheduler:
-        parts = on_cluster(scheduler, compute, missing)
+        parts = on_cluster(scheduler, functools.partial(evaluate_chunk, plan), missing)
     else:
-        parts = ((number, compute(chunk)) for number, chunk in missing.items())
-    if len(missing) == len(chunks):
+        parts = _here(plan, missing, step_done)
+    if len(missing) == len(range(0, len(rows), at_once)):
         parts = _without_the_hopeless(iter(parts), at_once)
-    done = len(rows) - sum(map(len, missing.values()))
+    done = len(rows) - sum(len(chunk.rows) for chunk in missing.values())
     if progress:
         progress(done, len(rows))
     for number, measured in parts:
-        results.write(number, measured)
-        done += len(chunks[number])
+        results.write(number, missing[number].techniques, measured)
+        done += len(missing[number].rows)
         if progress:
             progress(done, len(rows))
     return results.folder
+
+
+class Chunk(NamedTuple):
+    """What is computed at once: techniques on some pictures."""
+
+    rows: list[Row]
+    techniques: list[str]
+
+
+def _here(plan: dict, chunks: dict, step_done: Callable | None) -> Iterator[tuple]:
+    """`(number, rows)` of each chunk; the next one's pictures are read during its passes."""
+    waiting = iter(chunks.items())
+    with ThreadPoolExecutor(1) as reader:
+
+        def ahead():
+            number, chunk = next(waiting, (None, None))
+            return (
+                number,
+                chunk,
+                chunk and reader.submit(_read, _classifier_of(plan)[0], chunk.rows),
+            )
+
+        number, chunk, reading = ahead()
+        while chunk:
+            pictures_read, following = reading.result(), ahead()
+            yield number, evaluate_chunk(plan, chunk, pictures_read, step_done)
+            number, chunk, reading = following
 
 
 # --- what was asked for ---------------------------------------------------------------------------
@@ -156,6 +195,20 @@ def _items(given, name: str, example: str) -> list:
     if not isinstance(given, Iterable):
         raise ValueError(f"{name} is a list, such as [{example}], not {given!r}")
     return [*given]
+
+
+def _metrics_asked(given) -> tuple[list[str], dict[str, str]]:
+    """Names of metrics, and what was said about them: `localisation:tolerance=15`."""
+    names, said = [], {}
+    for text in _names(given, "metrics"):
+        name, _, setting = text.partition(":")
+        key, _, value = setting.partition("=")
+        if setting and (name, key) != ("localisation", "tolerance"):
+            raise ValueError(f"only localisation has a setting, tolerance=15; got {text!r}")
+        names.append(name)
+        if setting:
+            said[key] = value
+    return names, said
 
 
 def _names(given, name: str) -> list[str]:
@@ -257,11 +310,25 @@ def _refuse_the_hopeless(rows: list[dict]) -> None:
 # --- one chunk, here or on a worker ---------------------------------------------------------------
 
 
-def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
+class _Pictures(NamedTuple):
+    """The pictures of a chunk."""
+
+    rows: list[Row]  # of those that could be read
+    images: list[np.ndarray]  # (h, w, c) each, as the network takes them
+    unreadable: list[dict]  # rows of the results
+
+
+def evaluate_chunk(
+    plan: dict, chunk: Chunk, given: _Pictures | None = None, step_done: Callable | None = None
+) -> list[dict]:
     """Rows of the results for some pictures.
 
     There is one for a picture and technique, and one for a picture that could not be read, with the
     reason.
+
+    Args:
+        given: the pictures, if they were read before.
+        step_done: see `evaluate`.
     """
     if plan["version"] != __version__:
         raise RuntimeError(
@@ -275,33 +342,49 @@ def evaluate_chunk(plan: dict, rows: list[Row]) -> list[dict]:
                 f"a worker has other weights of {Path(plan['model']).name} than there were at the"
                 " start"
             )
-        readable, unreadable, prepared = [], [], []
-        for row in rows:
-            try:
-                prepared.append(classifier.prepare(row.file)[0])
-                readable.append(row)
-            except pictures.PictureError as error:
-                reason = str(error).replace(repr(row.file), repr(row.path))
-                unreadable.append(
-                    {"number": row.number, "path": row.path, "label": row.label, "error": reason}
-                )
-        measured = _measure(plan, classifier, readable, np.stack(prepared)) if readable else []
+        rows, images, unreadable = given or _read(classifier, chunk.rows)
+        measured = []
+        if rows:
+            told = functools.partial(_told, step_done, len(rows))
+            measured = _measure(plan, chunk.techniques, classifier, rows, np.stack(images), told)
     return sorted([*measured, *unreadable], key=lambda row: row["number"])
 
 
-def _measure(plan, classifier, rows, images) -> list[dict]:
+def _told(step_done: Callable | None, count: int, name: str) -> None:
+    if step_done:
+        step_done(name, count)
+
+
+def _read(classifier: models.Classifier, rows: list[Row]) -> _Pictures:
+    read = _Pictures([], [], [])
+    for row in rows:
+        try:
+            read.images.append(classifier.prepare(row.file)[0])
+            read.rows.append(row)
+        except pictures.PictureError as error:
+            reason = str(error).replace(repr(row.file), repr(row.path))
+            read.unreadable.append(
+                {"number": row.number, "path": row.path, "label": row.label, "error": reason}
+            )
+    return read
+
+
+def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
     """Rows of the results for pictures that could be read."""
     logits = logits_of(classifier.model, images).astype(np.float64)
     probabilities = models.probabilities(classifier.model, logits).numpy()
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
-    explained = {
-        text: _explained(plan, METHODS[name], settings, classifier.model, images, target)
-        for text, (name, settings) in plan["techniques"].items()
-    }
+    explained = {}
+    for text in techniques:
+        name, settings = plan["techniques"][text]
+        explained[text] = _explained(
+            plan, METHODS[name], settings, classifier.model, images, target
+        )
+        told(text)
     maps = {text: explanation.maps for text, explanation in explained.items()}
     whole = [scores[np.arange(len(rows)), target] for scores in (logits, probabilities)]
-    numbers = _metrics(plan, classifier, rows, images, target, *whole, maps)
+    numbers = _metrics(plan, classifier, rows, images, target, *whole, maps, told)
     if "sensitivity" in plan["metrics"]:
         for text, explanation in explained.items():
             numbers[text]["sensitivity"] = explanation.sensitivity
@@ -365,7 +448,7 @@ def _one_batch(plan, method, model, images, target) -> tuple[np.ndarray, np.ndar
 
 
 def _metrics(
-    plan, classifier, rows, images, target, logits, probabilities, maps
+    plan, classifier, rows, images, target, logits, probabilities, maps, told
 ) -> dict[str, dict]:
     """`{technique: {column: values (N,)}}` of all that is measured on maps as they are."""
     asked, names, maps = plan["metrics"], [*maps], np.stack([*maps.values()])
@@ -378,20 +461,27 @@ def _metrics(
         for name, curve in zip(("deletion", "insertion"), curves):
             if name in asked:
                 columns[name] = curve.area
+        told("deletion and insertion")
     if "drop" in asked and classifier.task != "regression":  # whose values have none
         columns |= metrics.average_drop(model, images, maps, target, probabilities)._asdict()
+        told("drop")
     if "infidelity" in asked:
         columns["infidelity"] = metrics.infidelity(
             model, images, maps, target, plan["squares"], scaled=True, whole=logits
         )
+        told("infidelity")
     if "road" in asked:
         imputed = metrics.road(model, images, maps, target, plan["shares"])
         columns["road_most"] = imputed.most.mean(axis=-1)
         columns["road_least"] = imputed.least.mean(axis=-1)
+        told("road")
     if "localisation" in asked:
         masks = [object_mask(row, classifier) for row in rows]
-        for name in ("mass_share", "enrichment", "pointing"):
+        for name in ("mass_share", "enrichment"):
             columns[name] = [_localised(getattr(metrics, name), mine, masks) for mine in maps]
+        near = [object_mask(row, classifier, plan["tolerance"]) for row in rows]
+        near = [None if mask is None else wide for mask, wide in zip(masks, near)]
+        columns["pointing"] = [_localised(metrics.pointing, mine, near) for mine in maps]
     return {
         technique: {name: values[place] for name, values in columns.items()}
         for place, technique in enumerate(names)
@@ -405,10 +495,13 @@ def _localised(score: Callable, maps, masks) -> list[float]:
     ]
 
 
-def object_mask(row: Row, classifier: models.Classifier) -> np.ndarray | None:
+def object_mask(
+    row: Row, classifier: models.Classifier, tolerance: float = 0.0
+) -> np.ndarray | None:
     """Where the object is, sized as its picture: bool `(h, w)` from boxes or a drawn scene.
 
-    None where neither is known, and where the crop has left nothing of the boxes.
+    With a tolerance in pixels of the whole picture what is as near belongs to it. None where
+    nobody said, and where the crop has left nothing.
     """
     if row.boxes:
         whole = np.zeros(pictures.load_image(row.file, classifier.channels).shape[:2], bool)
@@ -418,6 +511,8 @@ def object_mask(row: Row, classifier: models.Classifier) -> np.ndarray | None:
         whole = pictures.load_mask(row.file)
     else:
         return None
+    if tolerance:
+        whole = distance_transform_edt(~whole) <= tolerance
     mask = classifier.prepare_mask(whole)
     return mask if mask.any() else None
 

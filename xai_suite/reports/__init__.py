@@ -7,7 +7,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "explained": ["EXPLAINED_IN"],
         "reading": ["records_of"],
-        "runs": ["RunError", "asked_model", "folders", "read_notebook", "where_typed"],
+        "runs": [
+            "RunError",
+            "asked_model",
+            "folders",
+            "read_notebook",
+            "typed_in",
+            "where_typed",
+        ],
         "site": ["template"],
         "kernels": ["kernel_start_lock"],
     },
