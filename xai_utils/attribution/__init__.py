@@ -16,6 +16,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "attending": [
+            "attention",
+            "attention_relevance",
+            "attention_rollout",
+            "gradient_attention",
+            "raw_attention",
+        ],
         "baselines": ["FLOORS", "centre", "centre_map", "edges", "random", "random_maps"],
         "class_activation": [
             "CAMS",

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ["efficientnet_lite", "small_networks", "ssd_mobilenet"],
     {
         "applications": ["APPLICATIONS", "local_weights"],
+        "attending": ["capture_attention"],
         "black_box": ["black_box"],
         "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
         "capturing": ["capture", "capture_before_activation", "code_at"],
@@ -52,7 +53,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "layers": ["find_layer", "replaced_calls", "up_to", "walk"],
         "load": ["DETECTOR", "EMBEDDED", "Classifier", "load_model", "return_networks"],
-        "maps": ["NEED_ONLY_SCORES", "check_layer", "default_layer", "map_layers", "stages"],
+        "maps": [
+            "NEED_ONLY_SCORES",
+            "check_layer",
+            "default_layer",
+            "map_layers",
+            "read_tokens",
+            "stages",
+        ],
         "shapes": ["is_spatial", "layer_shape", "output_shapes"],
         "targets": [
             "check_target",

@@ -21,7 +21,7 @@ from xai_utils.models.layers import (
     replaced_calls,
     walk,
 )
-from xai_utils.models.shapes import grids, is_spatial, layer_shape, output_shapes
+from xai_utils.models.shapes import Grid, grid_of, grids, is_spatial, layer_shape, output_shapes
 
 # What explains a network that has neither a gradient nor layers to read.
 NEED_ONLY_SCORES = ("occlusion", "rise", "lime", "kernel_shap")
@@ -159,21 +159,76 @@ def _that_is_read(model: keras.Model, shape: tuple, path: str) -> str:
     return (whole or read)[-1]
 
 
+def read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np.ndarray]:
+    """Which of a transformer's tokens are places, and which its head reads, measured.
+
+    Args:
+        model: a built Keras model.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+        tokens: how many tokens it has.
+
+    Returns:
+        The grid, and float32 `(tokens,)`: equal weights, which add up to 1, of the tokens at the
+        end of the network that have an influence on its outputs.
+
+    Raises:
+        ValueError: so many tokens are no grid of places.
+    """
+    key = ("read tokens", tokens, *shape[1:])
+    return cached(model, key, lambda: _read_tokens(model, shape, tokens))
+
+
+def _read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np.ndarray]:
+    layers, inside = dict(walk(model)), inside_attention(model)
+    paths = [
+        path
+        for path in output_shapes(model, shape)[0]
+        if grid_of(model, layers[path], tokens) and id(layers[path]) not in inside
+    ]
+    if not paths:
+        raise ValueError(
+            f"{model.name} attends to {tokens} tokens, and which are places of the picture is not"
+            " plain: give load_model tokens=(rows, columns, before)"
+        )
+    last, ran = layers[paths[-1]], []
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+        def watched(call):
+            def run(*args, **kwargs):
+                ran[:] = [call(*args, **kwargs)]
+                tape.watch(ran)
+                return ran[0]
+
+            return run
+
+        with replaced_calls({last: watched}):
+            answer = _any_answer(model, shape)
+    gradient = tape.gradient(answer, ran[0], unconnected_gradients="zero")
+    read = np.any(np.asarray(tf.cast(gradient, tf.float32)), axis=(0, 2))
+    return grid_of(model, last, tokens), (read / read.sum()).astype(np.float32)
+
+
 def _read(model: keras.Model, shape: tuple, paths: tuple[str, ...]) -> list[str]:
     """Those of the layers whose maps have any influence on the outputs, measured on one picture."""
-    rng = np.random.default_rng(0)
-    picture = tf.cast(rng.uniform(*pixel_range(model), (1, *shape[1:])), model.compute_dtype)
     tape = tf.GradientTape(watch_accessed_variables=False)
     with tape, capture(model, paths, tape) as maps:
-        outputs = tf.nest.flatten(model(picture, training=False))
-        # outputs weighted at random: the sum of a softmax does not change at all
-        weighted = [
-            tf.reduce_sum(output * tf.cast(rng.normal(size=output.shape), output.dtype))
+        answer = _any_answer(model, shape)
+    gradients = tape.gradient(answer, maps)
+    return [path for path in paths if gradients[path] is not None and np.any(gradients[path])]
+
+
+def _any_answer(model: keras.Model, shape: tuple):
+    """One number of a model's outputs on a picture, both at random: it depends on all they read."""
+    rng = np.random.default_rng(0)
+    picture = tf.cast(rng.uniform(*pixel_range(model), (1, *shape[1:])), model.compute_dtype)
+    outputs = tf.nest.flatten(model(picture, training=False))
+    # weighted, for the sum of a softmax does not change at all
+    return tf.add_n(
+        [
+            tf.reduce_sum(tf.cast(output, tf.float32) * rng.normal(size=output.shape))
             for output in outputs
         ]
-        asked = tf.add_n([tf.cast(value, tf.float32) for value in weighted])
-    gradients = tape.gradient(asked, maps)
-    return [path for path in paths if gradients[path] is not None and np.any(gradients[path])]
+    )
 
 
 _NO_MAP = (
