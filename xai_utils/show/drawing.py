@@ -23,8 +23,6 @@ WEBP = "data:image/webp;base64,"
 PNG = b"\x89PNG\r\n\x1a\n"
 LAZY = 'loading="lazy" decoding="async"'  # what is far down a page waits until it is near
 _SCHEME = "data:image/svg+xml,"
-# what would end an attribute or an address; `quote` looks at every character of a megabyte
-_ESCAPES = str.maketrans({sign: f"%{ord(sign):02X}" for sign in '%<>#"'})
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,9 @@ class Drawing:
             f" height='{high}'>{GREY * any(layer.grey for layer in self.layers)}"
             f"<rect width='100%' height='100%' fill='white'/>{parts}</svg>"
         )
-        return _SCHEME + svg.translate(_ESCAPES)
+        for sign in '%<>#"':  # what would end an address or an attribute
+            svg = svg.replace(sign, f"%{ord(sign):02X}")
+        return _SCHEME + svg
 
     def image(self) -> Image.Image:
         """The drawing as one picture, `size` dots, much as a browser shows it."""
