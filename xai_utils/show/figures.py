@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -46,6 +47,7 @@ STYLE = {
 }
 # percentile at which heavy-tailed maps are clipped for display; the colour bar says so by its arrow
 CLIP = 99.5
+OPACITY = 0.6  # of a map over a picture
 LONGEST_TITLE = 24  # letters of a row's title, which stands beside its row
 
 
@@ -206,11 +208,15 @@ def heat_map(
         ax.imshow(grey(as_rgb(image)), cmap="gray", vmin=0, vmax=255)
         values = resize_map(values, np.shape(image)[:2])
     drawn = ax.imshow(
-        values, cmap=colours, vmin=low, vmax=high, alpha=None if image is None else 0.6
+        values, cmap=colours, vmin=low, vmax=high, alpha=None if image is None else OPACITY
     )
     extend = ("both" if low else "max") if over else "neither"
+    bar_colours = colours if image is None else _colours(name, over=True)
     bar = ax.figure.colorbar(
-        drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=unit, extend=extend
+        ScalarMappable(drawn.norm, bar_colours),
+        cax=ax.inset_axes((1.03, 0, 0.05, 1)),
+        label=unit,
+        extend=extend,
     )
     bar.formatter.set_powerlimits((-2, 3))
     # over the numbers, clear of them and of the tile's title
@@ -220,7 +226,7 @@ def heat_map(
     bar.solids.remove()
     ramp = np.linspace(low, high, 4 * colours.N + 1)[1::2, None]
     bar.ax.imshow(
-        ramp, colours, drawn.norm, extent=(0, 1, low, high), origin="lower", aspect="auto"
+        ramp, bar_colours, drawn.norm, extent=(0, 1, low, high), origin="lower", aspect="auto"
     )
     bar.ax.set_title("", y=1)  # see `tiles`
     return drawn
@@ -243,7 +249,9 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
     low, high, colours = _scale(values, None, clip)
     place = np.clip((resize_map(values, image.shape[:2]) - low) / (high - low), 0, 1)
     colour = _colours(colours)(place, bytes=True)[..., :3]
-    return np.rint(0.4 * np.clip(grey(image), 0, 255)[..., None] + 0.6 * colour).astype(np.uint8)
+    return np.rint(
+        (1 - OPACITY) * np.clip(grey(image), 0, 255)[..., None] + OPACITY * colour
+    ).astype(np.uint8)
 
 
 def _scale(
@@ -257,13 +265,17 @@ def _scale(
 
 
 @cache
-def _colours(name: str) -> ListedColormap:
+def _colours(name: str, over: bool = False) -> ListedColormap:
     """A colour map in 128 steps, each the mean of two of its 256 and within 2 of 255 of both.
 
-    A map in these colours is stored in three quarters of the room.
+    A map in these colours is stored in three quarters of the room. `over` is how they look in a
+    map that lies over a picture, where that is of a middle grey.
     """
     pairs = matplotlib.colormaps[name](np.arange(256)).reshape(-1, 2, 4)
-    return ListedColormap(pairs.mean(axis=1), name)
+    steps = pairs.mean(axis=1)
+    if over:
+        steps[:, :3] = OPACITY * steps[:, :3] + (1 - OPACITY) * 0.5
+    return ListedColormap(steps, name)
 
 
 @dataclass(frozen=True)
