@@ -348,17 +348,17 @@ def test_while_an_answer_is_computed_the_one_before_is_marked_and_told(watched, 
     before = made.figure.value
     made.technique.value = "gradient_x_input"
     busy, status, marked, figure = seen[-1]
-    assert "Computing gradient x input for " in busy and "answered next" in busy
+    assert "Computing gradient × input for " in busy and "answered next" in busy
     assert "the answer before: saliency for " in status and ", by counter." in status
     assert marked == [True, True] and figure == before
     # and afterwards nothing of that is left
     assert not made.busy.value and not is_old(made) and "Answered in" in made.status.value
-    assert ">gradient x input</figcaption>" in made.figure.value
+    assert ">gradient × input</figcaption>" in made.figure.value
     made.brightness.value = 5
     assert seen[-1][0] == "" and seen[-1][2] == [False, False]
     monkeypatch.setattr(controls, "PATIENCE", -1.0)  # now it was slow
     made.brightness.value = 10
-    assert "Computing gradient x input" in seen[-1][0] and seen[-1][2] == [True, True]
+    assert "Computing gradient × input" in seen[-1][0] and seen[-1][2] == [True, True]
 
 
 def test_the_picture_is_as_the_dials_say_while_its_map_is_computed(shown, monkeypatch):

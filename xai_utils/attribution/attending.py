@@ -66,14 +66,18 @@ def raw_attention(
         images: one batch, any number type, in the model's pixel range.
         target: is checked and has no effect: attention is the same for every class.
         heads: how heads are made one: `mean`, `max` or `min`.
-        layers: as for `attention`; the last of them is shown.
+        layers: names or paths of attention layers, or of the layers or operations that return
+            probabilities `(N, heads, T, T)`; the last of them is shown. Default every Keras
+            attention layer of heads.
 
     Returns:
         float32 maps `(N, rows, columns)`, not negative; with the other tokens' shares, where heads
         are averaged, they add up to 1.
 
     Raises:
-        ValueError: as `attention`; tokens that are no grid of places; unknown `heads`.
+        ValueError: bad images or target, no attention, one that is not from a picture's tokens to
+            themselves, layers of different numbers of heads or tokens, or tokens that are no grid
+            of places; unknown `heads`.
     """
     return _map(model, images, target, _raw_attention, layers, fuse=_fused(heads))
 
@@ -100,14 +104,19 @@ def attention_rollout(
         heads: how heads are made one: `mean`, `max` or `min`.
         residual: share of the identity, 0 to 1, for what passes by the attention.
         discard: share of each picture's smallest entries of A that are set to 0, 0 to below 1.
-        layers: as for `attention`.
+        layers: names or paths of attention layers, or of the layers or operations that return
+            probabilities `(N, heads, T, T)`, in the order in which they run; default every Keras
+            attention layer of heads.
 
     Returns:
         float32 maps `(N, rows, columns)`, not negative; with the other tokens' shares they add up
         to 1.
 
     Raises:
-        ValueError: as `raw_attention`; `residual` or `discard` out of range.
+        ValueError: bad images or target, no attention, one that is not from a picture's tokens to
+            themselves, layers of different numbers of heads or tokens, or tokens that are no grid
+            of places; unknown `heads`; `residual` or `discard` out of
+            range.
     """
     for name, value, high in (("residual", residual, 1), ("discard", discard, 0.999)):
         if not 0 <= value <= high:
@@ -128,13 +137,17 @@ def gradient_attention(
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
-        layers: as for `attention`; the last of them is shown.
+        layers: names or paths of attention layers, or of the layers or operations that return
+            probabilities `(N, heads, T, T)`; the last of them is shown. Default every Keras
+            attention layer of heads.
 
     Returns:
         float32 maps `(N, rows, columns)`, not negative, in logits.
 
     Raises:
-        ValueError: as `raw_attention`, or a score that does not depend on the attention.
+        ValueError: bad images or target, no attention, one that is not from a picture's tokens to
+            themselves, layers of different numbers of heads or tokens, or tokens that are no grid
+            of places.
     """
     return _map(model, images, target, _gradient_attention, layers)
 
@@ -153,13 +166,17 @@ def attention_relevance(
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
-        layers: as for `attention`.
+        layers: names or paths of attention layers, or of the layers or operations that return
+            probabilities `(N, heads, T, T)`, in the order in which they run; default every Keras
+            attention layer of heads.
 
     Returns:
         float32 maps `(N, rows, columns)`, not negative.
 
     Raises:
-        ValueError: as `raw_attention`, or a score that does not depend on the attention.
+        ValueError: bad images or target, no attention, one that is not from a picture's tokens to
+            themselves, layers of different numbers of heads or tokens, or tokens that are no grid
+            of places.
     """
     return _map(model, images, target, _relevance, layers)
 
