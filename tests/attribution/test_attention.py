@@ -154,6 +154,34 @@ def test_what_cannot_be_recorded_is_said():
         attribution.attention(uneven, batch(32))
 
 
+def test_windows_and_what_is_no_attention_are_refused():
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 8, 8)(inputs)
+    windows = ops.reshape(
+        ops.transpose(ops.reshape(x, (-1, 2, 2, 2, 2, 4)), (0, 1, 3, 2, 4, 5)), (-1, 4, 4)
+    )
+    attended = layers.MultiHeadAttention(2, 2, name="windows")(windows, windows)
+    whole = layers.Reshape((16, 4))(x)
+    last = layers.MultiHeadAttention(2, 2, name="whole")(whole, whole)
+    pooled = ops.mean(ops.reshape(attended, (-1, 16, 4)) + last, axis=1)
+    square = layers.Conv2D(4, 1, name="square")(x)
+    outputs = layers.Dense(2)(ops.concatenate([pooled, ops.mean(square, axis=(1, 2))]))
+    model, images = keras.Model(inputs, outputs), batch(32)
+    for names in (None, ["windows"], ["square"]):
+        with pytest.raises(
+            ValueError, match="within windows .*rows add up to 1|over 4 tokens and"
+        ) as caught:
+            attribution.raw_attention(model, images, layers=names)
+        assert "\n" not in str(caught.value)
+    assert attribution.raw_attention(model, images, layers=["whole"]).shape == (3, 4, 4)
+
+
+def test_a_score_without_attention_is_refused():
+    with pytest.raises(ValueError, match="does not depend on the attention of vit"):
+        attribution.attention_relevance(transformer(), batch(32), lambda outputs: tf.ones(3))
+
+
 # --- maps -----------------------------------------------------------------------------------------
 
 

@@ -21,12 +21,7 @@ def as_loaded(inner: keras.Model) -> keras.Model:
 def grid_of(model, path) -> Grid:
     """What was measured of a layer's tokens."""
     models.output_shapes(model, model.input_shape)
-    (found,) = {
-        grid
-        for (layer, _), grid in models.shapes.grids(model).items()
-        if layer is models.find_layer(model, path)
-    }
-    return found
+    return models.shapes.grid_of(model, models.find_layer(model, path), model.input_shape)
 
 
 # --- networks of one block ------------------------------------------------------------------------
@@ -294,15 +289,67 @@ def test_a_grid_that_no_layer_has_is_refused():
         )
 
 
-def test_as_many_tokens_of_another_shape_of_picture_are_never_taken_for_the_first():
+def of_any_size() -> keras.Model:
+    """A network whose head is linear in the mean of its tokens."""
     keras.utils.set_random_seed(2)
     inputs = keras.Input((None, None, 3))
-    x = layers.Conv2D(12, 8, 8)(inputs)
-    x = layers.Reshape((-1, 12))(x)
+    x = layers.Reshape((-1, 12))(layers.Conv2D(12, 8, 8, name="patches")(inputs))
     x = layers.LayerNormalization(name="norm")(x)
-    model = keras.Model(inputs, layers.Dense(2)(ops.mean(x, axis=1)))
-    assert attribution.grad_cam(model, np.ones((1, 32, 32, 3)) * 9, 0).shape == (1, 4, 4)
-    with pytest.raises(
-        ValueError, match=r"16 tokens .*16 x 64 .*load_model\(model, size=\[16, 64\]\)"
-    ):
-        attribution.grad_cam(model, np.ones((1, 16, 64, 3)) * 9, 0)
+    return keras.Model(inputs, layers.Dense(2)(ops.mean(x, axis=1)))
+
+
+def test_as_many_tokens_are_another_grid_for_pictures_of_another_shape():
+    whole = np.random.default_rng(0).uniform(0, 255, (1, 32, 64, 3)).astype(np.float32)
+    both, model = [whole, whole.transpose(0, 2, 1, 3)], of_any_size()
+    for images in [*both, *both]:
+        rows, columns = images.shape[1] // 8, images.shape[2] // 8
+        tokens = keras.Model(model.input, model.get_layer("norm").output)(images)
+        code = models.code_at(model, tf.constant(images), "norm")
+        np.testing.assert_array_equal(code, tf.reshape(tokens, (1, rows, columns, 12)))
+        assert attribution.grad_cam(of_any_size(), images, 0).shape == (1, rows, columns)
+        assert attribution.saliency(model, images, 0).shape == images.shape[:3]
+        assert attribution.occlusion(model, images, 0, 16, 16).shape == (1, rows // 2, columns // 2)
+
+
+def test_one_compiled_function_never_takes_one_grid_for_another():
+    model = of_any_size()
+    assert attribution.grad_cam(model, np.ones((1, 32, 64, 3)) * 9, 0).shape == (1, 4, 8)
+    with pytest.raises(ValueError, match=r"pictures of several sizes, .*load_model\(model, size="):
+        attribution.grad_cam(model, np.ones((1, 64, 32, 3)) * 9, 0)
+
+
+class OfAnyNumber(keras.Model):
+    """A network that is traced without knowing how many tokens it has."""
+
+    def __init__(self):
+        super().__init__(name="vit")
+        self.patches = layers.Conv2D(8, 8, 8)
+        self.norm = layers.LayerNormalization(name="norm")
+        self.attend = layers.MultiHeadAttention(2, 4, name="attend")
+        self.head = layers.Dense(2)
+
+    def call(self, x):
+        x = self.patches(x)
+        x = self.norm(tf.reshape(x, (tf.shape(x)[0], -1, 8)))
+        return self.head(tf.reduce_mean(x + self.attend(x, x), axis=1))
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "hires_cam", "score_cam", "eigen_cam"])
+def test_tokens_whose_number_is_not_known_before_they_run_are_a_map(name):
+    model = OfAnyNumber()
+    model(np.zeros((1, 32, 64, 3), np.float32))
+    found = getattr(attribution, name)(model, batch(64)[:, :32], 0)
+    assert found.shape == (3, 4, 8) and np.isfinite(found).all()
+    for name in ("attention_rollout", "attention_relevance"):
+        assert getattr(attribution, name)(model, batch(64)[:, :32], 0).shape == (3, 4, 8)
+
+
+def test_nothing_is_computed_for_techniques_that_read_no_layer():
+    model, ran = transformer(), []
+    call = model.get_layer("mha").call
+    vars(model.get_layer("mha"))["call"] = lambda *args, **kwargs: (
+        ran.append(args[0].shape[0]),
+        call(*args, **kwargs),
+    )[1]
+    attribution.occlusion(model, batch(64), 0, 32, 32)
+    assert 4 not in ran

@@ -47,8 +47,7 @@ def attention(
         ValueError: bad images or target, no attention, one that is not from a picture's tokens to
             themselves, or layers of different numbers of heads or tokens.
     """
-    batch, run = _prepared(model, images, target, _attention, layers, gradient=gradient)
-    found = run(batch)
+    _, found = _prepared(model, images, target, _recorded, layers, gradient=gradient)
     return tuple(part.numpy() for part in found) if gradient else found[0].numpy()
 
 
@@ -110,7 +109,7 @@ def attention_rollout(
 
     Returns:
         float32 maps `(N, rows, columns)`, not negative; with the other tokens' shares they add up
-        to 1.
+        to 1, but for rows of which `discard` leaves nothing where `residual` is 0.
 
     Raises:
         ValueError: bad images or target, no attention, one that is not from a picture's tokens to
@@ -182,17 +181,29 @@ def attention_relevance(
 
 
 def _prepared(model, images, target, function, layers, **settings):
-    """The checked batch, and the compiled function of it."""
+    """The checked batch, and what the compiled function returns of it.
+
+    Raises:
+        ValueError: as `_recorded`, or what was recorded is no attention of these pictures.
+    """
     batch = check_images(model, images)
     indices, of_outputs = check_target(model, batch, target)
     names = None if layers is None else tuple(layers)
     run = compiled(model, function, names=names, function=of_outputs, **settings)
-    return batch, lambda batch: run(batch, indices)
+    try:
+        return batch, run(batch, indices)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(_NO_ATTENTION.format(model.name)) from error
+
+
+_NO_ATTENTION = (
+    "{} attends within windows of a picture, or a layer that was named returns no attention, whose"
+    " rows add up to 1: name by layers= those that return (N, heads, tokens, tokens)"
+)
 
 
 def _map(model, images, target, function, layers, **settings) -> np.ndarray:
-    batch, run = _prepared(model, images, target, function, layers, **settings)
-    found = run(batch)  # (N, T, T)
+    batch, found = _prepared(model, images, target, function, layers, **settings)  # (N, T, T)
     grid, read = read_tokens(model, batch.shape, found.shape[-1])
     row = tf.einsum("t,ntu->nu", tf.constant(read, found.dtype), found)
     return grid.as_map(row[..., None])[..., 0].numpy()
@@ -205,22 +216,33 @@ def _fused(heads: str) -> str:
 
 
 def _recorded(model, images, indices, names, function, gradient):
-    """Attention `(N, layers, heads, T, T)`, and its gradient or None."""
+    """Attention `(N, layers, heads, T, T)`, and its gradient or None.
+
+    Raises:
+        ValueError: no attention from tokens to themselves, layers that are not alike, or a score
+            that does not depend on the attention.
+    """
     tape = tf.GradientTape(watch_accessed_variables=False)
     with tape, capture_attention(model, names, tape if gradient else None) as recorded:
         outputs = model(images, training=False)
         asked = score(outputs, indices, function) if gradient else None
     for found in recorded:
         _check(model, found, recorded[0])
-    gradients = None
+        tf.debugging.assert_equal(tf.shape(found)[0], tf.shape(images)[0])
+        tf.debugging.assert_near(tf.reduce_sum(widened(found), -1), 1.0, atol=0.02)
+    stacked, gradients = widened(tf.stack(recorded, axis=1)), None
     if gradient:
-        gradients = tape.gradient(asked, recorded, unconnected_gradients="zero")
+        gradients = tape.gradient(asked, recorded)
+        if all(each is None for each in gradients):
+            raise ValueError(f"the score does not depend on the attention of {model.name}")
+        zero = tf.zeros_like(recorded[0])
+        gradients = [zero if each is None else each for each in gradients]
         gradients = widened(tf.stack(gradients, axis=1))
-    return widened(tf.stack(recorded, axis=1)), gradients
+    return stacked, gradients
 
 
 def _check(model, found, first) -> None:
-    if len(found.shape) != 4 or found.shape[2] != found.shape[3]:
+    if len(found.shape) != 4 or found.shape[2] != found.shape[3]:  # unknown ones are told later
         raise ValueError(
             f"{model.name} attends from other tokens than to, {tuple(found.shape)}: name by layers="
             " those whose attention is (N, heads, tokens, tokens)"
@@ -230,10 +252,6 @@ def _check(model, found, first) -> None:
             f"{model.name} has attention of {first.shape[1]} heads over {first.shape[2]} tokens and"
             f" of {found.shape[1]} over {found.shape[2]}: name by layers= those that are alike"
         )
-
-
-def _attention(model, images, indices, names, function, gradient):
-    return _recorded(model, images, indices, names, function, gradient)
 
 
 def _raw_attention(model, images, indices, names, function, fuse):
@@ -249,10 +267,10 @@ def _rollout(model, images, indices, names, function, fuse, residual, discard):
 
 def _mixed(attended, residual: float, discard: float):
     """Attention `(N, T, T)` without its smallest entries, mixed with the identity."""
-    tokens = attended.shape[-1]
+    tokens = tf.shape(attended)[-1]
     if discard:
         flat = tf.sort(tf.reshape(attended, (-1, tokens * tokens)), axis=1)
-        least = flat[:, int(discard * tokens * tokens)]
+        least = flat[:, tf.cast(discard * tf.cast(tokens * tokens, tf.float64), tf.int32)]
         attended = tf.where(attended < least[:, None, None], 0.0, attended)
     mixed = (1 - residual) * attended + residual * tf.eye(tokens, dtype=attended.dtype)
     return tf.math.divide_no_nan(mixed, tf.reduce_sum(mixed, axis=-1, keepdims=True))
@@ -278,5 +296,5 @@ def _gradient_attention(model, images, indices, names, function):
 
 def _relevance(model, images, indices, names, function):
     layers = tf.unstack(_speaking_for(model, images, indices, names, function), axis=1)
-    identity = tf.eye(layers[0].shape[-1], dtype=layers[0].dtype)
+    identity = tf.eye(tf.shape(layers[0])[-1], dtype=layers[0].dtype)
     return _product([identity + layer for layer in layers]) - identity

@@ -145,12 +145,14 @@ def _masked_scores(model, images, masks, indices, function, cover=None, black=0.
     """Scores `(N, F)` of N images under F masks `(F, H, W)`: 1 keeps a pixel, 0 covers it."""
     covers = None if cover is None else cover[:, None]
     changed = masked(images[:, None], masks[None], covers, black)
-    flat, copies = tf.reshape(changed, (-1, *images.shape[1:])), tf.shape(masks)[0]
+    # pictures of several sizes have a shape that is known only when it runs
+    flat = tf.reshape(changed, tf.concat([[-1], tf.shape(images)[1:]], axis=0))
+    flat, copies = tf.ensure_shape(flat, (None, *images.shape[1:])), tf.shape(masks)[0]
     return tf.reshape(scores(model, flat, tf.repeat(indices, copies), function), (-1, copies))
 
 
 def _occluded_scores(model, images, indices, cover, corners, patch, function):
-    rows, columns = tf.range(images.shape[1]), tf.range(images.shape[2])
+    rows, columns = tf.range(tf.shape(images)[1]), tf.range(tf.shape(images)[2])
     in_rows = (rows >= corners[:, :1]) & (rows < corners[:, :1] + patch)
     in_columns = (columns >= corners[:, 1:]) & (columns < corners[:, 1:] + patch)
     kept = ~(in_rows[:, :, None] & in_columns[:, None, :])

@@ -40,50 +40,80 @@ def capture(
         A layer that runs twice counts once, with its last output.
 
     Raises:
-        ValueError: no such layer, or it did not run by the end of the block.
+        ValueError: no such layer, or it did not run by the end of the block; a layer of tokens in
+            one compiled function for pictures of several sizes.
     """
     activations: dict = {}
     targets: dict = {}
     for name in names:
         targets.setdefault(layers.find_layer(model, name), []).append(name)
 
+    size, measuring = (), False
+
     def recorder(layer, names_of_layer):
         def wrap(call):
             def run(*args, **kwargs):
                 output = call(*args, **kwargs)
-                grid = _grid_of(model, layer, output)
-                recorded = output if grid is None else grid.as_map(output)
+                if measuring:
+                    return output
+                grid = _grid_of(model, layer, output, size)
+                if grid is None:
+                    recorded = output
+                else:
+                    output = tf.ensure_shape(output, (None, grid.tokens, None))
+                    recorded = grid.as_map(output)
                 if tape is not None:
                     tape.watch(recorded)
                 activations.update(dict.fromkeys(names_of_layer, recorded))
-                return recorded if grid is None else grid.as_tokens(recorded, output)
+                return output if grid is None else grid.as_tokens(recorded, output)
 
             return run
 
         return wrap
 
-    _know_grids(model, targets)
-    with layers.replaced_calls(
-        {layer: recorder(layer, of_layer) for layer, of_layer in targets.items()}
-    ):
+    def sized(call):
+        """The model's own call: which tokens are places depends on the size of its pictures."""
+
+        def run(*args, **kwargs):
+            nonlocal size, measuring
+            if not measuring:
+                given = tf.nest.flatten((args, kwargs))
+                size = tuple(next(part.shape for part in given if hasattr(part, "shape")))
+                measuring = True
+                try:
+                    _know_grids(model, targets, size)
+                finally:
+                    measuring = False
+            return call(*args, **kwargs)
+
+        return run
+
+    wrappers = {layer: recorder(layer, of_layer) for layer, of_layer in targets.items()}
+    with layers.replaced_calls({model: sized} | wrappers):
         yield activations
     missing = [name for name in names if name not in activations]
     if missing:
         _did_not_run(model, missing[0])
 
 
-def _grid_of(model, layer, output) -> shapes.Grid | None:
-    is_tokens = tf.is_tensor(output) and len(output.shape) == 3
-    return shapes.grid_of(model, layer, output.shape[1]) if is_tokens else None
+def _grid_of(model, layer, output, size) -> shapes.Grid | None:
+    """The grid of what a layer returned, if that is tokens with one."""
+    if not (size and tf.is_tensor(output) and len(output.shape) == 3):
+        return None
+    if None in size[1:] and layer in shapes.layers_of_tokens(model):
+        raise ValueError(
+            f"{model.name} was asked about pictures of several sizes, and which of its tokens are"
+            " places depends on the size: explain load_model(model, size=...).model, one for each"
+        )
+    grid = shapes.grid_of(model, layer, size)
+    return grid if grid and output.shape[1] in (None, grid.tokens) else None
 
 
-def _know_grids(model: keras.Model, targets) -> None:
+def _know_grids(model: keras.Model, targets, size: tuple) -> None:
     """Have it measured which tokens are a grid, if one of the layers may return tokens."""
-    size, known = getattr(model, "input_shape", None), {layer for layer, _ in shapes.grids(model)}
-    unknown = [layer for layer in targets if layer not in known and _may_return_tokens(layer)]
-    if unknown and isinstance(size, tuple) and None not in size[1:]:
-        with tf.init_scope():  # a run on real pictures, also while a function is traced
-            shapes.output_shapes(model, size)
+    unknown = (layer for layer in targets if shapes.grid_of(model, layer, size) is None)
+    if None not in size[1:] and any(map(_may_return_tokens, unknown)):
+        shapes.output_shapes(model, size)
 
 
 def _may_return_tokens(layer: keras.Operation) -> bool:

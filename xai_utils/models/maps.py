@@ -4,14 +4,15 @@ What is shown over a picture is a map of that picture: the tensor that the netwo
 its graph, never a head's inner product, a residual branch or a crop taken for the whole.
 """
 
+import functools
 import re
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from xai_utils.engine import cached, keras, pixel_range, tf
-from xai_utils.models.capturing import capture
 from xai_utils.models.layers import (
     ATTENTION,
     children,
@@ -21,7 +22,7 @@ from xai_utils.models.layers import (
     replaced_calls,
     walk,
 )
-from xai_utils.models.shapes import Grid, grid_of, grids, is_spatial, layer_shape, output_shapes
+from xai_utils.models.shapes import Grid, grid_of, is_spatial, layer_shape, output_shapes
 
 # What explains a network that has neither a gradient nor layers to read.
 NEED_ONLY_SCORES = ("occlusion", "rise", "lime", "kernel_shap")
@@ -143,16 +144,17 @@ def _that_is_read(model: keras.Model, shape: tuple, path: str) -> str:
     A head that reads the class token alone has no gradient at the other tokens of the last layer.
     What its last attention was given is the map: normalised tokens, as a rule.
     """
-    of_tokens, layers = {id(layer) for layer, _ in grids(model)}, dict(walk(model))
-    if id(layers[path]) not in of_tokens:
+    layers, shapes = dict(walk(model)), output_shapes(model, shape)[0]
+    if grid_of(model, layers[path], shape) is None:
         return path
     inside = inside_attention(model)
-    below = [
-        name
-        for name, extent in output_shapes(model, shape)[0].items()
-        if id(layers[name]) in of_tokens and is_spatial(extent) and id(layers[name]) not in inside
-    ]
-    read = _read(model, shape, tuple(below))
+    below = {
+        name: grid
+        for name in shapes
+        if (grid := grid_of(model, layers[name], shape)) and id(layers[name]) not in inside
+    }
+    influence = _influence(model, shape, below)
+    read = [name for name, grid in below.items() if grid.places(influence[name]).any()]
     if path in read or not read:
         return path
     whole = [name for name in read if _is_whole(layers[name])]
@@ -180,41 +182,52 @@ def read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np
 
 def _read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np.ndarray]:
     layers, inside = dict(walk(model)), inside_attention(model)
-    paths = [
-        path
+    grids = {
+        path: grid
         for path in output_shapes(model, shape)[0]
-        if grid_of(model, layers[path], tokens) and id(layers[path]) not in inside
-    ]
-    if not paths:
+        if (grid := grid_of(model, layers[path], shape))
+        and grid.tokens == tokens
+        and id(layers[path]) not in inside
+    }
+    if not grids:
         raise ValueError(
             f"{model.name} attends to {tokens} tokens, and which are places of the picture is not"
             " plain: give load_model tokens=(rows, columns, before)"
         )
-    last, ran = layers[paths[-1]], []
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-
-        def watched(call):
-            def run(*args, **kwargs):
-                ran[:] = [call(*args, **kwargs)]
-                tape.watch(ran)
-                return ran[0]
-
-            return run
-
-        with replaced_calls({last: watched}):
-            answer = _any_answer(model, shape)
-    gradient = tape.gradient(answer, ran[0], unconnected_gradients="zero")
-    read = np.any(np.asarray(tf.cast(gradient, tf.float32)), axis=(0, 2))
-    return grid_of(model, last, tokens), (read / read.sum()).astype(np.float32)
+    influence = _influence(model, shape, grids)
+    read = [path for path in grids if influence[path].any()]
+    if not read:
+        raise ValueError(f"{model.name} answers without any of the {tokens} tokens it attends to")
+    weights = influence[read[-1]].astype(np.float32)
+    return grids[read[-1]], weights / weights.sum()
 
 
-def _read(model: keras.Model, shape: tuple, paths: tuple[str, ...]) -> list[str]:
-    """Those of the layers whose maps have any influence on the outputs, measured on one picture."""
-    tape = tf.GradientTape(watch_accessed_variables=False)
-    with tape, capture(model, paths, tape) as maps:
+def _influence(model: keras.Model, shape: tuple, paths: Iterable[str]) -> dict[str, np.ndarray]:
+    """Which tokens of layers have any influence on the outputs, measured on one picture.
+
+    Returns:
+        `{path: bool (tokens,)}`.
+    """
+    layers = {path: find_layer(model, path) for path in paths}
+    ran, tape = {}, tf.GradientTape(watch_accessed_variables=False)
+
+    def watched(layer, call):
+        def run(*args, **kwargs):
+            ran[layer] = call(*args, **kwargs)
+            tape.watch(ran[layer])
+            return ran[layer]
+
+        return run
+
+    steps = {layer: functools.partial(watched, layer) for layer in layers.values()}
+    with tape, replaced_calls(steps):
         answer = _any_answer(model, shape)
-    gradients = tape.gradient(answer, maps)
-    return [path for path in paths if gradients[path] is not None and np.any(gradients[path])]
+    found = tape.gradient(answer, [*ran.values()], unconnected_gradients="zero")
+    any_of = {
+        layer: np.any(np.asarray(tf.cast(gradient, tf.float32)), axis=(0, 2))
+        for layer, gradient in zip(ran, found, strict=True)
+    }
+    return {path: any_of[layer] for path, layer in layers.items()}
 
 
 def _any_answer(model: keras.Model, shape: tuple):
@@ -409,7 +422,6 @@ def _last_map(model: keras.Model, shape: tuple, under: str = "") -> str | None:
             `under`.
     """
     layers, shapes = dict(walk(model)), output_shapes(model, shape)[0]
-    of_tokens = {id(layer) for layer, _ in grids(model)}
     tokens, inside = False, inside_attention(model)
     for path, extent in reversed(shapes.items()):
         step = layers[path]
@@ -421,7 +433,7 @@ def _last_map(model: keras.Model, shape: tuple, under: str = "") -> str | None:
             tokens |= len(extent) == 3 and not children(step) and _computes_tokens(step)
         elif not _has_no_features(step) and not isinstance(step, ATTENTION):
             # a block of tokens returns their sum, its last layer a branch
-            if children(step) and id(step) not in of_tokens:
+            if children(step) and grid_of(model, step, shape) is None:
                 continue
             if tokens:
                 break

@@ -35,6 +35,10 @@ class Grid(NamedTuple):
         """How many tokens there are in all."""
         return self.before + self.rows * self.columns + self.after
 
+    def places(self, of_tokens):
+        """What `(tokens, ...)` says of the tokens that are places."""
+        return of_tokens[self.before : self.tokens - self.after]
+
     def as_map(self, tokens):
         """The map `(N, rows, columns, width)` of tokens `(N, tokens, width)`."""
         places = tokens[:, self.before : self.tokens - self.after]
@@ -51,7 +55,8 @@ def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
     """What every layer of a model returns.
 
     Most networks are one flat graph that knows its shapes. Others (nested, subclassed, of any size,
-    with a layer used twice) are traced once, without computing anything.
+    with a layer used twice) are traced once. Networks of tokens compute four pictures, which tell
+    the tokens' places.
 
     Args:
         model: a built Keras model.
@@ -62,17 +67,21 @@ def output_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], o
         layer that runs twice counts where it ran last), and the shapes of the model's outputs, in
         their structure. Batch sizes are None. Tokens that are a grid have the shape of their map,
         `(None, rows, columns, width)`.
-
-    Raises:
-        ValueError: as many tokens are another grid for pictures of another size.
     """
     return cached(model, ("shapes", *shape[1:]), lambda: _shapes(model, shape))
 
 
+def traced_shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
+    """As `output_shapes`, without asking which tokens are a grid: nothing is computed."""
+    key = ("traced shapes", *shape[1:])
+    return cached(model, key, lambda: _graph_shapes(model, shape) or _trace_shapes(model, shape))
+
+
 def _shapes(model: keras.Model, shape: tuple) -> tuple[dict[str, tuple], object]:
-    shapes, returned = _graph_shapes(model, shape) or _trace_shapes(model, shape)
+    shapes, returned = traced_shapes(model, shape)
     if any(len(extent) == 3 and extent[1] != 1 for extent in shapes.values()):
-        shapes = shapes | _maps_of_tokens(model, shape)
+        with tf.init_scope():  # on real pictures, also while a function is traced
+            shapes = shapes | _maps_of_tokens(model, shape)
     return shapes, returned
 
 
@@ -152,16 +161,21 @@ def is_spatial(shape: tuple) -> bool:
     return len(shape) == 4 and (shape[1] or 2) * (shape[2] or 2) > 1
 
 
-def grid_of(model: keras.Model, layer: keras.Operation, tokens: int | None) -> Grid | None:
-    """Which of so many tokens, that a layer returns, are a picture's places; None if it is no grid.
+def grid_of(model: keras.Model, layer: keras.Operation, shape: tuple) -> Grid | None:
+    """Which tokens of a layer are the places of pictures `(N, H, W, C)`; None if it has none.
 
     Known once `output_shapes` was asked for pictures of that size.
     """
-    return grids(model).get((layer, tokens))
+    return _grids(model).get((layer, *shape[1:3]))
 
 
-def grids(model: keras.Model) -> dict[tuple[keras.Operation, int], Grid]:
-    """The grids that are known of a model: by layer, and how many tokens it returns."""
+def layers_of_tokens(model: keras.Model) -> set[keras.Operation]:
+    """The layers whose tokens are known to be a grid, for pictures of any size."""
+    return {layer for layer, *_ in _grids(model)}
+
+
+def _grids(model: keras.Model) -> dict[tuple[keras.Operation, int, int], Grid]:
+    """The grids that are known of a model: by layer and the pictures' height and width."""
     return cached(model, "grids", dict)
 
 
@@ -182,31 +196,55 @@ def say_grid(model: keras.Model, shape: tuple, tokens) -> None:
         )
     cached(model, "tokens", lambda: numbers)
     output_shapes(model, shape)
-    if Grid(*numbers) not in grids(model).values():
+    if Grid(*numbers) not in _grids(model).values():
         raise ValueError(
             f"{model.name} has no layer of {Grid(*numbers).tokens} tokens, as {[*numbers]} says"
         )
 
 
 def _maps_of_tokens(model: keras.Model, shape: tuple) -> dict[str, tuple]:
-    """The shapes of all layers whose tokens are a grid, `{path: (None, rows, columns, width)}`."""
-    seen = _tokens_that_ran(model, shape)
+    """The shapes of all layers whose tokens are a grid, `{path: (None, rows, columns, width)}`.
+
+    The model runs on four pictures: the second is another one than the first, the third has its
+    upper half, the fourth its left half.
+    """
     found, shapes = {}, {}
-    for path, layer, tokens in seen:
+
+    def recorder(path, layer, call):
+        def recorded(*args, **kwargs):
+            given = next(filter(tf.is_tensor, tf.nest.flatten((args, kwargs))), None)
+            if _are_tokens(given):
+                grid(given)
+            output = call(*args, **kwargs)
+            if _are_tokens(output) and (known := grid(output)):
+                _grids(model)[layer, *shape[1:3]] = known
+                shapes[path] = (None, known.rows, known.columns, output.shape[-1])
+            return output
+
+        return recorded
+
+    def grid(tokens):
         count = tokens.shape[1]
         # The first that has so many tokens tells: later ones are mixed with each other.
         if count not in found:
             found[count] = _said(model, count) or _measured(tokens, shape)
-        grid = found[count]
-        if path is None or grid is None:
-            continue
-        if grids(model).setdefault((layer, count), grid) != grid:
-            raise ValueError(
-                f"{model.name} has {count} tokens for pictures of several shapes, {shape[1]} x"
-                f" {shape[2]} is one: explain load_model(model, size=[{shape[1]}, {shape[2]}])"
-            )
-        shapes[path] = (None, grid.rows, grid.columns, tokens.shape[-1])
+        return found[count]
+
+    low, high = pixel_range(model)
+    one, other = np.random.default_rng(0).uniform(low, high, (2, *shape[1:]))
+    upper, left, (height, width) = one.copy(), one.copy(), shape[1:3]
+    upper[: height // 2] = other[: height // 2]
+    left[:, : width // 2] = other[:, : width // 2]
+    pictures = tf.cast(np.stack([one, other, upper, left]), model.compute_dtype)
+    wrappers = {layer: functools.partial(recorder, path, layer) for path, layer in walk(model)}
+    with replaced_calls(wrappers):
+        model(pictures, training=False)
     return shapes
+
+
+def _are_tokens(tensor) -> bool:
+    """Whether it is `(N, tokens, width)` of four pictures: windows of them stand in the batch."""
+    return tf.is_tensor(tensor) and len(tensor.shape) == 3 and len(tensor) == 4
 
 
 def _said(model: keras.Model, count: int) -> Grid | None:
@@ -217,45 +255,11 @@ def _said(model: keras.Model, count: int) -> Grid | None:
     return next((grid for grid in (Grid(*said), Grid(*said[:2])) if grid.tokens == count), None)
 
 
-def _tokens_that_ran(model: keras.Model, shape: tuple) -> list[tuple]:
-    """All tokens of one run on four pictures: `(path or None, layer, tokens (4, tokens, width))`.
-
-    What a layer is given has no path. Of the four pictures the second is another one than the
-    first, the third has its upper half, the fourth its left half.
-    """
-    ran = []
-
-    def recorder(path, layer, call):
-        def recorded(*args, **kwargs):
-            given = next(filter(tf.is_tensor, tf.nest.flatten((args, kwargs))), None)
-            output = call(*args, **kwargs)
-            for place, tensor in ((None, given), (path, output)):
-                # windows of a picture stand in the batch: they are no grid of it
-                if tf.is_tensor(tensor) and len(tensor.shape) == 3 and len(tensor) == 4:
-                    ran.append((place, layer, tensor))
-            return output
-
-        return recorded
-
-    low, high = pixel_range(model)
-    one, other = np.random.default_rng(0).uniform(low, high, (2, *shape[1:]))
-    upper, left = one.copy(), one.copy()
-    upper[: shape[1] // 2], left[:, : shape[2] // 2] = (
-        other[: shape[1] // 2],
-        other[:, : shape[2] // 2],
-    )
-    pictures = tf.cast(np.stack([one, other, upper, left]), model.compute_dtype)
-    wrappers = {layer: functools.partial(recorder, path, layer) for path, layer in walk(model)}
-    with replaced_calls(wrappers), tf.init_scope():
-        model(pictures, training=False)
-    return ran
-
-
 def _measured(tokens, shape: tuple) -> Grid | None:
     """The grid that answers to the halves of a picture as its places must, if there is one.
 
     Args:
-        tokens: `(4, tokens, width)`, of the pictures of `_tokens_that_ran`.
+        tokens: `(4, tokens, width)`, of the pictures of `_maps_of_tokens`.
         shape: of the batch, for the shape of the picture.
     """
     first, *others = np.asarray(tf.cast(tokens, tf.float64))

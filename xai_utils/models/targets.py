@@ -36,7 +36,7 @@ def check_target(
     top = np.full(count, TOP, np.int32)
     if callable(target):
         return tf.constant(top), target
-    _, outputs = shapes.output_shapes(model, images.shape)
+    _, outputs = shapes.traced_shapes(model, images.shape)
     if not (isinstance(outputs, tuple) and len(outputs) == 2 and outputs[0] is None):
         raise ValueError(
             f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a"
