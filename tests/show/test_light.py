@@ -170,6 +170,17 @@ def test_a_cut_or_smoothed_picture_is_drawn_as_matplotlib_does():
     assert np.mean(np.abs(found - png).max(axis=2) <= 8) > 0.98
 
 
+@pytest.mark.parametrize("interpolation", [None, "none"])
+def test_an_opacity_for_each_pixel_is_kept(interpolation):
+    def make():
+        fig, ax = show.subplots()
+        ax.imshow(ROUND, alpha=ROWS / 13, interpolation=interpolation)
+        return fig
+
+    _, found, png = both(make)
+    assert np.mean(np.abs(found - png).max(axis=2) <= 8) > 0.98
+
+
 def test_a_drawing_is_read_back():
     light = show.light(show.tiles([[show.Tile(CAT, ROUND, "cat")]]))
     assert show.read_drawing(light.uri()) == light

@@ -107,15 +107,18 @@ def light(fig: Figure, encode=None) -> Drawing:
     fig.set(dpi=DPI, facecolor="none")  # the SVG brings the white
     size = FigureCanvasAgg(fig).get_width_height(physical=True)
     renderer = layers.Renderer(*size, DPI, encode or layers.encoder())
-    whole = [image for image in fig.findobj(AxesImage) if layers.keeps_its_pixels(image)]
-    before = [image.get_interpolation() for image in whole]
+    images = fig.findobj(AxesImage)
+    before = [image.get_interpolation() for image in images]
     try:
-        for image in whole:
-            image.set_interpolation("none")
+        for image, interpolation in zip(images, before, strict=True):
+            if layers.keeps_its_pixels(image):
+                image.set_interpolation("none")
+            elif interpolation == "none":  # as a PNG has it
+                image.set_interpolation("nearest")
         with matplotlib.rc_context(STYLE):
             fig.draw(renderer)
     finally:
-        for image, interpolation in zip(whole, before, strict=True):
+        for image, interpolation in zip(images, before, strict=True):
             image.set_interpolation(interpolation)
     renderer.close()
     shown = tuple(round(side * DPI / 1.25) for side in fig.get_size_inches())

@@ -123,7 +123,7 @@ def keeps_its_pixels(image: AxesImage) -> bool:
     """Whether an image of a figure is stored as it is, and magnified where it is shown.
 
     Images with more than twice as many pixels as dots are not, nor those cut by their axes, nor
-    those whose author chose how they are resampled.
+    those whose author chose how they are resampled or an opacity for each pixel.
     """
     (high, wide), box = image.get_array().shape[:2], image.get_window_extent()
     inside = image.axes.bbox.padded(1)
@@ -131,4 +131,5 @@ def keeps_its_pixels(image: AxesImage) -> bool:
     small = wide <= 2 * abs(box.width) and high <= 2 * abs(box.height)
     chosen = image.get_interpolation() not in ("auto", "antialiased")
     cut = image.get_clip_path() is not None
-    return fits and small and not chosen and not cut and image.get_transform().is_affine
+    even = np.ndim(image.get_alpha()) == 0  # an opacity for each pixel would be lost
+    return fits and small and even and not chosen and not cut and image.get_transform().is_affine
