@@ -49,6 +49,31 @@ def test_a_map_without_negative_values_can_have_the_colours_of_a_signed_one():
     assert white.min() > 0.95 and red[0] > 3 * red[1:].max()
 
 
+@pytest.mark.parametrize(("bad", "low"), [(np.nan, 0), (np.inf, 0), (-np.inf, -4)])
+@pytest.mark.parametrize("image", [None, np.full((2, 2, 3), 100, np.float32)])
+@pytest.mark.filterwarnings("error")
+def test_a_map_with_a_value_that_is_no_number_is_drawn_by_its_other_values(bad, low, image):
+    fig = show.tiles([[show.Tile(image, np.array([[bad, 1.0], [2.0, 4.0]]))]])
+    drawn = fig.axes[0].images[-1]
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (low, 4)
+    assert show.png(fig) and show.light(fig).layers
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_is_missing_shows_the_picture():
+    picture = np.full((2, 2, 3), 100, np.float32)
+    values = np.array([[np.nan, 1.0], [2.0, 4.0]])
+    full = show.overlay(np.array([[0.0, 1.0], [2.0, 4.0]]), picture)
+    found = show.overlay(values, picture)
+    assert (found[0, 0] == 100).all()
+    np.testing.assert_array_equal(found[values > 0], full[values > 0])
+    none = np.full((2, 2), np.nan)
+    assert (show.overlay(none, picture) == 100).all()
+    fig = show.tiles([[show.Tile(None, none), show.Tile(picture, none)]])
+    assert [ax.images[-1].norm.vmax for ax in fig.axes] == [1, 1]
+    assert show.png(fig) and show.light(fig).layers
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -148,9 +173,11 @@ def test_an_empty_sentence_is_refused():
 
 
 @pytest.mark.parametrize("unit", ["", "logits per grey level"])
-def test_numbers_and_labels_of_signed_maps_are_not_cut_at_the_right(unit):
-    values = np.linspace(-0.12, 0.12, 16).reshape(4, 4)
-    fig = show.tiles([[show.Tile(np.zeros((8, 8, 3)), values, "signed", unit)]], width=3.4)
+@pytest.mark.parametrize("lowest", [-0.12, 0.0])
+def test_numbers_and_labels_of_signed_maps_are_not_cut_at_the_right(unit, lowest):
+    values = np.linspace(lowest, 0.12, 16).reshape(4, 4)
+    tile = show.Tile(np.zeros((8, 8, 3)), values, "signed", unit, signed=True)
+    fig = show.tiles([[tile]], width=3.4)
     show.png(fig)
     bar = fig.axes[0].child_axes[0]
     assert "−0.10" in [label.get_text() for label in bar.get_yticklabels()]

@@ -190,7 +190,7 @@ def heat_map(
 
     Args:
         ax: where to draw.
-        values: raw map; signed ones are coloured around zero.
+        values: raw map; signed ones are coloured around zero, nan leaves its place empty.
         image: picture `(H, W, C)` in 0..255 to lay it over, shown in grey so that colour always
             means the map; see `as_rgb` for its channels.
         unit: label of the colour bar.
@@ -206,7 +206,7 @@ def heat_map(
     values = np.asarray(values, np.float32)
     low, high, name = _scale(values, limit, clip, signed)
     colours = _colours(name)
-    over = float(np.abs(values).max()) > high * (1 + 1e-6)
+    over = bool((np.abs(values) > high * (1 + 1e-6)).any())
     if image is not None:
         ax.imshow(grey(as_rgb(image)), cmap="gray", vmin=0, vmax=255)
         values = resize_map(values, np.shape(image)[:2])
@@ -241,7 +241,7 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
     Without axes and without matplotlib's drawing.
 
     Args:
-        values: raw map `(h, w)`; signed ones are coloured around zero.
+        values: raw map `(h, w)`; signed ones are coloured around zero, nan shows the picture.
         image: picture `(H, W, C)` in 0..255; see `as_rgb` for its channels.
         clip: percentile of the magnitude above which values share the last colour.
 
@@ -251,20 +251,25 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
     values, image = np.asarray(values, np.float32), as_rgb(image)
     low, high, colours = _scale(values, None, clip)
     place = np.clip((resize_map(values, image.shape[:2]) - low) / (high - low), 0, 1)
-    colour = _colours(colours)(place, bytes=True)[..., :3]
-    return np.rint(
-        (1 - OPACITY) * np.clip(grey(image), 0, 255)[..., None] + OPACITY * colour
-    ).astype(np.uint8)
+    colour = _colours(colours)(place, bytes=True)
+    opacity = OPACITY * (colour[..., 3:] > 0)  # nan has no colour
+    shown = (1 - opacity) * np.clip(grey(image), 0, 255)[..., None] + opacity * colour[..., :3]
+    return np.rint(shown).astype(np.uint8)
 
 
 def _scale(
     values: np.ndarray, limit: float | None, clip: float, signed: bool | None = None
 ) -> tuple[float, float, str]:
     """Values of the first and the last colour of a map, and its colours."""
-    sizes = np.abs(values)
+    sizes = np.abs(values[np.isfinite(values)])
+    sizes = sizes if sizes.size else np.zeros(1)
     limit = limit or float(np.percentile(sizes, clip)) or float(sizes.max()) or 1.0
-    signed = values.min() < 0 if signed is None else signed
-    return (-limit, limit, "RdBu_r") if signed else (0.0, limit, "inferno")
+    return (-limit, limit, "RdBu_r") if _is_signed(values, signed) else (0.0, limit, "inferno")
+
+
+def _is_signed(values: np.ndarray, signed: bool | None) -> bool:
+    """Whether a map is coloured around zero: as asked for, else if a value is negative."""
+    return bool((np.asarray(values) < 0).any()) if signed is None else signed
 
 
 @cache
@@ -393,15 +398,15 @@ class Tile:
             a value is negative.
     """
 
-    image: np.ndarray | None = None  # (H, W, C) in 0..255
-    values: np.ndarray | None = None  # raw map (h, w)
+    image: np.ndarray | None = None
+    values: np.ndarray | None = None
     title: str = ""
     unit: str = ""
     limit: float | None = None
     clip: float = 100.0
     boxes: Sequence[Box] = ()
-    bands: Sequence[int] | None = None  # of the picture, see `as_rgb`
-    signed: bool | None = None  # colours around zero; None: if a value is negative
+    bands: Sequence[int] | None = None
+    signed: bool | None = None
 
 
 def tiles(
@@ -488,7 +493,7 @@ def _beside(column: Sequence[Tile], width: float) -> float:
     maps = [tile for tile in column if tile.values is not None]
     if not maps:
         return 0.06
-    signed = any(np.min(tile.values) < 0 for tile in maps)
+    signed = any(_is_signed(tile.values, tile.signed) for tile in maps)
     if not any(tile.unit for tile in maps):
         return 0.7 + 0.15 * signed
     # numbers and label of a bar grow with the tile
