@@ -6,11 +6,15 @@ from base64 import b64decode
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+from matplotlib.transforms import Affine2D
 from PIL import Image
 from skimage.data import chelsea
 from skimage.transform import resize
 
 from xai_utils import show
+from xai_utils.pictures import grey
 
 ROWS, COLUMNS = np.mgrid[:14, :14]
 ROUND = np.exp(-((ROWS - 5) ** 2 + (COLUMNS - 8) ** 2) / 20)
@@ -179,6 +183,82 @@ def test_an_opacity_for_each_pixel_is_kept(interpolation):
 
     _, found, png = both(make)
     assert np.mean(np.abs(found - png).max(axis=2) <= 8) > 0.98
+
+
+def zoomed(ax):
+    ax.imshow(ROUND, interpolation="none")
+    ax.set_xlim(3, 9)
+
+
+def round_cut(ax):
+    shown = ax.imshow(ROUND, interpolation="none")
+    shown.set_clip_path(Circle((6, 6), 4, transform=ax.transData))
+
+
+def cut_by_a_box(ax):
+    ax.imshow(ROUND).set_clip_path(Rectangle((2, 3), 5, 6, transform=ax.transData))
+
+
+def turned(ax):
+    ax.set(xlim=(-9, 19), ylim=(-9, 19))
+    ax.imshow(ROUND, transform=Affine2D().rotate_deg_around(6, 6, 30) + ax.transData)
+    ax.set(xlim=(-9, 19), ylim=(-9, 19))
+
+
+def above_the_figure(ax):
+    ax.plot([0, 9], [0, 9], lw=20)
+    above = ax.figure.add_axes((0, 1.2, 0.5, 0.5))
+    above.imshow(np.zeros((4, 4)))
+
+
+def half_outside_the_figure(ax):
+    ax.plot([0, 9], [0, 9], lw=20)
+    for corner in ((-0.25, 0.75), (0.75, -0.25)):
+        ax.figure.add_axes((*corner, 0.5, 0.5)).imshow(CAT.astype(np.uint8), aspect="auto")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [zoomed, round_cut, cut_by_a_box, turned, above_the_figure, half_outside_the_figure],
+)
+def test_a_picture_is_cut_and_turned_as_matplotlib_does(draw):
+    def make():
+        fig, ax = show.subplots()
+        draw(ax)
+        return fig
+
+    _, found, png = both(make)
+    assert np.mean(np.abs(found - png).max(axis=2) <= 12) > 0.97
+
+
+def test_a_picture_in_grey_through_which_is_seen_stays_so():
+    seen = np.uint8(grey(CAT))[..., None].repeat(4, axis=2)
+    seen[..., 3] = 60
+
+    def make():
+        fig, axes = show.subplots(1, 2)
+        axes[0].imshow(CAT.astype(np.uint8))
+        axes[1].imshow(seen)
+        return fig
+
+    light, found, png = both(make)
+    assert not any(layer.grey for layer in light.layers)
+    assert np.abs(found - png)[inside(light.layers[1])].mean() < 2
+
+
+@pytest.mark.parametrize("figsize", [(0.5, 140), (140, 0.5)])
+def test_a_figure_longer_than_webp_has_room_for_is_stored_in_parts(figsize):
+    def make():
+        fig = Figure(figsize, dpi=120)
+        fig.add_axes((0, 0, 1, 1)).imshow(np.eye(2), aspect="auto", interpolation="nearest")
+        fig.text(0.01, 0.005, "end")
+        fig.text(0.3, 0.99, "start")
+        return fig
+
+    light, found, png = both(make)
+    assert np.abs(found - png).max() <= 2  # what shines through a letter's edge is rounded twice
+    assert light.size == tuple(120 * side for side in figsize)
+    assert len(light.layers) == 4 and show.read_drawing(light.uri()) == light
 
 
 def test_a_drawing_is_read_back():

@@ -1,8 +1,9 @@
 """A figure as layers, so that a report travels: each kind of content is stored as what it is.
 
-Photographs become lossy WebP, maps lossless WebP in their own resolution, lines and text one
-lossless WebP above them, as sharp as in `show.png`. An SVG puts the layers together, and a browser
-magnifies them.
+Photographs become lossy WebP, maps lossless WebP, lines and text one lossless WebP above them, as
+sharp as in `show.png`. An SVG puts the layers together. Photographs and maps are stored in their
+own resolution, and a browser magnifies them, but for those that `keeps_its_pixels` lists: they are
+stored in dots of the figure, as drawn.
 """
 
 import io
@@ -21,6 +22,7 @@ PHOTOGRAPH = {"quality": 90, "method": 1}
 EXACT = {"lossless": True, "quality": 0, "method": 2}  # in as little time as the photographs
 COLOURS = 257  # of a map: a colour map has 256, and one more marks what is missing
 SMALL = 64 * 64  # pixels; so few are stored exactly, whatever they show
+LONGEST = 16383  # pixels in one direction, all that WebP has room for
 ROUGH = 3  # times magnified, pixels are shown as squares: matplotlib's rule for `imshow`
 
 
@@ -50,7 +52,10 @@ class Renderer(RendererAgg):
     """Draws lines and text as usual, and keeps the pictures apart, below them, in `found`.
 
     A picture that covers what was drawn before takes its place. One through which that is seen
-    comes above it: what was drawn becomes a layer of its own.
+    comes above it: what was drawn becomes a layer of its own. What is longer than WebP has room for
+    becomes several layers, side by side. Pictures arrive in their own resolution where
+    `keeps_its_pixels` says so and in dots of the figure elsewhere; those that are cut by a shape
+    other than a rectangle are not in `found` but drawn with the lines.
     """
 
     def __init__(self, width: float, height: float, dpi: float, encode: Callable):
@@ -83,26 +88,33 @@ class Renderer(RendererAgg):
             squares = all(map(_is_rough, (right - left, top - bottom), (wide, high)))
         left, right = round(left), round(right)
         top, bottom = round(self.height - top), round(self.height - bottom)
-        drawn = np.asarray(self.buffer_rgba())[max(top, 0) : bottom, max(left, 0) : right]
+        # what lies above the figure or at its left would count from its other end
+        rows, columns = slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+        drawn = np.asarray(self.buffer_rgba())[rows, columns]
+        if not drawn.size:
+            return
         if opacity == 1 and (pixels[..., 3] == 255).all():
             drawn[:] = 0
         elif drawn[..., 3].any():
             self.close()
-        content, grey = self._stored(pixels)
         box = (left, top, right - left, bottom - top)
-        self.found.append(Layer(content, box, opacity, squares, grey))
+        for part, place in _parts(pixels, box):
+            content, grey = self._stored(part)
+            self.found.append(Layer(content, place, opacity, squares, grey))
 
     def _stored(self, pixels: np.ndarray) -> tuple[str, bool]:
         """A picture's content, and whether that is a photograph of the figure to show in grey."""
+        opaque = bool((pixels[..., 3] == 255).all())
         if (pixels[..., :1] == pixels[..., 1:3]).all():
-            for content, photograph in self.photographs:
+            for content, photograph in self.photographs if opaque else ():
                 if photograph.shape == pixels.shape:
                     light = np.asarray(Image.fromarray(photograph).convert("L"), np.int16)
                     if np.abs(light - pixels[..., 0]).max() < 4:  # rounded twice, cut off once
                         return content, True
             return self.encode(pixels.tobytes(), pixels.shape[:2]), False
         content = self.encode(pixels.tobytes(), pixels.shape[:2])
-        self.photographs.append((content, pixels))
+        if opaque:
+            self.photographs.append((content, pixels))
         return content, False
 
     def close(self) -> None:
@@ -110,9 +122,22 @@ class Renderer(RendererAgg):
         drawn = np.asarray(self.buffer_rgba())
         if drawn[..., 3].any():
             high, wide = drawn.shape[:2]
-            sheet = _webp(Image.fromarray(drawn), EXACT)
-            self.found.append(Layer(sheet, (0, 0, wide, high)))
+            for part, place in _parts(drawn, (0, 0, wide, high)):
+                self.found.append(Layer(_webp(Image.fromarray(part), EXACT), place))
         self.clear()
+
+
+def _parts(pixels: np.ndarray, box: tuple[int, int, int, int]) -> list[tuple[np.ndarray, tuple]]:
+    """A picture and its box, in parts that WebP has room for.
+
+    Only one that is stored in dots of the figure is so large, see `keeps_its_pixels`.
+    """
+    high, wide = pixels.shape[:2]
+    if max(high, wide) <= LONGEST:
+        return [(pixels, box)]
+    places = [(x, y) for y in range(0, high, LONGEST) for x in range(0, wide, LONGEST)]
+    parts = [(pixels[y : y + LONGEST, x : x + LONGEST], x, y) for x, y in places]
+    return [(part, (box[0] + x, box[1] + y, *part.shape[1::-1])) for part, x, y in parts]
 
 
 def _is_rough(dots: float, pixels: int) -> bool:
@@ -122,14 +147,24 @@ def _is_rough(dots: float, pixels: int) -> bool:
 def keeps_its_pixels(image: AxesImage) -> bool:
     """Whether an image of a figure is stored as it is, and magnified where it is shown.
 
-    Images with more than twice as many pixels as dots are not, nor those cut by their axes, nor
-    those whose author chose how they are resampled or an opacity for each pixel.
+    Images with more than twice as many pixels as dots are not, nor those cut by their axes or by
+    another shape, nor turned ones, nor those whose author chose how they are resampled or an
+    opacity for each pixel, nor those longer than WebP has room for.
     """
     (high, wide), box = image.get_array().shape[:2], image.get_window_extent()
-    inside = image.axes.bbox.padded(1)
-    fits = inside.contains(*box.min) and inside.contains(*box.max)
+    bounds = (image.axes.bbox, image.get_clip_box() or image.axes.bbox)
+    fits = all(
+        bound.padded(1).contains(*corner) for bound in bounds for corner in (box.min, box.max)
+    )
     small = wide <= 2 * abs(box.width) and high <= 2 * abs(box.height)
+    short = max(wide, high) <= LONGEST
     chosen = image.get_interpolation() not in ("auto", "antialiased")
     cut = image.get_clip_path() is not None
     even = np.ndim(image.get_alpha()) == 0  # an opacity for each pixel would be lost
-    return fits and small and even and not chosen and not cut and image.get_transform().is_affine
+    return fits and small and short and even and not chosen and not cut and _is_upright(image)
+
+
+def _is_upright(image: AxesImage) -> bool:
+    """Whether rows and columns of an image are horizontal and vertical where it is drawn."""
+    transform = image.get_transform()
+    return transform.is_affine and not transform.get_matrix()[[0, 1], [1, 0]].any()
