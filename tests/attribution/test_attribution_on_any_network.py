@@ -129,6 +129,33 @@ def test_a_network_of_another_range_is_explained_as_the_same_of_0_to_255(
     np.testing.assert_allclose(maps, expected * factor, rtol=2e-3, atol=2e-3 * largest)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("grad_cam:relu=false", False),
+        ("grad_cam:relu=False", False),
+        ("hires_cam:relu=TRUE", True),
+        ("cam:layer=inf", "inf"),
+        ("cam:layer=7", "7"),
+        ("cam:layer=None", None),
+        ("occlusion:fill=7", 7),
+        ("occlusion:fill=blur", "blur"),
+        ("lime:fill=None", None),
+        ("lime:penalty=1e-3", 0.001),
+        ("integrated_gradients:seed=3", 3),
+    ],
+)
+def test_a_setting_is_read_as_what_it_is(text, value):
+    (found,) = attribution.parse(text)[text][1].values()
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("given", ["no", "0", "None"])
+def test_a_switch_is_true_or_false(given):
+    with pytest.raises(ValueError, match=f"^grad_cam: relu is true or false, not '{given}'$"):
+        attribution.parse(f"grad_cam:relu={given}")
+
+
 def test_the_range_of_noise_is_a_number_or_the_networks_own():
     techniques = attribution.parse("smooth_grad:input_range=2 var_grad:input_range=None")
     assert techniques["smooth_grad:input_range=2"] == ["smooth_grad", {"input_range": 2}]

@@ -59,6 +59,18 @@ def test_differences_that_are_all_the_same_are_counted_as_signs():
     assert metrics.compare({"hits": rounded})["hits"].p == pytest.approx(2 / 256)
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+def test_infinite_differences_are_refused(bad):
+    with pytest.raises(ValueError, match="finite numbers or nan, but those of 'hits' hold inf"):
+        metrics.compare({"fine": NINE, "hits": [*[-0.5] * 9, bad]})
+
+
+def test_without_a_probability_nobody_is_ahead():
+    found = metrics.compare({"one": NINE})["one"]
+    assert found.verdict == "ahead of"
+    assert found._replace(p=np.nan).verdict == "no difference can be told with 9 pictures"
+
+
 def test_one_comparison_of_nothing_has_a_uniform_p():
     draws = np.random.default_rng(1).normal(size=(2000, 10))
     values = [metrics.compare({0: one})[0].p for one in draws]

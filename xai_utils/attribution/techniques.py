@@ -89,8 +89,8 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
         `{name as given: [technique, {setting: value}]}`, with the floors at the end.
 
     Raises:
-        ValueError: none, an unknown one, a setting it does not have or that is no number, or one
-            given twice.
+        ValueError: none, an unknown one, a setting it does not have or whose value is of another
+            kind (a number, true or false), or one given twice.
 
     Example:
         >>> parse("rise:masks=500,grid=7")["rise:masks=500,grid=7"]
@@ -144,14 +144,18 @@ def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> 
     # An unannotated setting may take more than what its default is, but for whole numbers.
     default, kind = known[name].default, known[name].annotation
     kind = type(default) if kind is inspect.Parameter.empty and type(default) is int else kind
-    value = {"True": True, "False": False, "None": None}.get(given, given)
-    for read in (int, float) if kind is not str else ():
+    kinds = typing.get_args(kind) or (kind,)
+    if kind is bool:
+        if given.lower() not in ("true", "false"):
+            raise ValueError(f"{technique}: {name} is true or false, not {given!r}")
+        return name, given.lower() == "true"
+    value = None if given == "None" else given
+    for read in (int, float) if {int, float, inspect.Parameter.empty} & {*kinds} else ():
         with contextlib.suppress(ValueError):
             value = read(given)
             break
     if kind is int and (type(value) is not int or abs(value) >= 2**31):
         raise ValueError(f"{technique}: {name} is a whole number below 2**31, not {given!r}")
-    kinds = typing.get_args(kind) or (kind,)
     if float in kinds and type(value) not in (int, float, *kinds):
         raise ValueError(f"{technique}: {name} is a number, not {given!r}")
     return name, value

@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
         """`ahead of`, `behind`, or one line that says why neither can be said."""
         if self.pictures < FEWEST:
             return f"no verdict: {_pictures(self.pictures)}, {FEWEST} are the fewest"
-        if self.p > CHANCE:
+        if not self.p <= CHANCE:  # nor if p is nan
             return f"no difference can be told with {_pictures(self.pictures)}"
         return "ahead of" if self.difference > 0 else "behind"
 
@@ -63,8 +63,16 @@ def compare(differences: Mapping[Hashable, np.ndarray]) -> dict[Hashable, Compar
         A `Comparison` for each name. With fewer than 8 pictures it gives no verdict and does not
         count among the comparisons.
 
+    Raises:
+        ValueError: an infinite difference.
+
     Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
+    for name, values in differences.items():
+        if np.isinf(np.asarray(values, np.float64)).any():
+            raise ValueError(
+                f"differences are finite numbers or nan, but those of {name!r} hold inf"
+            )
     alone = {name: _student(values) for name, values in differences.items()}
     corrected = holm([found.p for found in alone.values()])
     return {name: found._replace(p=p) for (name, found), p in zip(alone.items(), corrected)}
