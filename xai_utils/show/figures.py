@@ -94,7 +94,9 @@ def light(fig: Figure, encode=None) -> Drawing:
     """The figure as a report stores it: layers of WebP, put together by an SVG.
 
     Photographs are lossy. Maps are exact and lossless, a colour for each of their values, and
-    magnified by the browser. Lines and text are those of `png`, lossless.
+    magnified by the browser; those that are cut, turned or shrunk, or whose author chose how they
+    are resampled, are stored as `png` draws them, lossy if that takes more than 257 colours. Lines
+    and text are those of `png`, lossless.
 
     Args:
         fig: a matplotlib `Figure`.

@@ -3,7 +3,7 @@
 Photographs become lossy WebP, maps lossless WebP, lines and text one lossless WebP above them, as
 sharp as in `show.png`. An SVG puts the layers together. Photographs and maps are stored in their
 own resolution, and a browser magnifies them, but for those that `keeps_its_pixels` lists: they are
-stored in dots of the figure, as drawn.
+stored in dots of the figure, as drawn, and lossy if that takes more than 257 colours.
 """
 
 import io
