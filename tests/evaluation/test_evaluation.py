@@ -496,6 +496,83 @@ def test_techniques_may_be_added_and_left_out(place, tmp_path, monkeypatch):
     }
 
 
+def test_what_is_added_and_fails_stops_nothing_and_what_is_refused_hides_nothing(
+    place, tmp_path, monkeypatch
+):
+    def failing(model, images, target=None, gain=1.0):
+        raise ValueError("not of this network")
+
+    monkeypatch.setitem(attribution.METHODS, "failing", failing)
+    out, file = tmp_path / "out", str(place / "net.keras")
+
+    def measured(techniques):
+        given = {"metrics": "drop", "model_options": QUICK["model_options"]}
+        evaluation.evaluate(file, techniques, place / "pictures.csv", out, **given)
+        return evaluation.read(out)
+
+    first = measured("saliency")
+    for wrong in ("saliency failing:gain=2", "failing"):
+        with pytest.raises(ValueError, match=f"^{wrong.split()[-1]} fails on every picture: not"):
+            measured(wrong)
+        assert_same(evaluation.read(out), first)
+    both = measured("saliency failing")  # the first one was there and did not fail
+    assert sum(row[1] == "failing" for row in evaluation.errors(both)) == PICTURES
+    assert_same(evaluation.read(out, "saliency"), first)
+    assert_same(evaluation.read(out, ["saliency", "failing"]), both)
+    with pytest.raises(ValueError, match="no technique is called 'cam_cam'"):
+        evaluation.read(out, "cam_cam")
+
+    def refuse(*_):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), "x")
+
+    monkeypatch.setattr(os, "replace", refuse)  # all is there: nothing has to be written
+    assert_same(measured("saliency failing"), both)
+    measured("saliency")
+    assert_same(evaluation.read(out, "saliency"), first)
+    with pytest.raises(OSError, match="cannot be written"):
+        measured("edges saliency centre rise:masks=2")
+
+
+def test_a_picture_that_is_mended_later_lacks_what_was_measured_before(tmp_path):
+    about = {"plan": {"techniques": {name: [] for name in ("cam", "rise", "occlusion")}}}
+    kept = results.Results(tmp_path / "out", about)
+    whole, broken = {"number": 0, "path": "a.png"}, {"number": 1, "path": "b.png"}
+    gone = {"number": 2, "path": "c.png", "error": "not there"}
+    kept.write(
+        0,
+        ["cam", "occlusion"],
+        [
+            *({**whole, "technique": name, "drop": 0.5} for name in ("cam", "occlusion")),
+            {**broken, "error": "cut short"},
+            gone,
+        ],
+    )
+    rise = [{**row, "technique": "rise", "drop": 0.25} for row in (whole, broken)]
+    kept.write(0, ["rise"], [*rise, gone])
+
+    def rows(*techniques):
+        asked = {"techniques": {name: [] for name in techniques}}
+        (kept.folder / results.ABOUT).write_text(json.dumps({"plan": asked}))
+        table = evaluation.read(kept.folder).to_pylist()
+        return [tuple(row[key] for key in ("number", "technique", "error")) for row in table]
+
+    unread = (2, None, "not there")
+    assert rows("cam", "rise") == [
+        (0, "cam", None),
+        (0, "rise", None),
+        (1, "cam", "cut short"),
+        (1, "rise", None),
+        unread,
+    ]
+    assert rows("rise") == [(0, "rise", None), (1, "rise", None), unread]
+    assert rows("cam", "occlusion")[2:] == [(1, None, "cut short"), unread]
+    assert evaluation.errors(evaluation.read(kept.folder, "cam rise"))[0] == (
+        "b.png",
+        "cam",
+        "cut short",
+    )
+
+
 def test_a_part_is_not_taken_for_another(tmp_path):
     about = {"plan": {"techniques": {"cam": [], "rise": []}}}
     first = results.Results(tmp_path / "out", about)

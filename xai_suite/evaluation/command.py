@@ -73,7 +73,8 @@ def _evaluate(ask: dict[str, str]) -> None:
         step_done=progress.step,
         model_options=options,
     )
-    table = results.read(folder)
+    # Another call may have written to the same folder meanwhile.
+    table = results.read(folder, ask["TECHNIQUES"])
     summary = results.summary(table)
     if summary:
         _say(results_text(summary))

@@ -10,12 +10,13 @@ import hashlib
 import json
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from xai_utils import __version__
+from xai_utils.attribution import parse
 from xai_utils.engine import written_whole
 
 FORMAT = 3  # raised when a metric's definition changes: older results are then not gone on with
@@ -79,8 +80,26 @@ class Results:
             )
         for part in parts:
             self.measured[int(part.name.split("-")[1])].update(_techniques_of(part))
+        self.added = False
+        if not parts:  # else what is there keeps its note until this call has succeeded
+            self._say()
+
+    def _say(self) -> None:
         with self._written(self.folder / ABOUT) as temporary:
-            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self.about, indent=1) + "\n", encoding="utf-8")
+
+    def finish(self) -> None:
+        """Say that the techniques of this call are those that were asked for last.
+
+        Where nothing was added, a folder that cannot be written stays as it is.
+        """
+        if read_about(self.folder) == self.about:
+            return
+        try:
+            self._say()
+        except OSError:
+            if self.added:
+                raise
 
     def _check(self) -> None:
         """Refuse to add to results of other values, by an earlier evaluation or one beside this."""
@@ -106,6 +125,7 @@ class Results:
         with self._written(self.folder / name) as temporary:
             parquet.write_table(table, temporary)
         self.measured[number].update(techniques)
+        self.added = True
 
     @contextlib.contextmanager
     def _written(self, path: Path) -> Iterator[Path]:
@@ -120,32 +140,55 @@ class Results:
             ) from None
 
 
-def read(folder):
+def read(folder, techniques: str | Sequence[str] | None = None):
     """All rows of an evaluation so far, a `pyarrow.Table`.
 
-    They are in the order of the manifest, and of the techniques that were asked for last; what is
-    kept of others is passed over.
+    They are in the order of the manifest, and of the techniques; what is kept of others is passed
+    over. A picture that could not be read has one row, with its `error`; if it could when other
+    techniques were measured, each that lacks it has one.
+
+    Args:
+        folder: as `evaluate` returns it.
+        techniques: as `evaluate` takes them; default those of its last call that succeeded.
 
     Raises:
         FileNotFoundError: no evaluation there.
+        ValueError: no such technique.
     """
     folder = Path(folder).expanduser()
-    asked = [*read_about(folder)["plan"]["techniques"]]
+    about = read_about(folder)
+    asked = [*(about["plan"]["techniques"] if techniques is None else parse(techniques))]
     parts = _parts(folder)
     if not parts:
         raise FileNotFoundError(f"{folder.name} holds no results yet")
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = pa.concat_tables([parquet.read_table(part) for part in parts])
-    places = {}  # a picture that could not be read has a row in every part
+    tables = [parquet.read_table(part) for part in parts]
+    of_part = [
+        names
+        for part, table in zip(parts, tables)
+        for names in [_techniques_of(part)] * table.num_rows
+    ]
+    table = pa.concat_tables(tables).replace_schema_metadata()
+    found, measured = {}, set()
     for row, (number, technique) in enumerate(
         zip(*(table[name].to_pylist() for name in ("number", "technique")))
     ):
-        if technique is None or technique in asked:
-            order = -1 if technique is None else asked.index(technique)
-            places.setdefault((number, order), row)
-    return table.replace_schema_metadata().take([places[key] for key in sorted(places)])
+        if technique in asked:
+            measured.add(number)
+        for name in [technique] if technique else of_part[row]:
+            if name in asked:
+                found[number, asked.index(name)] = row
+    places = {}  # -1 stands for all techniques
+    for (number, place), row in sorted(found.items()):
+        places.setdefault((number, place if number in measured else -1), row)
+    names = [None if place < 0 else asked[place] for _, place in places]
+    return table.take([*places.values()]).set_column(
+        table.column_names.index("technique"),
+        table.schema.field("technique"),
+        pa.array(names, pa.string()),
+    )
 
 
 def _parts(folder: Path) -> list[Path]:

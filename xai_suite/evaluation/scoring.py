@@ -57,7 +57,8 @@ def evaluate(
     """Measure techniques on every picture of a manifest.
 
     What is there already is not measured again: an earlier call with the same values that was
-    stopped is gone on with, and techniques may be added; `read` gives those of the last call.
+    stopped is gone on with, and techniques may be added; `read` gives those of the last call that
+    was not refused or stopped.
     Random, centre and edge-detector maps are always measured beside the techniques.
 
     Args:
@@ -146,7 +147,7 @@ def evaluate(
     else:
         parts = _here(plan, missing, step_done)
     if len(missing) == len(range(0, len(rows), at_once)):
-        parts = _without_the_hopeless(iter(parts), at_once)
+        parts = _without_the_hopeless(iter(parts), at_once, {*plan["techniques"]})
     done = len(rows) - sum(len(chunk.rows) for chunk in missing.values())
     if progress:
         progress(done, len(rows))
@@ -155,6 +156,7 @@ def evaluate(
         done += len(missing[number].rows)
         if progress:
             progress(done, len(rows))
+    results.finish()
     return results.folder
 
 
@@ -275,10 +277,11 @@ def _whole(value):
 # --- techniques that cannot succeed ---------------------------------------------------------------
 
 
-def _without_the_hopeless(parts: Iterator[tuple], at_once: int) -> Iterator[tuple]:
+def _without_the_hopeless(parts: Iterator[tuple], at_once: int, asked: set[str]) -> Iterator[tuple]:
     """The same parts, the first ones held back until a technique that always fails would show.
 
     So nothing of a run that is refused is written, and the corrected one finds its folder empty.
+    `asked` holds also what was measured before.
     """
     held, measured = [], []
     for number, rows in parts:
@@ -286,13 +289,13 @@ def _without_the_hopeless(parts: Iterator[tuple], at_once: int) -> Iterator[tupl
         measured += [row for row in rows if "technique" in row]
         if len({row["number"] for row in measured}) >= at_once:
             break
-    _refuse_the_hopeless(measured)
+    _refuse_the_hopeless(measured, asked)
     yield from held
     yield from parts
 
 
-def _refuse_the_hopeless(rows: list[dict]) -> None:
-    """`ValueError` if a technique with settings, or all there are, failed on all for one reason."""
+def _refuse_the_hopeless(rows: list[dict], asked: set[str]) -> None:
+    """`ValueError` if a technique with settings, or all asked for, failed on all for one reason."""
     reasons = {}
     for row in rows:
         reasons.setdefault(row["technique"], set()).add(row.get("error"))
@@ -301,7 +304,7 @@ def _refuse_the_hopeless(rows: list[dict]) -> None:
         for technique, said in reasons.items()
         if len(said) == 1 and None not in said
     }
-    all_fail = set(reasons) <= {*hopeless, *FLOORS}
+    all_fail = asked <= {*hopeless, *FLOORS}
     for technique, reason in hopeless.items():
         if ":" in technique or all_fail:
             raise ValueError(f"{technique} fails on every picture: {reason}")
@@ -479,9 +482,12 @@ def _metrics(
         masks = [object_mask(row, classifier) for row in rows]
         for name in ("mass_share", "enrichment"):
             columns[name] = [_localised(getattr(metrics, name), mine, masks) for mine in maps]
-        near = [object_mask(row, classifier, plan["tolerance"]) for row in rows]
-        near = [None if mask is None else wide for mask, wide in zip(masks, near)]
+        near = masks
+        if plan["tolerance"]:
+            near = [object_mask(row, classifier, plan["tolerance"]) for row in rows]
+            near = [None if mask is None else wide for mask, wide in zip(masks, near)]
         columns["pointing"] = [_localised(metrics.pointing, mine, near) for mine in maps]
+        told("localisation")
     return {
         technique: {name: values[place] for name, values in columns.items()}
         for place, technique in enumerate(names)
