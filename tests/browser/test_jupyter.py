@@ -155,7 +155,7 @@ def waits_in_sight(page):
     said, old = page.get_by_role("status"), page.locator(".explorer-old")
     page.get_by_label("technique", exact=True).select_option("occlusion")
     said.filter(has_text="Computing occlusion").wait_for()
-    said.filter(has_text="the answer before: grad cam").wait_for()
+    said.filter(has_text="the answer before: Grad-CAM").wait_for()
     old.nth(1).wait_for()
     assert old.first.evaluate("part => getComputedStyle(part).opacity") == "0.5"
     said.filter(has_text="Answered in").wait_for()

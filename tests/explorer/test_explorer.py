@@ -413,6 +413,26 @@ def test_a_crop_that_is_too_small_is_told_and_the_answer_marked(shown):
     assert not shown.alert.value and not is_old(shown)
 
 
+def test_a_picture_that_cannot_be_taken_leaves_the_one_before(shown, monkeypatch):
+    before, name, crop = shown.source, shown.source_name, (0, 90)
+    shown.crop_rows.value = crop
+
+    def fail(*_):
+        raise ValueError("no memory")
+
+    other = next(option for option in shown.picture.options if option != name)
+    for broken in ((controls.pictures, "load_image"), (type(shown.classifier), "prepare")):
+        with monkeypatch.context() as failing:
+            failing.setattr(*broken, fail)
+            shown.picture.value = other
+        assert "no memory" in shown.alert.value and is_old(shown)
+        assert shown.source is before and shown.source_name == name
+        assert shown.crop_rows.value == crop
+        shown.picture.value = name
+        assert not shown.alert.value and not is_old(shown)
+        shown.crop_rows.value, before = crop, shown.source
+
+
 @pytest.fixture
 def halves(shown):
     """The explorer with a picture whose left third is red; class 1 is what is red on the left."""

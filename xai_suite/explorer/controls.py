@@ -1,5 +1,6 @@
 """The explorer's controls. What they compute is in `state`, what it looks like in `drawing`."""
 
+import contextlib
 import math
 import time
 
@@ -74,7 +75,8 @@ class Explorer:
         self._observe()
         self._size_cells((1, 1))
         self._try(self._load_model, None)
-        self._try(self._load_picture, None)
+        if self.images is None:
+            self._try(self._load_picture, None)
 
     # --- controls ---------------------------------------------------------------------------------
 
@@ -277,9 +279,8 @@ class Explorer:
             layer_options=[LAST_LAYER, *layer_names(loaded)],
             named_options=sorted(set(loaded.labels)),
         )
-        if self.source is None:
-            return
-        if before is not None and before.channels == loaded.channels:
+        same = before is not None and before.channels == loaded.channels
+        if same and self.source is not None:
             self._prepare(keep_class=before.labels == loaded.labels)
         elif self.picture.value == UPLOADED:
             self._load_upload(None)
@@ -290,14 +291,16 @@ class Explorer:
         if self.picture.value == UPLOADED:
             return
         name = self.picture.value
-        self._take(pictures.load_image(name, self._channels()), name)
+        with self._old_after_failure():
+            self._take(pictures.load_image(name, self._channels()), name)
 
     def _load_upload(self, _):
         if not self.upload.value:
             return
         sent = self.upload.value[-1]
         content = bytes(sent["content"])
-        self._take(pictures.decode_image(content, sent["name"], self._channels()), "")
+        with self._old_after_failure():
+            self._take(pictures.decode_image(content, sent["name"], self._channels()), "")
         options = [UPLOADED, *(name for name in self.picture.options if name != UPLOADED)]
         self._set(picture_options=options, picture=UPLOADED)
 
@@ -305,28 +308,41 @@ class Explorer:
         return 3 if self.classifier is None else self.classifier.channels
 
     def _take(self, source, name):
-        self.source, self.source_name = source, name
-        self._set(crop_columns=(0, 100), crop_rows=(0, 100))
-        self._prepare(keep_class=False)
+        self._prepare(keep_class=False, taken=(source, name))
 
     def _crop(self, _):
-        try:
+        with self._old_after_failure():
             self._prepare(keep_class=True)
-        except ValueError:
+
+    @contextlib.contextmanager
+    def _old_after_failure(self):
+        try:
+            yield
+        except Exception:
             self._mark_old()
             raise
 
-    def _prepare(self, keep_class: bool):
+    def _prepare(self, keep_class: bool, taken=None):
         """Bring the picture to the network, and ask what it is.
+
+        A picture and name that are `taken` replace those before, and their crop, once that went
+        well.
 
         Explained is the likeliest class, or the one that was before: then the answers can be
         compared, and a note tells of another likeliest class.
         """
         if self.classifier is None:
             raise ValueError(f"no model is loaded: choose one, such as {next(iter(EMBEDDED))}")
-        part = crop(self.source, _shares(self.crop_columns), _shares(self.crop_rows))
-        self.images = self.classifier.prepare(part)
-        self.untouched = self.classifier.predict(self.images)[0]
+        if taken:
+            part = crop(taken[0])
+        else:
+            part = crop(self.source, _shares(self.crop_columns), _shares(self.crop_rows))
+        images = self.classifier.prepare(part)
+        self.untouched = self.classifier.predict(images)[0]
+        self.images = images
+        if taken:
+            self.source, self.source_name = taken
+            self._set(crop_columns=(0, 100), crop_rows=(0, 100))
         top = likeliest(self.classifier, self.untouched)
         first, keep_class = top[0][0], keep_class and self.classes.value >= 0  # -1: none yet
         named = self.named.value if keep_class else ""
@@ -396,16 +412,13 @@ class Explorer:
         start, state = time.perf_counter(), self._state()
         for slider in (self.brightness, self.shift, self.columns, self.rows, self.mask, self.keep):
             slider.continuous_update = not set(state.techniques) & set(SLOW)
-        asked = drawing.plain(f"{' and '.join(state.techniques)} for ")
+        asked = f"{' and '.join(map(spoken, state.techniques))} for "
         asked += drawing.plain(self.classifier.labels[state.target])
         if self.took.get((state.techniques, state.layer), math.inf) > PATIENCE:
             self._wait_for(f"Computing {asked}")
             self._show_picture(change(self.images, state)[0], state)
-        try:
+        with self._old_after_failure():
             now = answer(self.classifier, self.images, state, self.untouched)
-        except Exception:
-            self._mark_old()
-            raise
         self._show_picture(now.seen, state)
         self.figure.value = drawing.figure(self.classifier, state, now)
         self.table.value = drawing.table(self.classifier, state, now)
