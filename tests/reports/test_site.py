@@ -714,6 +714,42 @@ def test_a_comparison_is_written_again_only_if_it_is_another(site):
     assert place.stat().st_mtime > 1 and len(soup(place.read_text()).select("iframe")) == 2
 
 
+def test_comparisons_are_written_again_when_a_site_around_has_other_pages(site):
+    name = "21_grad_cam--cat"
+    site.add(name)
+    site.page(name)
+    other = site.site / "vgg19"
+    other.mkdir()
+    (other / "index.html").write_text(publish.GENERATOR)
+    there = [other / f"21_grad_cam--{run}.html" for run in ("one", "two")]
+    place = site.site / "compare" / "21_grad_cam.html"
+    there[0].write_text("")
+
+    def written():
+        assert not publish.lists(site.site, [name])
+        publish.index(site.build, site.site, [name])
+        assert publish.lists(site.site, [name])
+        return [frame["src"] for frame in soup(place.read_text()).select("iframe")]
+
+    own = f"../{name}.html"
+    assert written() == [own, "../vgg19/21_grad_cam--one.html"]
+    there[1].write_text("")
+    shown = written()
+    assert shown == [own, *(f"../vgg19/21_grad_cam--{run}.html" for run in ("one", "two"))]
+    there[0].unlink()
+    assert written() == [own, "../vgg19/21_grad_cam--two.html"]
+    place.unlink()
+    assert written() == [own, "../vgg19/21_grad_cam--two.html"]
+    (other / "20_cam--other.html").write_text("")  # of a notebook that has no report here
+    assert publish.lists(site.site, [name])
+
+
+def test_a_page_of_no_index_leads_to_none(site):
+    site.add("bench")
+    links = [link["href"] for link in soup(site.page("bench")).find_all("a")]
+    assert not [link for link in links if not link.startswith("#")]
+
+
 def test_the_reference_is_linked_once_it_is_there(site):
     site.add("10_saliency--a")
     site.page("10_saliency--a")

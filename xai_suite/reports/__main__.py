@@ -224,7 +224,7 @@ def forget_lost(build: Path, name: str) -> None:
     for left in (build / "failed").glob("*--*.ipynb"):
         given = staleness.metadata(left).get("parameters") or {}
         if left.stem != name and not all(map(staleness.is_there, finding.files(given))):
-            left.unlink()
+            left.unlink(missing_ok=True)
             left.with_suffix(".log").unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ without reading hundreds of megabytes. What a failed run left is in BUILD_DIR/fa
 import hashlib
 import io
 import json
+import re
 import sys
 from base64 import b64encode
 from dataclasses import dataclass
@@ -36,7 +37,14 @@ PARTS = (
 GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide
 NOTHING = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-MADE_WITH = ("site.py", "pages.py", "reading.py", "finding.py", "sharing.py")
+MADE_WITH = (
+    *(
+        f"xai_suite/reports/{name}.py"
+        for name in ("site", "pages", "reading", "finding", "sharing")
+    ),
+    "xai_utils/attribution/names.py",
+    "xai_utils/show/drawing.py",
+)
 REFERENCE, BESIDE = "reference", "compare"  # folders of a site that hold no other model's
 COLUMNS = 4  # of a comparison that are shown before anybody chooses
 
@@ -140,10 +148,13 @@ def page(build, site, name) -> None:
     for warning in state.warnings:
         print(f"warning: {name}: {warning}", file=sys.stderr)
     records = reading.read_records(run.notebook)
-    html = template("page.html.j2").render(
+    html = template(
+        "page.html.j2"
+    ).render(
         run=run,
         body=body.strip(),
         toc=state.toc,
+        listed="--" in name,  # else no index shows it and no comparison
         parameters=reading.parameters(run.notebook),
         log="\n".join(run.log.splitlines()[-40:]),
         numbers={name: show_value(value) for name, value in records.items()},
@@ -179,7 +190,7 @@ def fingerprint(build, name) -> str:
 @cache
 def dress() -> str:
     """Of all that pages are made with."""
-    own = [Path(__file__).with_name(name) for name in MADE_WITH]
+    own = [ROOT / name for name in MADE_WITH]
     files = [*own, *sorted(file for file in TEMPLATE.rglob("*.*") if file.is_file())]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -226,7 +237,20 @@ def lists(site, names) -> bool:
     html = index.read_text(encoding="utf-8") if index.exists() else "data-left"
     pages = {path.stem for path in site.glob("*--*.html")}
     linked = all(f'<a href="{href}">' in html for _, href in links(site))
-    return "data-left" not in html and linked and pages == {*names}
+    whole = "data-left" not in html and linked and pages == {*names}
+    return whole and compares(site, {name.partition("--")[0] for name in names})
+
+
+def compares(site, notebooks) -> bool:
+    """Whether the comparisons of these notebooks show just what the sites around this one have."""
+    others = elsewhere(site)
+    for notebook in notebooks:
+        place = site / BESIDE / f"{notebook}.html"
+        html = place.read_text(encoding="utf-8") if place.exists() else ""
+        shown = re.findall(r'<iframe src="\.\./([^"/]+/[^"]+)"', html)
+        if not html or shown != [column["href"] for column in others.get(notebook, [])]:
+            return False
+    return True
 
 
 def card(build, site, name, running=False, waiting=False) -> dict:
@@ -334,8 +358,9 @@ def compare(site, cards) -> dict[str, int]:
             good[one["anchor"]].append(one)
     folder = site / BESIDE
     folder.mkdir(exist_ok=True)
+    others = elsewhere(site)
     for notebook, own in good.items():
-        columns = columns_of(own) + elsewhere(site, notebook)
+        columns = columns_of(own) + others.get(notebook, [])
         title = next(one["title"] for one in cards if one["anchor"] == notebook)
         html = template("compare.html.j2").render(
             notebook=notebook, topic=finding.topic(notebook), title=title, columns=columns
@@ -364,18 +389,20 @@ def columns_of(cards) -> list[dict]:
     ]
 
 
-def elsewhere(site, notebook) -> list[dict]:
-    """Columns of a comparison: a notebook's pages in the sites around this one."""
-    return [
-        {
-            "label": f"{page.stem.partition('--')[2]}, {name}",
-            "href": f"{quote(place)}/{quote(page.name)}",
-            "about": "",
-            "shown": False,
-        }
-        for name, place in other_sites(site)
-        for page in sorted((site / place).glob(f"{notebook}--*.html"))
-    ]
+def elsewhere(site) -> dict[str, list[dict]]:
+    """Columns of comparisons, by notebook: its pages in the sites around this one."""
+    found: dict[str, list[dict]] = {}
+    for name, place in other_sites(site):
+        for page in sorted((site / place).glob("*--*.html")):
+            notebook, _, label = page.stem.partition("--")
+            column = {
+                "label": f"{label}, {name}",
+                "href": f"{quote(place)}/{quote(page.name)}",
+                "about": "",
+                "shown": False,
+            }
+            found.setdefault(notebook, []).append(column)
+    return found
 
 
 def links(site) -> list[tuple[str, str]]:
