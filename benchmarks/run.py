@@ -81,7 +81,7 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         "guided backpropagation": (partial(a.guided_backprop, model, images), 1, None),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),
-        f"Score-CAM, {live} channels": (
+        f"Score-CAM of one image, {live} channels": (
             partial(a.score_cam, model, images[:1], 0, narrow),
             live / len(images),
             1.1,
@@ -290,7 +290,7 @@ def compare_detector(masks: int, rounds: int) -> list[tuple]:
     detector = models.load_model(models.DETECTOR)
     image = detector.prepare("coffee")[0]
     call = partial(attribution.d_rise, detector, image, detector.find(image), masks)
-    chosen = {f"D-RISE, {masks} masks": (call, masks / AT_ONCE, 1.05)}
+    chosen = {f"D-RISE of one image, {masks} masks": (call, masks / AT_ONCE, 1.05)}
     return measure(detector.model, np.repeat(image[None], AT_ONCE, axis=0), chosen, rounds)
 
 
@@ -547,11 +547,12 @@ def main() -> None:
         "growth": lambda: growth(rounds),
     }
     # What a quick trial finds is no measurement: the reference does not quote it.
-    results = {"quick": quick}
+    batches = {"vgg19": batch, "efficientnet_lite0": batch, models.DETECTOR: AT_ONCE}
+    results = {"quick": quick, "batches": batches}
     for name in (name for name in SECTIONS if name in options.only):
         print(f"\n{SECTIONS[name]}")
         results[name] = parts[name]()
-    if len(options.only) == len(SECTIONS):
+    if {*options.only} == {*SECTIONS}:
         page(results)
         print("\nwritten to reports/site/bench/bench.html")
 

@@ -75,6 +75,11 @@ def test_costs_are_those_of_the_last_bench_and_never_of_a_trial(tmp_path):
     bench.write_text(json.dumps({"quick": False, "techniques": {"vgg19": rows}}))
     said = techniques.costs(bench)
     assert said["rise"] == ["RISE, 4 masks on vgg19: 4.11 forward passes of its batch (4 passes)"]
+    batches = {"quick": False, "techniques": {"vgg19": rows}, "batches": {"vgg19": 8}}
+    bench.write_text(json.dumps(batches))
+    assert techniques.costs(bench)["rise"] == [
+        "RISE, 4 masks on vgg19: 4.11 forward passes of 8 pictures (4 passes)"
+    ]
     assert said["lime"] == ["not among what make bench measures"]
 
 

@@ -102,10 +102,12 @@ def costs(bench: Path) -> dict[str, list[str]]:
         return {name: ["not measured yet: make bench"] for name in TECHNIQUES}
     said = {name: [] for name in TECHNIQUES}
     for network, rows in measured["techniques"].items():
+        batch = measured.get("batches", {}).get(network)  # older files do not say
+        of = f"of {batch} pictures" if batch else "of its batch"
         for label, ratio, passes, _, _, _, technique in rows:
             if technique in said:
                 needs = f" ({passes:.3g} passes)" if passes != 1 else ""
                 said[technique].append(
-                    f"{label} on {network}: {ratio:.2f} forward passes of its batch{needs}"
+                    f"{label} on {network}: {ratio:.2f} forward passes {of}{needs}"
                 )
     return {name: lines or ["not among what make bench measures"] for name, lines in said.items()}
