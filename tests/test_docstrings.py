@@ -11,8 +11,8 @@ import textwrap
 import pytest
 
 import xai_utils
+from xai_suite.reference.names import WINGS, names_of
 
-WINGS = ("engine", "pictures", "models", "show", "attribution", "synthesis", "metrics")
 # "as `grad_cam`", "as for `deletion`", "Args, Raises: as ..."; not "such as `block5_conv4`", nor
 # what another function does: "called as `f(x)`", "as `cross_validate` takes it"
 REFERENCE = re.compile(
@@ -26,28 +26,10 @@ SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 def public():
     """(name, object) of what the wings offer: functions, classes, and their public methods."""
     for wing in WINGS:
-        face = importlib.import_module(f"xai_utils.{wing}")
-        for name in face.__all__:
-            offered = getattr(face, name)
-            if inspect.ismodule(offered):
-                inside = vars(offered).items()
-                for inner, part in inside:
-                    if getattr(part, "__module__", "") == offered.__name__ and inner[0] != "_":
-                        yield from with_methods(f"{wing}.{name}.{inner}", part)
-            elif str(getattr(offered, "__module__", "")).startswith("xai_utils."):
-                yield from with_methods(f"{wing}.{name}", offered)
-
-
-def with_methods(name, offered):
-    if inspect.isfunction(offered) or inspect.isclass(offered):
-        yield name, offered
-    if inspect.isclass(offered):
-        for method, part in vars(offered).items():
-            part = part.fget if isinstance(part, property) else part
-            part = getattr(part, "__func__", part)  # of a classmethod
-            of_keras = any(hasattr(base, method) for base in offered.__mro__[1:])
-            if method[0] != "_" and inspect.isfunction(part) and not of_keras:
-                yield f"{name}.{method}", part
+        for name in names_of(wing):
+            code = inspect.isfunction(name.thing) or inspect.isclass(name.thing)
+            if code and name.thing.__module__.startswith("xai_utils."):
+                yield f"{wing}.{name.name}", name.thing
 
 
 def sections(docstring):

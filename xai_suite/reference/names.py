@@ -78,6 +78,7 @@ def _with_methods(wing: str, name: str, thing) -> list[Name]:
     found = [Name(wing, name, thing)]
     for method, part in vars(thing).items() if inspect.isclass(thing) else ():
         part = part.fget if isinstance(part, property) else part
+        part = getattr(part, "__func__", part)  # of a classmethod
         own = method[0] != "_" and not any(hasattr(base, method) for base in thing.__mro__[1:])
         if own and inspect.isfunction(part):
             found.append(Name(wing, f"{name}.{method}", part))
