@@ -42,7 +42,7 @@ def main() -> int:
         _evaluate(ask)
     except _NobodyReads:  # what was measured is kept; the same command goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         print(f"make evaluate: {reason}", file=sys.stderr)
         return 1

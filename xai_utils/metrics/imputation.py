@@ -73,13 +73,15 @@ def imputed(images, hidden, noise: float, seed: int, extent: tuple[float, float]
         noise, seed, extent: as for `impute`; the noise is the same for every picture.
 
     Raises:
-        ValueError: a mask that hides everything.
-        ArithmeticError: the solution was not found, as with pixels that are not finite.
+        ValueError: a mask that hides everything, or pixels that are not finite and not hidden.
+        ArithmeticError: the solution was not found.
     """
     if hidden.all(axis=(1, 2)).any():
         raise ValueError(f"impute: a bool mask {hidden.shape[1:]} that leaves something is needed")
     images, low, high = tf.cast(images, tf.float32), *extent
     mask = tf.constant(hidden[..., None], tf.float32)
+    if not tf.reduce_all(tf.math.is_finite(tf.where(mask > 0, 0.0, images))):
+        raise ValueError("impute: pixels that are not hidden must be finite; some are nan or inf")
     filled = tf.cast(solution(images, mask, TOLERANCE * (high - low)), tf.float32)
     if noise:
         grain = np.random.default_rng(seed).standard_normal(images.shape[1:], np.float32)
@@ -108,9 +110,7 @@ def solution(images, mask, tolerance: float) -> tf.Tensor:
     energy = tolerance / 10 * (min(height, width) / max(height, width)) ** 0.5
     found, left = _solver(height, width, channels)(images, mask, energy)
     if not left <= energy:
-        raise ArithmeticError(
-            f"impute: an error of {left:.2g} is left, above {energy:.2g}; are all pixels finite?"
-        )
+        raise ArithmeticError(f"impute: an error of {left:.2g} is left, above {energy:.2g}")
     return found
 
 

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.util
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ IMAGES_FOLDER = engine.DATA_FOLDER / "images"
 # of files that are taken for pictures in a folder
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 MOST_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
+_ONE_AT_A_TIME = threading.Lock()
 
 SCENES = {"umbrella": scenes.draw_umbrella, "mushroom": scenes.draw_mushroom}
 
@@ -328,7 +330,8 @@ def _read(path: Path, name: str, channels: int) -> np.ndarray:
     try:
         if not path.stat().st_size:
             raise PictureError(f"{name!r} is empty (0 bytes)")
-        with warnings.catch_warnings():
+        # What warnings are shown is a state of the process, and threads read pictures.
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             # Pillow warns of large pictures and odd metadata; size is checked here
             warnings.simplefilter("ignore")
             # EPS is left out: Pillow would start Ghostscript on it.
