@@ -16,7 +16,7 @@ PATHS = {  # title: minutes there are, and the notebooks in their order
             "10_saliency",
             "20_cam",
             "21_grad_cam",
-            "13_integrated_gradients",
+            "11_smooth_grad",
             "30_occlusion",
             "71_sanity_checks",
             "70_bird_or_tree",
