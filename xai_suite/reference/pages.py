@@ -12,6 +12,7 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
+from PIL import Image
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -137,8 +138,7 @@ def document_page(document: str, links: dict[str, str], site: Path) -> dict:
         if "//" in match[3] or not target:
             return match[0]
         if match[1] == "!":
-            content = b64encode((ROOT / path).read_bytes()).decode()
-            return f"![{match[2]}](data:{mimetypes.guess_type(path)[0]};base64,{content})"
+            return _picture(ROOT / path, match[2])
         if path in DOCUMENTS:
             page = posixpath.splitext(target)[0] + ".html"
             return f"[{match[2]}]({page}{hash_sign}{place})"
@@ -156,6 +156,16 @@ def document_page(document: str, links: dict[str, str], site: Path) -> dict:
     )
     body = linked(html, {name: up + href for name, href in links.items()})
     return {"title": _title(document), "body": body, "toc": toc}
+
+
+def _picture(path: Path, alt: str) -> str:
+    """A picture as HTML that holds it, of known size."""
+    content, (width, height) = b64encode(path.read_bytes()).decode(), Image.open(path).size
+    kind = mimetypes.guess_type(path.name)[0]
+    return (
+        f'<img alt="{escape(alt)}" width="{width}" height="{height}"'
+        f' src="data:{kind};base64,{content}">'
+    )
 
 
 def entry(name: Name, links: dict[str, str]) -> dict:
