@@ -97,13 +97,11 @@ def colour_bar(values: np.ndarray, clip: float, unit: str) -> str:
         clip: percentile of the magnitude above which values share the last colour.
         unit: of the values.
     """
-    sizes = np.abs(values)
-    limit = float(np.percentile(sizes, clip)) or float(sizes.max()) or 1.0
-    low = -limit if values.min() < 0 else 0.0
+    low, limit, _ = show.scale(values, clip=clip)
     grey = np.full((1, STOPS, 3), 127.5, np.float32)
     colours = show.overlay(np.linspace(low, limit, STOPS)[None], grey)[0]
     stops = ", ".join("rgb({}, {}, {})".format(*colour) for colour in colours)
-    beyond = sizes.max() > limit
+    beyond = (np.abs(values) > limit).any()
     first = f"{'≤ ' if beyond and low else ''}{low:.2g}"
     last = f"{'≥ ' if beyond else ''}{limit:.2g}"
     ends = "".join(f"<span>{text}</span>" for text in (first, escape(unit), last))

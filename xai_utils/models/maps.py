@@ -144,21 +144,26 @@ def _that_is_read(model: keras.Model, shape: tuple, path: str) -> str:
     A head that reads the class token alone has no gradient at the other tokens of the last layer.
     What its last attention was given is the map: normalised tokens, as a rule.
     """
-    layers, shapes = dict(walk(model)), output_shapes(model, shape)[0]
-    if grid_of(model, layers[path], shape) is None:
+    grids = _grids(model, shape)
+    if path not in grids:
         return path
-    inside = inside_attention(model)
-    below = {
-        name: grid
-        for name in shapes
-        if (grid := grid_of(model, layers[name], shape)) and id(layers[name]) not in inside
-    }
-    influence = _influence(model, shape, below)
-    read = [name for name, grid in below.items() if grid.places(influence[name]).any()]
+    influence = _influence(model, shape, grids)
+    read = [name for name, grid in grids.items() if grid.places(influence[name]).any()]
     if path in read or not read:
         return path
+    layers = dict(walk(model))
     whole = [name for name in read if _is_whole(layers[name])]
     return (whole or read)[-1]
+
+
+def _grids(model: keras.Model, shape: tuple) -> dict[str, Grid]:
+    """The grids of all layers of tokens that are not part of an attention layer, by path."""
+    layers, inside = dict(walk(model)), inside_attention(model)
+    return {
+        path: grid
+        for path in output_shapes(model, shape)[0]
+        if (grid := grid_of(model, layers[path], shape)) and id(layers[path]) not in inside
+    }
 
 
 def read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np.ndarray]:
@@ -181,14 +186,7 @@ def read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np
 
 
 def _read_tokens(model: keras.Model, shape: tuple, tokens: int) -> tuple[Grid, np.ndarray]:
-    layers, inside = dict(walk(model)), inside_attention(model)
-    grids = {
-        path: grid
-        for path in output_shapes(model, shape)[0]
-        if (grid := grid_of(model, layers[path], shape))
-        and grid.tokens == tokens
-        and id(layers[path]) not in inside
-    }
+    grids = {path: grid for path, grid in _grids(model, shape).items() if grid.tokens == tokens}
     if not grids:
         raise ValueError(
             f"{model.name} attends to {tokens} tokens, and which are places of the picture is not"
@@ -208,7 +206,8 @@ def _influence(model: keras.Model, shape: tuple, paths: Iterable[str]) -> dict[s
     Returns:
         `{path: bool (tokens,)}`.
     """
-    layers = {path: find_layer(model, path) for path in paths}
+    known = dict(walk(model))
+    layers = {path: known[path] for path in paths}
     ran, tape = {}, tf.GradientTape(watch_accessed_variables=False)
 
     def watched(layer, call):
@@ -292,6 +291,10 @@ class _Made(NamedTuple):
     def path(self) -> str:
         return self.place.prefix + self.step.name
 
+    @property
+    def given(self) -> list:
+        return self.call.input_tensors
+
 
 def _maker(tensor, place: _Place) -> _Made | None:
     """What made a tensor, inside nested models too; None for the picture itself."""
@@ -331,7 +334,7 @@ def _pooled_maps(model: keras.Model, shape: tuple) -> tuple[list[str], bool]:
             if made and _is_learned(made):
                 paths.append(made.path)
             continue
-        below = any(_is_map(_maker(given, made.place), given, shapes) for given in _given(made))
+        below = any(_is_map(_maker(given, made.place), given, shapes) for given in made.given)
         # A layer of layers has no graph: its map is inside, or what it is given.
         inside = below and not mixing and children(made.step)
         inside = inside and _last_map(model, shape, made.path + "/")
@@ -339,20 +342,16 @@ def _pooled_maps(model: keras.Model, shape: tuple) -> tuple[list[str], bool]:
             paths.append(inside)
         else:
             tokens |= _mixes_tokens(made) and not _is_map(made, tensor, shapes)
-            todo += [(given, made.place, mixed or mixing) for given in _given(made)]
+            todo += [(given, made.place, mixed or mixing) for given in made.given]
     return paths, tokens
 
 
 def _mixes(made: _Made) -> bool:
     """Whether a tensor is what attention returns, in another order or shape maybe."""
     while made and type(made.step).__name__ in _MOVES:
-        made = _maker(_given(made)[0], made.place)
+        made = _maker(made.given[0], made.place)
     kind = made and type(made.step).__name__
     return kind in _MIXING or (made is not None and isinstance(made.step, ATTENTION))
-
-
-def _given(made: _Made) -> list:
-    return made.call.input_tensors
 
 
 def _is_map(made: _Made | None, tensor, shapes: dict) -> bool:
@@ -370,7 +369,7 @@ def _is_whole(step) -> bool:
 def _with_features(made: _Made | None, shapes: dict) -> _Made | None:
     """Before what pools in part, pads or drops: the layer that computes the features."""
     while made:
-        makers = [(_maker(given, made.place), given) for given in _given(made)]
+        makers = [(_maker(given, made.place), given) for given in made.given]
         below = [maker for maker, given in makers if _is_map(maker, given, shapes)]
         if not below or not _has_no_features(made.step):
             return made
@@ -388,7 +387,7 @@ def _is_learned(made: _Made) -> bool:
         seen.add(id(made.call))
         if learns(made.step):
             return True
-        todo += [_maker(given, made.place) for given in made.call.input_tensors]
+        todo += [_maker(given, made.place) for given in made.given]
     return False
 
 
@@ -403,7 +402,7 @@ def _mixes_tokens(made: _Made) -> bool:
     """Whether a step is or holds an attention, or computes tokens from tokens."""
     if any(isinstance(part, ATTENTION) for part in [made.step, *dict(walk(made.step)).values()]):
         return True
-    tensors = [*made.call.input_tensors, *made.call.output_tensors]
+    tensors = [*made.given, *made.call.output_tensors]
     return {len(tensor.shape) for tensor in tensors} == {3} and _computes_tokens(made.step)
 
 

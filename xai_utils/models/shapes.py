@@ -227,7 +227,7 @@ def _maps_of_tokens(model: keras.Model, shape: tuple) -> dict[str, tuple]:
         count = tokens.shape[1]
         # The first that has so many tokens tells: later ones are mixed with each other.
         if count not in found:
-            found[count] = _said(model, count) or _measured(tokens, shape)
+            found[count] = _grid_said(model, count) or _measured(tokens, shape)
         return found[count]
 
     low, high = pixel_range(model)
@@ -247,7 +247,7 @@ def _are_tokens(tensor) -> bool:
     return tf.is_tensor(tensor) and len(tensor.shape) == 3 and len(tensor) == 4
 
 
-def _said(model: keras.Model, count: int) -> Grid | None:
+def _grid_said(model: keras.Model, count: int) -> Grid | None:
     """The grid that the user gave, `tokens=`, if a layer has so many tokens."""
     said = cached(model, "tokens", lambda: None)
     if said is None:

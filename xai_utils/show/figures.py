@@ -206,7 +206,7 @@ def heat_map(
         The matplotlib `AxesImage` of the map.
     """
     values = np.asarray(values, np.float32)
-    low, high, name = _scale(values, limit, clip, signed)
+    low, high, name = scale(values, limit, clip, signed)
     colours = _colours(name)
     over = bool((np.abs(values) > high * (1 + 1e-6)).any())
     if image is not None:
@@ -251,7 +251,7 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
         uint8 `(H, W, 3)`.
     """
     values, image = np.asarray(values, np.float32), as_rgb(image)
-    low, high, colours = _scale(values, None, clip)
+    low, high, colours = scale(values, None, clip)
     place = np.clip((resize_map(values, image.shape[:2]) - low) / (high - low), 0, 1)
     colour = _colours(colours)(place, bytes=True)
     opacity = OPACITY * (colour[..., 3:] > 0)  # nan has no colour
@@ -259,10 +259,24 @@ def overlay(values: np.ndarray, image: np.ndarray, clip: float = 100.0) -> np.nd
     return np.rint(shown).astype(np.uint8)
 
 
-def _scale(
-    values: np.ndarray, limit: float | None, clip: float, signed: bool | None = None
+def scale(
+    values: np.ndarray,
+    limit: float | None = None,
+    clip: float = 100.0,
+    signed: bool | None = None,
 ) -> tuple[float, float, str]:
-    """Values of the first and the last colour of a map, and its colours."""
+    """Values of the first and the last colour of a map, and its colours.
+
+    Args:
+        values: raw map `(h, w)`; values that are not finite do not count.
+        limit: value of the last colour; default the map's largest magnitude, or its percentile
+            `clip`.
+        clip: percentile of the magnitude above which values share the last colour.
+        signed: colours around zero; default: only if a value is negative.
+
+    Returns:
+        The two values, and the name of the colour map.
+    """
     sizes = np.abs(values[np.isfinite(values)])
     sizes = sizes if sizes.size else np.zeros(1)
     limit = limit or float(np.percentile(sizes, clip)) or float(sizes.max()) or 1.0
