@@ -5,7 +5,7 @@ import pytest
 
 from xai_utils import models, pictures
 from xai_utils.attribution import cam
-from xai_utils.models import small_networks
+from xai_utils.models import keeping, small_networks
 
 # --- scenes ---------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_does_not_train_twice(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     calls = []
-    monkeypatch.setattr(small_networks, "_write", full)
+    monkeypatch.setattr(keeping, "_write", full)
     progress = lambda step, *_: calls.append(step)  # noqa: E731
     models.small_networks.trained([(1, 0, 2)], **QUICK, folder=tmp_path, progress=progress)
     assert calls == [2]

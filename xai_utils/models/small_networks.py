@@ -5,27 +5,21 @@ they compiled for it when the weights change (`model.set_weights`), so a dozen n
 more than one.
 """
 
-import contextlib
-import hashlib
-import inspect
-import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from sklearn.metrics import roc_auc_score
 
 from xai_utils import pictures
-from xai_utils.engine import DATA_FOLDER, keras, tf, written_whole
+from xai_utils.engine import keras, tf
+from xai_utils.models import keeping
 from xai_utils.models.labels import name_classes
 from xai_utils.models.targets import logits_of
 from xai_utils.pictures import load_image
 
 layers = keras.layers
 
-FOLDER = DATA_FOLDER.parent / "reports" / "build" / "small_networks"
 BATCH, RATE = 64, 3e-3  # pictures in a step; first learning rate
 
 
@@ -100,18 +94,8 @@ def trained(
         raise ValueError(
             f"phases are (P(tree | bird), P(tree | fish), steps >= 1), at least one; got {phases}"
         )
-    path = (folder or FOLDER) / f"{_key(phases, seed, count, ground, shuffled_labels)}.npz"
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a folder nobody can write to: train, and keep nothing
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # of two runs that need one network, one trains it
-            stack.enter_context(FileLock(path.with_suffix(".lock")))
-        weights = _read(path, len(phases))
-        if weights is None:
-            weights = _train(phases, seed, count, ground, shuffled_labels, progress)
-            with contextlib.suppress(OSError):
-                _write(path, weights)
-        return weights
+    given = (phases, seed, count, ground, shuffled_labels)
+    return keeping.kept(_key(*given), len(phases), lambda: _train(*given, progress), folder=folder)
 
 
 def training_scenes(
@@ -218,29 +202,8 @@ def auc(scores, positive) -> float:
 
 def _key(*parameters) -> str:
     """Everything the weights depend on: the parameters, and the code that draws and trains."""
-    drawn_with = (pictures.bird_or_tree.__file__, inspect.getfile(load_image), __file__)
-    code = b"".join(Path(file).read_bytes() for file in drawn_with)
-    given = json.dumps([*parameters, BATCH, RATE, tf.__version__, keras.__version__]).encode()
-    return hashlib.sha256(code + given).hexdigest()[:24]
-
-
-def _read(path: Path, phases: int) -> list[list[np.ndarray]] | None:
-    """The weights of every phase, or None if there is no whole file."""
-    bad = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-    with contextlib.suppress(*bad), np.load(path, allow_pickle=False) as arrays:
-        count = len(arrays.files) // phases
-        return [[arrays[f"{phase}_{i}"] for i in range(count)] for phase in range(phases)]
-    return None
-
-
-def _write(path: Path, weights: list[list[np.ndarray]]) -> None:
-    arrays = {
-        f"{phase}_{i}": array
-        for phase, arrays in enumerate(weights)
-        for i, array in enumerate(arrays)
-    }
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+    code = (pictures.bird_or_tree, load_image, build)
+    return keeping.key([*parameters, BATCH, RATE], code)
 
 
 def _train(phases, seed, count, ground, shuffled_labels, progress) -> list[list[np.ndarray]]:
