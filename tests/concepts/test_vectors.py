@@ -1,0 +1,150 @@
+"""Concept vectors: directions that are known, and a test that is right about chance."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xai_utils import concepts, keras, models
+from xai_utils.concepts import vectors
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """A network whose channels are a picture's red, green and blue, pooled into two classes."""
+    inputs = keras.Input((8, 8, 3))
+    seen = layers.Conv2D(3, 1, use_bias=False, name="seen")(inputs)
+    pooled = layers.GlobalAveragePooling2D()(seen)
+    model = keras.Model(inputs, layers.Dense(2, use_bias=False, name="head")(pooled))
+    model.get_layer("seen").set_weights([np.eye(3, dtype=np.float32)[None, None] / 100])
+    model.get_layer("head").set_weights([np.float32([[2, 0], [0, 1], [-1, 0]])])
+    return model
+
+
+def of_colour(channel, count=12, seed=0):
+    rng = np.random.default_rng(seed)
+    pictures = rng.uniform(0, 100, (count, 8, 8, 3)).astype(np.float32)
+    if channel is not None:
+        pictures[..., channel] += 150
+    return pictures
+
+
+@pytest.mark.parametrize("channel", range(3))
+def test_the_vector_of_a_channel_is_that_channel(colours, channel):
+    found = concepts.concept_vector(colours, of_colour(channel), of_colour(None, 20, 1))
+    assert found.vector[channel] > 0.99 and np.isclose(np.linalg.norm(found.vector), 1)
+    assert found.accuracy == 1 and found.layer == "seen" and found.vector.dtype == np.float32
+
+
+def test_pictures_like_the_others_are_not_told_from_them(colours):
+    accuracies = [
+        concepts.concept_vector(colours, of_colour(None, 40, s), of_colour(None, 40, 50 + s))
+        for s in range(8)
+    ]
+    assert abs(np.mean([found.accuracy for found in accuracies]) - 0.5) < 0.1
+
+
+def test_a_linear_head_has_its_weight_along_the_vector_everywhere(colours):
+    found = concepts.concept_vector(colours, of_colour(0), of_colour(None, 20, 1))
+    maps = concepts.concept_map(colours, of_colour(None, 3, 2), 0, found)
+    assert maps.shape == (3, 8, 8) and maps.dtype == np.float32
+    np.testing.assert_allclose(maps, [2, 0, -1] @ found.vector / 64, rtol=1e-5)
+
+
+def test_the_map_is_the_derivative_along_the_vector_at_a_place():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    seen = layers.Conv2D(4, 3, activation="relu", name="seen")(inputs)
+    hidden = layers.Dense(5, activation="tanh")(layers.Flatten()(seen))
+    model = keras.Model(inputs, layers.Dense(2)(hidden))
+    head = keras.Model(seen, model.output)
+    pictures = of_colour(None, 2)
+    vector = concepts.ConceptVector(np.float32([0.5, -0.5, 0.5, 0.5]), 1.0, "seen")
+    found = concepts.concept_map(model, pictures, 1, vector)
+    code = concepts.codes(model, pictures, "seen", places=True).astype(np.float64)
+    step = np.zeros_like(code)
+    step[:, 2, 3] = 0.01 * vector.vector
+    higher, lower = (head(code + sign * step).numpy()[:, 1] for sign in (1, -1))
+    np.testing.assert_allclose(found[:, 2, 3], (higher - lower) / 0.02, rtol=0.05, atol=1e-4)
+
+
+def test_tcav_of_a_linear_head_is_all_or_nothing(colours):
+    told = concepts.tcav(
+        colours,
+        of_colour(None, 10, 5),
+        0,
+        {"red": of_colour(0), "blue": of_colour(2)},
+        of_colour(None, 240, 1),
+        sets=99,
+        against=1,
+    )
+    red, blue = told
+    assert (red.concept, red.score, blue.concept, blue.score) == ("red", 1, "blue", 0)
+    assert red.layer == "seen" and red.chance.shape == (99,) and red.accuracy == 1
+    assert set(red.chance) == {0, 1}, "a linear head says all or nothing of every direction"
+    assert red.p == 0.01 and red.p_corrected == 0.02 and np.isclose(red.slope, 2, atol=0.05)
+    assert np.isclose(blue.slope, -1, atol=0.05) and blue.p_corrected > 0.05, "chance reaches it"
+
+
+def test_chance_is_found_as_often_as_it_says(monkeypatch):
+    """The p of concepts that are like the others is uniform: Kolmogorov-Smirnov over 200 draws."""
+    monkeypatch.setattr(vectors, "_accuracy", lambda *_: 0.5)
+    rng = np.random.default_rng(0)
+    sets, found = 19, []
+    of_class = rng.normal(size=(25, 6))
+    for _ in range(200):
+        concept, others = rng.normal(size=(10, 6)), rng.normal(size=(400, 6))
+        tested = vectors._tested(concept, others, of_class, sets, 1, rng)
+        found.append(concepts.TestedConcept("", "", *tested).p)
+    spread = np.array(found) - rng.uniform(0, 1 / (sets + 1), 200)  # p comes in steps
+    assert stats.kstest(spread, "uniform").pvalue > 0.05
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: concepts.concept_vector(m, of_colour(0, 4), of_colour(1)), "at least 5 pict"),
+        (lambda m: concepts.concept_vector(m, of_colour(0), of_colour(1, 3)), "not 3"),
+        (lambda m: concepts.concept_vector(m, 0 * of_colour(0), 0 * of_colour(1)), "all the same"),
+        (lambda m: concepts.concept_map(m, of_colour(0), 0), "what concept_vector returns"),
+        (lambda m: concepts.tcav(m, of_colour(0), 0, {}, of_colour(1)), "given none"),
+        (
+            lambda m: concepts.tcav(m, of_colour(0), 0, {"red": of_colour(0)}, of_colour(1, 20)),
+            "at least 240, or fewer",
+        ),
+        (
+            lambda m: concepts.tcav(
+                m, of_colour(0), 0, {"red": of_colour(0)}, of_colour(1, 240), sets=18
+            ),
+            "sets must be at least 19",
+        ),
+        (
+            lambda m: concepts.tcav(m, of_colour(0), 0, {"red": of_colour(0, 3)}, of_colour(1, 60)),
+            "red needs at least 5 pictures, not 3",
+        ),
+        (lambda m: concepts.codes(m, of_colour(0), "nowhere"), "nowhere"),
+        (lambda m: concepts.codes(m, of_colour(0), "head", places=True), "not maps"),
+        (lambda m: concepts.codes(m, np.nan * of_colour(0)), "finite|nan"),
+    ],
+)
+def test_what_cannot_be_done_says_so(colours, call, message):
+    with pytest.raises(ValueError, match=message) as told:
+        call(colours)
+    assert "\n" not in str(told.value)
+
+
+def test_codes_that_are_not_finite_are_named(colours):
+    huge = of_colour(None, 6)
+    huge[4] = 3e38
+    large = layers.Rescaling(1e3, name="large")(colours.get_layer("seen").output)
+    model = keras.Model(colours.input, large)
+    with pytest.raises(ValueError, match="1 of 6 pictures, the first of them picture 4"):
+        concepts.codes(model, huge, "large")
+
+
+def test_codes_of_a_dense_layer_are_its_outputs(colours):
+    pictures = of_colour(None, 3)
+    np.testing.assert_allclose(
+        concepts.codes(colours, pictures, "head"), models.logits_of(colours, pictures), rtol=1e-5
+    )
