@@ -139,7 +139,7 @@ def tcav(
     under a linear head every direction's is 0 or 1. `p_corrected` counts all layers and concepts.
     Random concepts overlap, and are too much like each other where the others are few: of concepts
     that are nothing 5 and 6 in 100 were found at 0.05 (600 draws each, codes of 6 and 64 channels,
-    20 times as many others), and 17 in 100 where the others are 4 times as many.
+    20 times as many others), and 17 in 100, of vectors between means, with 4 times as many.
     Source: Kim et al. (ICML 2018), sections 3.3 to 3.5; the paper tests shares with Student's t.
 
     Args:
