@@ -26,6 +26,7 @@ ROOMS_OFFERED = (
     "efficientnet_lite",
     "image_priors",
     "small_networks",
+    "small_transformer",
     "ssd_mobilenet",
 )
 PYTHONS = ["3.11.9", "3.12.3", "3.13.1"]

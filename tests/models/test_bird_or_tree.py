@@ -164,14 +164,17 @@ def test_every_parameter_has_a_file_of_its_own_and_damage_is_repaired(tmp_path):
         {"shuffled_labels": True},
     ]
     keys = {
-        models.small_networks._key(
+        models.small_networks.key(
+            models.small_networks.build,
             *{
                 "phases": phases,
                 **QUICK,
                 "ground": "texture",
                 "shuffled_labels": False,
                 **other,
-            }.values()
+            }.values(),
+            models.small_networks.BATCH,
+            models.small_networks.RATE,
         )
         for other in others
     }

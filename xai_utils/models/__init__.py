@@ -1,15 +1,15 @@
 """Networks, and what is inside them.
 
 `load_model` brings a classifier (pixels in, logits out) or the detector; layers are found and
-recorded by name; a target says which score is explained. `small_networks` trains on
-`pictures.bird_or_tree` scenes within seconds.
+recorded by name; a target says which score is explained. `small_networks` and
+`small_transformer` train on `pictures.bird_or_tree` scenes within seconds.
 """
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    ["efficientnet_lite", "small_networks", "ssd_mobilenet"],
+    ["efficientnet_lite", "small_networks", "small_transformer", "ssd_mobilenet"],
     {
         "applications": ["APPLICATIONS", "local_weights"],
         "attending": ["capture_attention"],

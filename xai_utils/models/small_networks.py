@@ -57,6 +57,38 @@ def build(seed: int = 0) -> keras.Model:
     return model
 
 
+def adam(steps: int) -> keras.optimizers.Optimizer:
+    """Adam, whose learning rate falls to nothing.
+
+    Args:
+        steps: within which it falls.
+
+    Returns:
+        A Keras optimizer.
+    """
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
+
+
+def checked_phases(phases) -> list[tuple[float, float, int]]:
+    """Phases of a training as plain numbers.
+
+    Args:
+        phases: as `trained` is given them.
+
+    Returns:
+        As many `(P(tree | bird), P(tree | fish), steps)`.
+
+    Raises:
+        ValueError: no phase, or one without steps.
+    """
+    phases = [(float(p), float(q), int(steps)) for p, q, steps in phases]
+    if not phases or min(steps for *_, steps in phases) < 1:
+        raise ValueError(
+            f"phases are (P(tree | bird), P(tree | fish), steps >= 1), at least one; got {phases}"
+        )
+    return phases
+
+
 def trained(
     phases: Sequence[tuple[float, float, int]],
     seed: int = 0,
@@ -83,19 +115,33 @@ def trained(
 
     Returns:
         The weights after each phase, for `model.set_weights`. The two columns of the last layer are
-        opposite numbers,
-        which no probability notices: each logit is half the log odds of its class.
+        opposite numbers, which no probability notices: each logit is half the log odds of its
+        class.
 
     Raises:
         ValueError: no phase, no steps, or what `bird_or_tree.sample` finds wrong.
     """
-    phases = [(float(p), float(q), int(steps)) for p, q, steps in phases]
-    if not phases or min(steps for *_, steps in phases) < 1:
-        raise ValueError(
-            f"phases are (P(tree | bird), P(tree | fish), steps >= 1), at least one; got {phases}"
-        )
-    given = (phases, seed, count, ground, shuffled_labels)
-    return keeping.kept(_key(*given), len(phases), lambda: _train(*given, progress), folder=folder)
+    phases = checked_phases(phases)
+    data = (seed, count, ground, shuffled_labels)
+    return keeping.kept(
+        key(build, phases, *data, BATCH, RATE),
+        len(phases),
+        lambda: fitted(build(seed), phases, data, progress=progress),
+        folder=folder,
+    )
+
+
+def key(made: Callable, *parameters) -> str:
+    """A name for all that weights depend on: parameters, and the code that draws and trains.
+
+    Args:
+        made: the function that builds the network.
+        parameters: what can be written as JSON.
+
+    Returns:
+        24 hexadecimal digits.
+    """
+    return keeping.key(parameters, (pictures.bird_or_tree, load_image, fitted, made))
 
 
 def training_scenes(
@@ -125,6 +171,47 @@ def training_scenes(
     if not shuffled_labels:
         return scenes
     return scenes._replace(labels=np.random.default_rng([number, 3]).permutation(scenes.labels))
+
+
+def fitted(
+    model: keras.Model,
+    phases: Sequence[tuple[float, float, int]],
+    data: tuple = (0,),
+    batch: int = BATCH,
+    make_optimizer: Callable = adam,
+    progress: Callable | None = None,
+) -> list[list[np.ndarray]]:
+    """Train a network on scenes, phase after phase.
+
+    Args:
+        model: scenes to two logits, of a Dense layer that is its last; it is changed.
+        phases: one after another, `(P(tree | bird), P(tree | fish), steps)`.
+        data: what `training_scenes` is given of the scenes: `(seed, count, ground,
+            shuffled_labels)`, or the first of them.
+        batch: scenes in a step.
+        make_optimizer: called with the steps of a phase, returns a Keras optimizer.
+        progress: called as `(step, steps, [loss])`.
+
+    Returns:
+        The weights after each phase, the last layer's less their mean over the classes.
+    """
+    rng = np.random.default_rng([data[0], 2])
+    total, done, kept = sum(steps for *_, steps in phases), 0, []
+    for number, (*trees, steps) in enumerate(phases):
+        scenes = training_scenes(*trees, *data, phase=number)
+        images, labels = tf.constant(scenes.images), tf.constant(scenes.labels)
+        optimizer, count = make_optimizer(steps), len(scenes.labels)
+        optimizer.build(model.trainable_variables)
+        step = _step(model, optimizer)
+        order = np.concatenate([rng.permutation(count) for _ in range(-(-steps * batch // count))])
+        for i in range(steps):
+            chosen = tf.constant(order[i * batch : (i + 1) * batch])
+            loss = step(tf.gather(images, chosen), tf.gather(labels, chosen))
+            done += 1
+            if progress and (done % 20 == 0 or done == total):
+                progress(done, total, [float(loss)])
+        kept.append(_centred(model))
+    return kept
 
 
 def behaviour(model: keras.Model, scenes: pictures.bird_or_tree.Scenes) -> dict[str, float]:
@@ -198,33 +285,6 @@ def auc(scores, positive) -> float:
     if not ones or not zeros:
         raise ValueError(f"auc compares positive with negative cases: there are {ones} and {zeros}")
     return float(roc_auc_score(positive, scores))
-
-
-def _key(*parameters) -> str:
-    """Everything the weights depend on: the parameters, and the code that draws and trains."""
-    code = (pictures.bird_or_tree, load_image, build)
-    return keeping.key([*parameters, BATCH, RATE], code)
-
-
-def _train(phases, seed, count, ground, shuffled_labels, progress) -> list[list[np.ndarray]]:
-    model = build(seed)
-    rng = np.random.default_rng([seed, 2])
-    total, done, kept = sum(steps for *_, steps in phases), 0, []
-    for number, (*trees, steps) in enumerate(phases):
-        scenes = training_scenes(*trees, seed, count, ground, shuffled_labels, number)
-        images, labels = tf.constant(scenes.images), tf.constant(scenes.labels)
-        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
-        optimizer.build(model.trainable_variables)
-        step = _step(model, optimizer)
-        order = np.concatenate([rng.permutation(count) for _ in range(-(-steps * BATCH // count))])
-        for i in range(steps):
-            chosen = tf.constant(order[i * BATCH : (i + 1) * BATCH])
-            loss = step(tf.gather(images, chosen), tf.gather(labels, chosen))
-            done += 1
-            if progress and (done % 20 == 0 or done == total):
-                progress(done, total, [float(loss)])
-        kept.append(_centred(model))
-    return kept
 
 
 def _step(model, optimizer):
