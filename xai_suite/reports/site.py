@@ -33,6 +33,7 @@ PARTS = (
     "Detection",
     "Experiments",
     "Does it tell the truth?",
+    "Transformers",
 )
 GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide
