@@ -55,8 +55,38 @@ SECTIONS = {
 FIVE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
 
 
+class ClassToken(keras.layers.Layer):
+    """Puts a learnt token before the others, and adds their places."""
+
+    def build(self, shape):
+        self.token = self.add_weight((1, 1, shape[-1]), "random_normal")
+        self.places = self.add_weight((1, shape[1] + 1, shape[-1]), "random_normal")
+
+    def call(self, x):
+        token = keras.ops.broadcast_to(self.token, (keras.ops.shape(x)[0], 1, x.shape[-1]))
+        return keras.ops.concatenate([token, x], axis=1) + self.places
+
+
+def vit(size: int, patch: int = 16, width: int = 192, heads: int = 3, blocks: int = 12):
+    """A vision transformer of the size of ViT-Ti, whose head reads its class token."""
+    layers = keras.layers
+    inputs = keras.Input((size, size, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = layers.Reshape((-1, width))(layers.Conv2D(width, patch, patch, name="patches")(x))
+    x = ClassToken(name="class_token")(x)
+    for _ in range(blocks):
+        y = layers.LayerNormalization()(x)
+        x = x + layers.MultiHeadAttention(heads, width // heads)(y, y)
+        y = layers.Dense(4 * width, "gelu")(layers.LayerNormalization()(x))
+        x = x + layers.Dense(width)(y)
+    x = layers.LayerNormalization()(x)[:, 0]
+    return keras.Model(inputs, layers.Dense(1000, name="head")(x), name="vit")
+
+
 def build(name: str, size: int = 224) -> keras.Model:
     keras.utils.set_random_seed(0)
+    if name == "vit":
+        return vit(size)
     if name == "vgg19":
         return keras.applications.VGG19(
             weights=None, classifier_activation=None, input_shape=(size, size, 3)
@@ -66,6 +96,8 @@ def build(name: str, size: int = 224) -> keras.Model:
 
 def techniques(model: keras.Model, images: np.ndarray) -> dict:
     """name -> (call, passes it needs, bound on its ratio per pass or None)."""
+    if model.name == "vit":
+        return of_a_transformer(model, images)
     a = attribution
     family = partial(a.cams, model, images, methods=FIVE)
     # A layer of few channels keeps Score-CAM short; what is bounded is the price of a channel.
@@ -91,6 +123,22 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         calls["CAM"] = (partial(a.cam, model, images), 1, 1.02)
         calls |= others(model, images)
     return calls | peers(model, images)
+
+
+def of_a_transformer(model: keras.Model, images: np.ndarray) -> dict:
+    """As `techniques`, those that read attention, and two that they are compared with."""
+    a = attribution
+    calls = {
+        "raw attention": (a.raw_attention, 1.1),
+        "attention rollout": (a.attention_rollout, 1.1),
+        "gradient attention": (a.gradient_attention, 1.2),
+        "attention relevance": (a.attention_relevance, 2.3),
+        "Grad-CAM": (a.grad_cam, None),
+        "saliency": (a.saliency, None),
+    }
+    return {
+        label: (partial(method, model, images), 1, most) for label, (method, most) in calls.items()
+    }
 
 
 def others(model: keras.Model, images: np.ndarray) -> dict:
@@ -535,6 +583,7 @@ def main() -> None:
         "techniques": lambda: {
             "vgg19": compare("vgg19", batch, rounds),
             "efficientnet_lite0": compare("efficientnet_lite0", batch, rounds),
+            "vit": compare("vit", batch, rounds),
             models.DETECTOR: compare_detector(64 if quick else 512, rounds),
         },
         "gradients": lambda: compare_gradients("efficientnet_lite0", batch, rounds),
@@ -547,7 +596,8 @@ def main() -> None:
         "growth": lambda: growth(rounds),
     }
     # What a quick trial finds is no measurement: the reference does not quote it.
-    batches = {"vgg19": batch, "efficientnet_lite0": batch, models.DETECTOR: AT_ONCE}
+    batches = {"vgg19": batch, "efficientnet_lite0": batch, "vit": batch}
+    batches[models.DETECTOR] = AT_ONCE
     results = {"quick": quick, "batches": batches}
     for name in (name for name in SECTIONS if name in options.only):
         print(f"\n{SECTIONS[name]}")

@@ -6,7 +6,7 @@ float32.
 
 import numpy as np
 import pytest
-from any_network import KINDS, bright_net, in_range, planted
+from any_network import KINDS, bright_net, bright_vit, in_range, planted
 
 from xai_utils import attribution, keras, pictures
 from xai_utils.engine import check_images, forward
@@ -22,9 +22,33 @@ CHEAP = {
 }
 
 
+OF_ATTENTION = ("raw_attention", "attention_rollout", "gradient_attention", "attention_relevance")
+
+
 @pytest.fixture(scope="module")
 def networks():
-    return {kind: bright_net(*about) for kind, about in KINDS.items()}
+    """`networks(technique, kind)`: a transformer for those that read attention."""
+    built = {}
+
+    def network(name, kind):
+        build = bright_vit if name in OF_ATTENTION else bright_net
+        if (build, kind) not in built:
+            built[build, kind] = build(*KINDS[kind])
+        return built[build, kind]
+
+    return network
+
+
+@pytest.mark.parametrize("kind", ["float32", "grey"])
+def test_what_a_network_does_not_have_is_told_beforehand(kind, networks):
+    """All but techniques of attention explain the one; the other has no ReLU and a class token."""
+    shape = (None, *KINDS[kind][:3])
+    assert [*attribution.undefined_for(networks("cam", kind), shape)] == [*OF_ATTENTION]
+    told = attribution.undefined_for(networks("raw_attention", kind), shape)
+    assert [*told] == ["guided_backprop", "deconvnet", "guided_grad_cam", "cam"]
+    with pytest.raises(ValueError) as said:
+        attribution.cam(networks("raw_attention", kind), planted(*KINDS[kind][:3])[0])
+    assert told["cam"] == str(said.value)
 
 
 def maps_of(name, model, images, target=0):
@@ -34,7 +58,7 @@ def maps_of(name, model, images, target=0):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float32"])
 @pytest.mark.parametrize("name", attribution.METHODS)
 def test_float32_maps_find_the_object_and_a_batch_gives_what_its_images_give(name, kind, networks):
-    model = networks[kind]
+    model = networks(name, kind)
     images, masks = planted(*KINDS[kind][:3])
     assert forward(model, check_images(model, images)).dtype == "float32"
     maps = maps_of(name, model, images)
@@ -54,29 +78,30 @@ def test_float32_maps_find_the_object_and_a_batch_gives_what_its_images_give(nam
 @pytest.mark.parametrize("name", attribution.METHODS)
 def test_half_precision_explains_as_float32_does(name, networks):
     images, _ = planted(24, 24, 3)
-    single = maps_of(name, networks["float32"], images)
-    half = maps_of(name, networks["float16"], images)
+    single = maps_of(name, networks(name, "float32"), images)
+    half = maps_of(name, networks(name, "float16"), images)
     assert np.corrcoef(half.ravel(), single.ravel())[0, 1] > 0.9
 
 
 COUNT_CHANNELS_TOGETHER = [
     *(name for name in attribution.METHODS if "cam" in name and "guided" not in name),
     *("gradient_x_input", "integrated_gradients", "occlusion", "rise", "centre", "edges"),
+    *OF_ATTENTION,
 ]
 
 
 @pytest.mark.parametrize("name", COUNT_CHANNELS_TOGETHER)
 def test_a_grey_network_is_explained_as_the_same_of_equal_colours(name, networks):
     images, _ = planted(24, 24, 1)
-    grey = maps_of(name, networks["grey"], images)
-    bands = maps_of(name, networks["bands"], images.repeat(5, axis=3))
+    grey = maps_of(name, networks(name, "grey"), images)
+    bands = maps_of(name, networks(name, "bands"), images.repeat(5, axis=3))
     np.testing.assert_allclose(bands, grey, rtol=1e-3, atol=1e-4 * np.abs(grey).max())
 
 
 @pytest.mark.parametrize("name", ["saliency", "smooth_grad"])
 def test_a_gradient_of_equal_channels_is_shared_among_them(name, networks):
     images, _ = planted(24, 24, 1)
-    grey = attribution.saliency(networks["grey"], images, 0)
+    grey = attribution.saliency(networks(name, "grey"), images, 0)
     settings = {"noise": 0.0} if name == "smooth_grad" else {}
     for channels in (2, 20):
         model, same = bright_net(24, 24, channels), images.repeat(channels, axis=3)
@@ -98,7 +123,12 @@ def test_superpixels_follow_the_values_of_any_number_of_channels(channels):
 
 @pytest.fixture(scope="module")
 def ranged():
-    return {"unit": in_range(0.0, 1.0, known=True), "signed": in_range(-1.0, 1.0, known=False)}
+    limits = {"unit": (0.0, 1.0, True), "signed": (-1.0, 1.0, False)}
+    return {
+        (kind, build): in_range(*about, build)
+        for kind, about in limits.items()
+        for build in (bright_net, bright_vit)
+    }
 
 
 # what a map is multiplied with where pixels are so many times as large
@@ -122,9 +152,10 @@ def test_a_network_of_another_range_is_explained_as_the_same_of_0_to_255(
 ):
     images, _ = planted(24, 24, 3)
     low, high = (0, 1) if kind == "unit" else (-1, 1)
-    expected = maps_of(name, networks["float32"], images)
+    expected = maps_of(name, networks(name, "float32"), images)
     factor = (255 / (high - low)) ** POWERS.get(name, 0)
-    maps = maps_of(name, ranged[kind], low + images * np.float32((high - low) / 255))
+    build = bright_vit if name in OF_ATTENTION else bright_net
+    maps = maps_of(name, ranged[kind, build], low + images * np.float32((high - low) / 255))
     largest = np.abs(expected).max() * factor
     np.testing.assert_allclose(maps, expected * factor, rtol=2e-3, atol=2e-3 * largest)
 

@@ -19,6 +19,7 @@ from xai_suite import evaluation
 from xai_suite.evaluation import cluster, command, read_manifest, results, scoring
 from xai_suite.evaluation.manifest import digest
 from xai_utils import attribution, keras, metrics, models, pictures, tf
+from xai_utils.attribution import techniques as known
 
 TECHNIQUES = "grad_cam smooth_grad:samples=2,noise=0.2"
 QUICK = {
@@ -494,6 +495,44 @@ def test_techniques_may_be_added_and_left_out(place, tmp_path, monkeypatch):
         "seen",
         *attribution.FLOORS,
     }
+
+
+def test_all_is_all_that_the_network_has(place, tmp_path, monkeypatch):
+    """`all` leaves out what a network has not, says so in a line, and fails where it is named."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 8, 8, activation="tanh")(inputs)
+    x = keras.layers.Reshape((16, 4))(x)
+    x = keras.layers.MultiHeadAttention(2, 2)(x, x)
+    x = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling1D()(x))
+    keras.Model(inputs, x).save(tmp_path / "vit.keras")
+    quick = (
+        "saliency",
+        "guided_backprop",
+        "cam",
+        "raw_attention",
+        "attention_relevance",
+        "eigen_cam",
+    )
+    monkeypatch.setattr(known, "TECHNIQUES", dict.fromkeys(quick))
+
+    def asked(net, named="all"):
+        given = {"metrics": "drop", "model_options": QUICK["model_options"]}
+        out = tmp_path / f"{Path(net).stem}-{named}"
+        return evaluation.evaluate(str(net), named, place / "pictures.csv", out, **given)
+
+    had = {
+        place / "net.keras": {"saliency", "guided_backprop", "cam", "eigen_cam"},
+        tmp_path / "vit.keras": {"saliency", "raw_attention", "attention_relevance", "eigen_cam"},
+    }
+    for net, names in had.items():
+        table, plan = evaluation.read(asked(net)), evaluation.read_about(asked(net))["plan"]
+        assert {*table["technique"].to_pylist()} == {None, *names, *attribution.FLOORS}
+        assert {*plan["left_out"]} == {*quick} - names
+        assert [technique for _, technique, _ in evaluation.errors(table)] == [None]  # broken.jpg
+    told = attribution.left_out(plan["left_out"])
+    assert told.startswith("left out: guided_backprop (vit has no ReLU") and "; cam (cam" in told
+    with pytest.raises(ValueError, match="guided_backprop fails on every picture: .* has no ReLU"):
+        asked(net, "guided_backprop")
 
 
 def test_what_is_added_and_fails_stops_nothing_and_what_is_refused_hides_nothing(

@@ -499,6 +499,33 @@ def test_every_map_has_its_colour_bar_and_unit(shown):
     assert "logits per grey level</span>" in html and "(logits per grey level)²</span>" in html
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_transformer_with_a_card_is_offered_what_it_has(pooled, tmp_path):
+    """Grad-CAM of its tokens and what reads attention, and nothing that asks for a ReLU."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = keras.layers.Reshape((16, 8))(keras.layers.Conv2D(8, 8, 8)(x))
+    before = 0 if pooled else 1
+    x = keras.layers.ZeroPadding1D((before, 0))(x)
+    for _ in range(2):
+        y = keras.layers.LayerNormalization()(x)
+        x = x + keras.layers.MultiHeadAttention(2, 4)(y, y)
+    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.GlobalAveragePooling1D()(x) if pooled else x[:, 0]
+    keras.Model(inputs, keras.layers.Dense(3, "softmax")(x)).save(tmp_path / "mine.keras")
+    models.write_card(tmp_path / "mine.yaml", labels=["ant", "bee", "cat"])
+    made = controls.Explorer(str(tmp_path / "mine.keras"), "cat", "guided_backprop", "deconvnet")
+    assert "left out: guided_backprop, deconvnet (" in made.alert.value
+    assert (made.technique.value, made.second.value) == ("grad_cam", controls.NO_SECOND)
+    offered = {name for _, name in made.technique.options}
+    assert {"attention_rollout", "attention_relevance", "eigen_cam", "occlusion"} <= offered
+    assert not offered & {"guided_backprop", "deconvnet", "guided_grad_cam"}
+    assert ("cam" in offered) == pooled  # CAM is exact for the mean of tokens too
+    for name in ("attention_rollout", "attention_relevance"):
+        made.technique.value = name
+        assert not made.alert.value and f"{attribution.spoken(name)} for" in made.figure.value
+
+
 def test_techniques_are_found_by_their_pace_not_listed():
     offered = [name for name, about in attribution.ABOUT.items() if about.pace != "long"]
     assert sorted(state.QUICK + state.SLOW) == sorted(offered)

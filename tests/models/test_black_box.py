@@ -81,8 +81,10 @@ def test_every_technique_explains_or_says_what_it_needs(network, name):
         maps = method(box.model, pixels, **SETTINGS.get(name, {}))
         assert len(maps) == 2 and np.ptp(maps[0]) > 0
         return
-    with pytest.raises(ValueError, match="which this needs" + NEED) as told:
+    needs = "has no MultiHeadAttention" if "attention" in name else "which this needs" + NEED
+    with pytest.raises(ValueError, match=needs) as told:
         method(box.model, pixels, **SETTINGS.get(name, {}))
+    assert attribution.undefined_for(box.model, pixels.shape, [name]) == {name: str(told.value)}
     assert "\n" not in str(told.value)
     if "layer" in inspect.signature(method).parameters:
         with pytest.raises(ValueError, match="which this needs" + NEED):

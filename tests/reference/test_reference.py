@@ -36,7 +36,8 @@ def test_units_are_those_of_the_docstrings():
     assert techniques.unit_of("grad_cam") == "logits per position"
     assert techniques.unit_of("eigen_cam") == "units of the activations"
     without = [name for name in reference.TECHNIQUES if not techniques.unit_of(name)]
-    assert without == ["guided_grad_cam", "d_rise"], "a product, and a similarity"
+    attention = ["raw_attention", "attention_rollout", "attention_relevance"]  # shares, and sums
+    assert without == ["guided_grad_cam", *attention, "d_rise"], "a product, and a similarity"
 
 
 def test_quick_settings_are_settings_of_their_techniques():
@@ -87,9 +88,10 @@ def test_the_bench_measures_every_technique():
     spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks" / "run.py")
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
-    model = bench.build("efficientnet_lite0")
-    calls = bench.techniques(model, np.full((2, 224, 224, 3), 99, np.float32))
-    measured = {getattr(call.func, "__name__", "") for call, *_ in calls.values()}
+    measured = set()
+    for name in ("efficientnet_lite0", "vit"):
+        calls = bench.techniques(bench.build(name), np.full((2, 224, 224, 3), 99, np.float32))
+        measured |= {getattr(call.func, "__name__", "") for call, *_ in calls.values()}
     assert measured >= {*attribution.TECHNIQUES}
 
 

@@ -55,6 +55,7 @@ def main() -> int:
 def _evaluate(ask: dict[str, str]) -> None:
     from xai_suite.evaluation import results
     from xai_suite.evaluation.scoring import GROUPS, evaluate
+    from xai_utils.attribution import left_out
 
     model = ask["MODEL"] or "efficientnet_lite0"
     manifest = Path(os.path.abspath(Path(ask["MANIFEST"]).expanduser()))  # also of a folder, `.`
@@ -78,7 +79,10 @@ def _evaluate(ask: dict[str, str]) -> None:
     summary = results.summary(table)
     if summary:
         _say(results_text(summary))
-    if "localisation" in results.read_about(folder)["plan"]["metrics"] and not any(
+    plan = results.read_about(folder)["plan"]
+    if without := left_out(plan.get("left_out", {})):
+        _say(without)
+    if "localisation" in plan["metrics"] and not any(
         table[name].null_count < table.num_rows for name in PLACES
     ):
         _say("no localisation: the manifest says of no picture where the object is (x_min, ...)")

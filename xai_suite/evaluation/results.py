@@ -53,8 +53,8 @@ class Results:
 
     Args:
         folder: made if it is not there.
-        about: what the results depend on, JSON values by name. The `techniques` of its `plan` may
-            be others than before: those that are there already are kept.
+        about: what the results depend on, JSON values by name. The `techniques` of its `plan`, and
+            what was `left_out` of them, may be others than before: what is there already is kept.
 
     Raises:
         ValueError: the folder holds something else, or results made with other values; the message
@@ -249,7 +249,8 @@ def _plain(value):
 
 def _fixed(about: dict) -> dict:
     """What all results of a folder have in common."""
-    plan = {name: value for name, value in about.get("plan", {}).items() if name != "techniques"}
+    varies = ("techniques", "left_out")
+    plan = {name: value for name, value in about.get("plan", {}).items() if name not in varies}
     return {**about, "plan": plan}
 
 

@@ -23,7 +23,7 @@ from xai_suite.evaluation.cluster import on_cluster
 from xai_suite.evaluation.manifest import Row, digest, read_manifest
 from xai_suite.evaluation.results import Results
 from xai_utils import __version__, metrics, models, pictures, tf
-from xai_utils.attribution import FLOORS, METHODS, parse
+from xai_utils.attribution import FLOORS, METHODS, parse, undefined_for
 from xai_utils.models import logits_of
 
 NAMES = ("imagenet", *models.EMBEDDED, *models.APPLICATIONS)  # never meant as files
@@ -64,7 +64,8 @@ def evaluate(
     Args:
         model: name or file for `models.load_model`; `model_options` are its other arguments.
         techniques: names of `attribution.TECHNIQUES`, each with settings if wished,
-            `rise:masks=500,grid=7`; in a list or in one string with spaces between; `all` for all.
+            `rise:masks=500,grid=7`; in a list or in one string with spaces between; `all` for all
+            that the network can be explained by, see `attribution.undefined_for`.
         manifest: CSV file; see `evaluation.read_manifest`.
         out: folder of the results, by custom `*.parquet`; `evaluation.read` reads it.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`; default this process.
@@ -102,10 +103,12 @@ def evaluate(
     """
     metrics, said = _metrics_asked(metrics)
     tolerance, model_options = said.get("tolerance", tolerance), _options(model_options)
+    asked = _names(techniques, "techniques")
     plan = {
         "model": _model_name(model),
         "model_options": model_options,
-        "techniques": parse(_names(techniques, "techniques")),
+        "techniques": parse(asked),
+        "left_out": {},
         "metrics": [name for name in GROUPS if name in metrics],
         "explain": explain,
         "step": _number(step, "step"),
@@ -127,7 +130,7 @@ def evaluate(
         raise ValueError(f"tolerance must be 0 or more pixels, not {tolerance}")
     if min(at_once, copies) < 1:
         raise ValueError(f"at_once and copies must be at least 1, not {at_once} and {copies}")
-    about = {**plan, "model": Path(plan["model"]).name}
+    name = Path(plan["model"]).name
     # A worker stands in another folder: files are sent with their whole path.
     plan["model"] = _whole(plan["model"])
     plan["model_options"] = {
@@ -136,7 +139,11 @@ def evaluate(
     }
     classifier, plan["weights"] = _classifier_of(plan)
     rows = read_manifest(manifest, classifier.class_index)
-    about |= {"task": classifier.task, "weights": plan["weights"]}
+    if asked == ["all"]:
+        plan["left_out"] = _left_out(classifier, plan["techniques"])
+        for technique in plan["left_out"]:
+            del plan["techniques"][technique]
+    about = {**plan, "model": name, "model_options": model_options, "task": classifier.task}
     results = Results(out, {"plan": about, "manifest": digest(rows)})
     missing = {}
     for number, first in enumerate(range(0, len(rows), at_once)):
@@ -158,6 +165,15 @@ def evaluate(
             progress(done, len(rows))
     results.finish()
     return results.folder
+
+
+def _left_out(classifier: models.Classifier, techniques: Iterable[str]) -> dict[str, str]:
+    """Why the network cannot be explained by some of the techniques, by name."""
+    shape = (1, *classifier.input_size, classifier.channels)
+    with _ONE_AT_A_TIME:
+        return undefined_for(
+            classifier.model, shape, [name for name in techniques if name not in FLOORS]
+        )
 
 
 class Chunk(NamedTuple):

@@ -18,13 +18,14 @@ from xai_suite.explorer.state import (
     layer_names,
     likeliest,
     load_classifier,
+    not_offered,
     possible_runs,
     region,
     save_picture,
     save_run,
 )
 from xai_utils import pictures
-from xai_utils.attribution import spoken
+from xai_utils.attribution import left_out, spoken
 from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
@@ -98,10 +99,10 @@ class Explorer:
             placeholder="a name, then Enter",
             continuous_update=False,
         )
-        named = [(spoken(name), name) for name in QUICK + SLOW]
+        named = _named(QUICK + SLOW)
         self.technique = _control(ipywidgets.Dropdown, "technique", options=named, value=technique)
         self.second = _control(
-            ipywidgets.Dropdown, "beside it", options=[(NO_SECOND, NO_SECOND), *named], value=second
+            ipywidgets.Dropdown, "beside it", options=[(NO_SECOND,) * 2, *named], value=second
         )
         self.layer = _control(ipywidgets.Dropdown, "layer (CAMs)", options=[LAST_LAYER])
         self.crop_columns = _span("crop across, %", (0, 100))
@@ -279,6 +280,7 @@ class Explorer:
             layer_options=[LAST_LAYER, *layer_names(loaded)],
             named_options=sorted(set(loaded.labels)),
         )
+        lost = self._offer(not_offered(loaded))
         same = before is not None and before.channels == loaded.channels
         if same and self.source is not None:
             self._prepare(keep_class=before.labels == loaded.labels)
@@ -286,6 +288,26 @@ class Explorer:
             self._load_upload(None)
         else:
             self._load_picture(None)
+        if lost:
+            raise ValueError(left_out(lost))
+
+    def _offer(self, without: dict[str, str]) -> dict[str, str]:
+        """Offer all techniques but these; those of them that were chosen give way to others.
+
+        Returns:
+            What was chosen and is no longer there, with the reasons.
+        """
+        offered = [name for name in QUICK + SLOW if name not in without]
+        chosen = {"technique": self.technique.value, "second": self.second.value}
+        first = "grad_cam" if "grad_cam" in offered else offered[0]
+        kept = {
+            "technique": first if chosen["technique"] in without else chosen["technique"],
+            "second": NO_SECOND if chosen["second"] in without else chosen["second"],
+        }
+        named = _named(offered)
+        options = {"technique_options": named, "second_options": [(NO_SECOND,) * 2, *named]}
+        self._set(**options, **kept)
+        return {name: without[name] for name in chosen.values() if name in without}
 
     def _load_picture(self, _):
         if self.picture.value == UPLOADED:
@@ -446,6 +468,11 @@ class Explorer:
             possible = possible_runs(self.classifier, self._state(), image)
         path = save_run(self.notebook.value, name, possible[self.notebook.value])
         self.status.value = drawing.saved(path.stem, saved)
+
+
+def _named(techniques) -> list[tuple[str, str]]:
+    """Techniques as a list to choose from: how people call them, and their names."""
+    return [(spoken(name), name) for name in techniques]
 
 
 def _control(kind, label, **settings):

@@ -122,6 +122,12 @@ def _pixels(span, extent: int) -> tuple[int, int]:
     return tuple(int(round(edge * extent)) for edge in np.clip(sorted(span), 0, 1).tolist())
 
 
+def not_offered(classifier: Classifier) -> dict[str, str]:
+    """Of `QUICK` and `SLOW`, the techniques that this network cannot be explained by, and why."""
+    shape = (1, *classifier.input_size, classifier.channels)
+    return attribution.undefined_for(classifier.model, shape, QUICK + SLOW)
+
+
 def maps(classifier: Classifier, images, state: State) -> dict[str, np.ndarray]:
     """Raw maps `(N, h, w)` of the state's techniques; one pass makes all class activation maps.
 

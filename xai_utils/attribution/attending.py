@@ -15,6 +15,8 @@ import numpy as np
 from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import capture_attention, check_target, read_tokens, score
 
+# of which layers the gradient is sought
+ALL, LAST, NONE = (None, None), (-1, None), (0, 0)
 HEADS = {"mean": tf.reduce_mean, "max": tf.reduce_max, "min": tf.reduce_min}
 
 
@@ -47,8 +49,10 @@ def attention(
         ValueError: bad images or target, no attention, one that is not from a picture's tokens to
             themselves, or layers of different numbers of heads or tokens.
     """
-    _, found = _prepared(model, images, target, _recorded, layers, gradient=gradient)
-    return tuple(part.numpy() for part in found) if gradient else found[0].numpy()
+    sought = ALL if gradient else NONE
+    _, found = _prepared(model, images, target, _recorded, layers, sought=sought)
+    stacked = [np.stack([layer.numpy() for layer in part], axis=1) for part in found if part]
+    return tuple(stacked) if gradient else stacked[0]
 
 
 def raw_attention(
@@ -177,7 +181,7 @@ def attention_relevance(
             themselves, layers of different numbers of heads or tokens, or tokens that are no grid
             of places.
     """
-    return _map(model, images, target, _relevance, layers)
+    return _map(model, images, target, _relevance, layers, along=_gathered)
 
 
 def _prepared(model, images, target, function, layers, **settings):
@@ -202,11 +206,35 @@ _NO_ATTENTION = (
 )
 
 
-def _map(model, images, target, function, layers, **settings) -> np.ndarray:
-    batch, found = _prepared(model, images, target, function, layers, **settings)  # (N, T, T)
-    grid, read = read_tokens(model, batch.shape, found.shape[-1])
-    row = tf.einsum("t,ntu->nu", tf.constant(read, found.dtype), found)
+def _map(model, images, target, function, layers, along=None, **settings) -> np.ndarray:
+    """The places' share of the row that the head reads, along the layers `(N, T, T)` of a function.
+
+    A row times a matrix, layer by layer: the product of whole matrices would take T times as long.
+    """
+    batch, found = _prepared(model, images, target, function, layers, **settings)
+    grid, read = read_tokens(model, batch.shape, found[0].shape[-1])
+    row = tf.repeat(tf.constant(read, found[0].dtype)[None], len(batch), axis=0)
+    row = (along or _followed)(row, found)
     return grid.as_map(row[..., None])[..., 0].numpy()
+
+
+def _followed(row, layers):
+    """`row @ last @ ... @ first`."""
+    for layer in reversed(layers):
+        row = _times(row, layer)
+    return row
+
+
+def _gathered(row, layers):
+    """`row @ ((I + last) @ ... @ (I + first) - I)`, without the rounding that I would bring in."""
+    gathered = tf.zeros_like(row)
+    for layer in reversed(layers):
+        gathered += _times(row + gathered, layer)
+    return gathered
+
+
+def _times(row, matrix):
+    return tf.linalg.matvec(matrix, row, transpose_a=True)
 
 
 def _fused(heads: str) -> str:
@@ -215,30 +243,28 @@ def _fused(heads: str) -> str:
     return heads
 
 
-def _recorded(model, images, indices, names, function, gradient):
-    """Attention `(N, layers, heads, T, T)`, and its gradient or None.
+def _recorded(model, images, indices, names, function, sought):
+    """Attention `(N, heads, T, T)` of every layer, and the gradients of those `sought`, lists.
 
     Raises:
         ValueError: no attention from tokens to themselves, layers that are not alike, or a score
             that does not depend on the attention.
     """
     tape = tf.GradientTape(watch_accessed_variables=False)
-    with tape, capture_attention(model, names, tape if gradient else None) as recorded:
+    with tape, capture_attention(model, names, None if sought == NONE else tape) as recorded:
         outputs = model(images, training=False)
-        asked = score(outputs, indices, function) if gradient else None
+        asked = None if sought == NONE else score(outputs, indices, function)
     for found in recorded:
         _check(model, found, recorded[0])
         tf.debugging.assert_equal(tf.shape(found)[0], tf.shape(images)[0])
         tf.debugging.assert_near(tf.reduce_sum(widened(found), -1), 1.0, atol=0.02)
-    stacked, gradients = widened(tf.stack(recorded, axis=1)), None
-    if gradient:
-        gradients = tape.gradient(asked, recorded)
+    gradients = []
+    if sources := recorded[slice(*sought)]:
+        gradients = tape.gradient(asked, sources)
         if all(each is None for each in gradients):
             raise ValueError(f"the score does not depend on the attention of {model.name}")
-        zero = tf.zeros_like(recorded[0])
-        gradients = [zero if each is None else each for each in gradients]
-        gradients = widened(tf.stack(gradients, axis=1))
-    return stacked, gradients
+        gradients = [tf.zeros_like(sources[0]) if each is None else each for each in gradients]
+    return [widened(layer) for layer in recorded], [widened(layer) for layer in gradients]
 
 
 def _check(model, found, first) -> None:
@@ -255,14 +281,13 @@ def _check(model, found, first) -> None:
 
 
 def _raw_attention(model, images, indices, names, function, fuse):
-    found, _ = _recorded(model, images, indices, names, function, False)
-    return HEADS[fuse](found[:, -1], axis=1)
+    found, _ = _recorded(model, images, indices, names, function, NONE)
+    return [HEADS[fuse](found[-1], axis=1)]
 
 
 def _rollout(model, images, indices, names, function, fuse, residual, discard):
-    found, _ = _recorded(model, images, indices, names, function, False)
-    layers = tf.unstack(HEADS[fuse](found, axis=2), axis=1)
-    return _product([_mixed(layer, residual, discard) for layer in layers])
+    found, _ = _recorded(model, images, indices, names, function, NONE)
+    return [_mixed(HEADS[fuse](layer, axis=1), residual, discard) for layer in found]
 
 
 def _mixed(attended, residual: float, discard: float):
@@ -276,25 +301,16 @@ def _mixed(attended, residual: float, discard: float):
     return tf.math.divide_no_nan(mixed, tf.reduce_sum(mixed, axis=-1, keepdims=True))
 
 
-def _product(layers):
-    """Last layer times ... times first."""
-    result = layers[0]
-    for layer in layers[1:]:
-        result = tf.matmul(layer, result)
-    return result
-
-
-def _speaking_for(model, images, indices, names, function):
-    """`mean_heads (dS/dA * A)+`, `(N, layers, T, T)`."""
-    found, gradients = _recorded(model, images, indices, names, function, True)
-    return tf.reduce_mean(tf.nn.relu(found * gradients), axis=2)
+def _speaking_for(found, gradients):
+    """`mean_heads (dS/dA * A)+` of each layer, `(N, T, T)`."""
+    pairs = zip(found, gradients, strict=True)
+    return [tf.reduce_mean(tf.nn.relu(layer * gradient), axis=1) for layer, gradient in pairs]
 
 
 def _gradient_attention(model, images, indices, names, function):
-    return _speaking_for(model, images, indices, names, function)[:, -1]
+    found, gradients = _recorded(model, images, indices, names, function, LAST)
+    return _speaking_for(found[-1:], gradients)
 
 
 def _relevance(model, images, indices, names, function):
-    layers = tf.unstack(_speaking_for(model, images, indices, names, function), axis=1)
-    identity = tf.eye(tf.shape(layers[0])[-1], dtype=layers[0].dtype)
-    return _product([identity + layer for layer in layers]) - identity
+    return _speaking_for(*_recorded(model, images, indices, names, function, ALL))

@@ -3,9 +3,19 @@
 import contextlib
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from xai_utils.attribution.attending import (
+    attention_relevance,
+    attention_rollout,
+    gradient_attention,
+    raw_attention,
+)
 from xai_utils.attribution.baselines import FLOORS
 from xai_utils.attribution.class_activation import (
     cam,
@@ -27,6 +37,8 @@ from xai_utils.attribution.gradients import (
 from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
 from xai_utils.attribution.perturbation import occlusion, rise
 from xai_utils.attribution.superpixels import kernel_shap, lime
+from xai_utils.engine import cached, keras, pixel_range
+from xai_utils.models import NEED_ONLY_SCORES
 
 
 @dataclass(frozen=True)
@@ -39,35 +51,43 @@ class Technique:
         pace: how long it takes with its own settings, for a picture of 224 pixels on two
             processors: `quick` (an answer while a slider moves), `slow` (seconds), `long`.
         heavy_tailed: few values are far larger than all others; clip them where they are shown.
+        like: a quicker technique that asks the same of a network, and is tried in its place where
+            `undefined_for` asks whether a network has that; default the technique itself.
     """
 
     method: Callable
     unit: str
     pace: str = "quick"
     heavy_tailed: bool = False
+    like: Callable | None = None
 
 
 PER_LEVEL, PER_PLACE, ACTIVATION = "{} per grey level", "{} per position", "units of activations"
+SHARE = "share of attention"
 
 ABOUT = {
     about.method.__name__: about
     for about in (
         Technique(saliency, PER_LEVEL, heavy_tailed=True),
-        Technique(gradient_x_input, "{}", heavy_tailed=True),
-        Technique(smooth_grad, PER_LEVEL, pace="slow", heavy_tailed=True),
-        Technique(var_grad, f"({PER_LEVEL})²", pace="slow", heavy_tailed=True),
-        Technique(integrated_gradients, "{}", pace="slow", heavy_tailed=True),
+        Technique(gradient_x_input, "{}", heavy_tailed=True, like=saliency),
+        Technique(smooth_grad, PER_LEVEL, pace="slow", heavy_tailed=True, like=saliency),
+        Technique(var_grad, f"({PER_LEVEL})²", pace="slow", heavy_tailed=True, like=saliency),
+        Technique(integrated_gradients, "{}", pace="slow", heavy_tailed=True, like=saliency),
         Technique(guided_backprop, PER_LEVEL, heavy_tailed=True),
-        Technique(deconvnet, PER_LEVEL, heavy_tailed=True),
+        Technique(deconvnet, PER_LEVEL, heavy_tailed=True, like=guided_backprop),
         Technique(guided_grad_cam, "product of its two maps", heavy_tailed=True),
         Technique(cam, "{}"),
         Technique(grad_cam, PER_PLACE),
-        Technique(grad_cam_plus_plus, PER_PLACE),
-        Technique(layer_cam, PER_PLACE),
-        Technique(hires_cam, PER_PLACE),
-        Technique(xgrad_cam, PER_PLACE),
-        Technique(score_cam, ACTIVATION, pace="long"),
+        Technique(grad_cam_plus_plus, PER_PLACE, like=grad_cam),
+        Technique(layer_cam, PER_PLACE, like=grad_cam),
+        Technique(hires_cam, PER_PLACE, like=grad_cam),
+        Technique(xgrad_cam, PER_PLACE, like=grad_cam),
+        Technique(score_cam, ACTIVATION, pace="long", like=eigen_cam),
         Technique(eigen_cam, ACTIVATION),
+        Technique(raw_attention, SHARE),
+        Technique(attention_rollout, SHARE, like=raw_attention),
+        Technique(gradient_attention, "{}"),
+        Technique(attention_relevance, "relevance", like=gradient_attention),
         Technique(occlusion, "{}", pace="slow"),
         Technique(rise, "{}", pace="long"),
         Technique(lime, "{}", pace="long"),
@@ -76,6 +96,61 @@ ABOUT = {
 }
 TECHNIQUES = {name: about.method for name, about in ABOUT.items()}
 METHODS = TECHNIQUES | FLOORS
+
+
+def undefined_for(
+    model: keras.Model, shape: tuple, techniques: Iterable[str] = tuple(TECHNIQUES)
+) -> dict[str, str]:
+    """The techniques that a network cannot be explained by, for want of what they read in it.
+
+    Found by trying: a technique, or the quicker one that its `Technique.like` names, explains one
+    picture of noise. Each is tried once for a model. Those of `models.NEED_ONLY_SCORES` fit every
+    network.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to one output `(N, classes)`.
+        shape: shape of a batch, `(N, H, W, C)`; N does not matter.
+        techniques: names of `TECHNIQUES`; default all.
+
+    Returns:
+        `{technique: why not, in one line}`, in the order of `techniques`; `left_out` says it in one
+        line.
+    """
+    reasons = {}
+    for name in techniques:
+        if name not in NEED_ONLY_SCORES:
+            tried = ABOUT[name].like or ABOUT[name].method
+            key = ("refused", tried.__name__, *shape[1:])
+            reasons[name] = cached(model, key, lambda tried=tried: _refused(tried, model, shape))
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _refused(technique: Callable, model: keras.Model, shape: tuple) -> str | None:
+    """What a technique says that cannot explain a picture of noise."""
+    noise = np.random.default_rng(0).uniform(*pixel_range(model), (1, *shape[1:]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are about the picture
+        try:
+            technique(model, noise)
+        except ValueError as error:
+            return (str(error).splitlines() or ["no reason given"])[0]
+    return None
+
+
+def left_out(undefined: dict[str, str]) -> str:
+    """One line about techniques that a network cannot be explained by.
+
+    Args:
+        undefined: as `undefined_for` returns them.
+
+    Returns:
+        `left out: cam (why); deconvnet, guided_backprop (why)`, or an empty text if there are none.
+    """
+    alike = defaultdict(list)
+    for name, reason in undefined.items():
+        alike[reason].append(name)
+    told = [f"{', '.join(names)} ({reason})" for reason, names in alike.items()]
+    return f"left out: {'; '.join(told)}" if told else ""
 
 
 def parse(techniques: str | Sequence[str]) -> dict[str, list]:
