@@ -6,11 +6,15 @@ import re
 from base64 import b64encode
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from xai_utils import attribution, models, show
+from xai_utils import attribution, models, pictures, show
+from xai_utils.models import small_transformer
 
 NETWORK, PICTURE = "efficientnet_lite0", "cat"
+# A transformer for techniques that read attention: trained as `80_attention` trains it.
+PHASES = [(0.5, 0.5, 400)]
 THUMBNAIL = 480  # pixels wide
 DETECTED = "coffee"  # the picture of D-RISE, which explains a detector's box
 TECHNIQUES = (*attribution.TECHNIQUES, "d_rise")
@@ -38,13 +42,27 @@ def figures() -> dict[str, dict]:
     classifier = models.load_model(NETWORK)
     batch = classifier.prepare(PICTURE)
     title = " ".join(classifier.title(classifier.top(batch, 1)[0]).split())
-    drawn = {}
+    usual = classifier.model, batch, f"{PICTURE}, {NETWORK}, {title}"
+    without, drawn = attribution.undefined_for(classifier.model, batch.shape), {}
+    other = _transformer() if without else None
     for name, method in attribution.TECHNIQUES.items():
-        values = method(classifier.model, batch, **SETTINGS.get(name, {}))[0]
+        network, images, where = other if name in without else usual
+        values = method(network, images, **SETTINGS.get(name, {}))[0]
         # Maps of single pixels hide what lies below them.
         fine = method.__module__.rpartition(".")[2] in ("gradients", "guided")
-        drawn[name] = _figure(name, batch[0], values, not fine, f"{PICTURE}, {NETWORK}, {title}")
+        drawn[name] = _figure(name, images[0], values, not fine, where)
     return drawn | {"d_rise": _of_a_box()}
+
+
+def _transformer() -> tuple:
+    """A small trained transformer, a scene with a bird and a tree, and what both are in words."""
+    network = small_transformer.build()
+    network.set_weights(small_transformer.trained(PHASES)[-1])
+    scenes = pictures.bird_or_tree.sample(8, 1.0, 1.0, seed=77)
+    bird = int(np.argmax(scenes.labels == 0))
+    images = scenes.images[bird : bird + 1].astype(np.float32)
+    answer = pictures.bird_or_tree.CLASSES[int(network(images).numpy().argmax())]
+    return network, images, f"a drawn scene, a small transformer trained on such, {answer}"
 
 
 def _of_a_box() -> dict:
