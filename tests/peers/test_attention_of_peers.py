@@ -1,17 +1,21 @@
 """The numbers of public programs on a small random transformer.
 
-`tools/attention_of_peers.py` asked them. Here the transformer is built again, with the weights that
-were stored beside the numbers.
+`tools/attention_of_peers.py` asked them. Its weights, stored beside the numbers, are named as those
+of timm, and `tools/convert_timm_vit.py` makes the same network of them here.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature import ROOT
 
-from xai_utils import attribution, keras
+from xai_utils import attribution, models
 
-layers, ops = keras.layers, keras.ops
+sys.path.insert(0, str(ROOT / "tools"))
+import convert_timm_vit
+
 HEADS, CLASS = 3, 3
 
 
@@ -21,60 +25,15 @@ def peers():
         return dict(stored)
 
 
-class Places(layers.Layer):
-    """Puts the class token before the others, and adds what stands for their places."""
-
-    def build(self, shape):
-        self.token = self.add_weight((1, 1, shape[-1]))
-        self.places = self.add_weight((1, shape[1] + 1, shape[-1]))
-
-    def call(self, x):
-        token = ops.broadcast_to(self.token, (ops.shape(x)[0], 1, x.shape[-1]))
-        return ops.concatenate([token, x], axis=1) + self.places
+@pytest.fixture(scope="module")
+def weights(peers):
+    prefix = "weights/"
+    return {key.removeprefix(prefix): peers[key] for key in peers if key.startswith(prefix)}
 
 
 @pytest.fixture(scope="module")
-def network(peers):
-    """The transformer in Keras: of PyTorch's weights each is turned to where Keras has it."""
-    given = {key.removeprefix("weights/"): value for key, value in peers.items()}
-
-    def dense(name, x, activation=None):
-        kernel, bias = given[f"{name}.weight"].T, given[f"{name}.bias"]
-        layer = layers.Dense(len(bias), activation)
-        returned = layer(x)
-        layer.set_weights([kernel, bias])
-        return returned
-
-    def norm(name, x):
-        layer = layers.LayerNormalization(epsilon=1e-5)
-        returned = layer(x)
-        layer.set_weights([given[f"{name}.weight"], given[f"{name}.bias"]])
-        return returned
-
-    def attention(name, x):
-        width = x.shape[-1]
-        layer = layers.MultiHeadAttention(HEADS, width // HEADS)
-        returned, weights = layer(x, x), []
-        kernels = np.split(given[f"{name}.qkv.weight"], 3)
-        for kernel, bias in zip(kernels, np.split(given[f"{name}.qkv.bias"], 3)):
-            weights += [kernel.T.reshape(width, HEADS, -1), bias.reshape(HEADS, -1)]
-        last = given[f"{name}.proj.weight"].T.reshape(HEADS, -1, width)
-        layer.set_weights([*weights, last, given[f"{name}.proj.bias"]])
-        return returned
-
-    kernel = given["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
-    patches = layers.Conv2D(kernel.shape[-1], kernel.shape[0], kernel.shape[0], name="patches")
-    token = Places(name="places")
-    inputs = keras.Input(peers["pictures"].shape[1:])
-    x = token(layers.Reshape((-1, kernel.shape[-1]))(patches(inputs)))
-    patches.set_weights([kernel, given["patch_embed.proj.bias"]])
-    token.set_weights([given["cls_token"], given["pos_embed"]])
-    for number in range(sum(key.endswith("attn.qkv.bias") for key in given)):
-        block = f"blocks.{number}"
-        x = x + attention(f"{block}.attn", norm(f"{block}.norm1", x))
-        y = dense(f"{block}.mlp.fc1", norm(f"{block}.norm2", x), lambda x: ops.gelu(x, False))
-        x = x + dense(f"{block}.mlp.fc2", y)
-    return keras.Model(inputs, dense("head", norm("norm", x)[:, 0]))
+def network(weights):
+    return convert_timm_vit.network(weights, HEADS, epsilon=1e-5)
 
 
 def assert_agree(ours, theirs):
@@ -88,6 +47,28 @@ def largest(maps):
 
 def test_it_is_the_same_network(peers, network):
     assert_agree(network(peers["pictures"]).numpy(), peers["logits"])
+
+
+def test_a_converted_network_is_loaded_by_its_card(weights, peers, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert_timm_vit, "EPSILON", 1e-5)
+    np.savez(tmp_path / "vit.npz", **weights)
+    given = [str(tmp_path / "vit.npz"), str(tmp_path / "vit.keras"), "--heads", str(HEADS)]
+    monkeypatch.setattr(sys, "argv", ["convert", *given, "--preprocessing", "unit"])
+    convert_timm_vit.main()
+    classifier = models.load_model(str(tmp_path / "vit.keras"))
+    logits = classifier.model(255 * peers["pictures"]).numpy()
+    np.testing.assert_allclose(logits, peers["logits"], rtol=1e-3, atol=1e-4)
+    assert classifier.conv_layer.endswith("block2_norm1")
+    gone = attribution.undefined_for(classifier.model, (None, 16, 16, 3))
+    assert [*gone] == ["guided_backprop", "deconvnet", "guided_grad_cam", "cam"]
+
+
+def test_weights_of_another_transformer_are_refused(weights):
+    with pytest.raises(ValueError, match="^weights 'blocks.0.ls1.gamma' belong to another"):
+        convert_timm_vit.network(weights | {"blocks.0.ls1.gamma": np.ones(12)}, HEADS)
+    without = {key: value for key, value in weights.items() if key != "norm.bias"}
+    with pytest.raises(ValueError, match="^no weights 'norm.bias': this is no plain vision"):
+        convert_timm_vit.network(without, HEADS)
 
 
 def test_rollout_agrees_with_both(peers, network):
