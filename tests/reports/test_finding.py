@@ -74,6 +74,16 @@ def test_techniques_are_those_called_given_and_printed():
 def test_a_loop_over_all_techniques_uses_all():
     every = notebook("for name, method in attribution.TECHNIQUES.items():\n    pass")
     assert finding.techniques("25_gallery--x", every) == [*attribution.TECHNIQUES]
+    undefined = {
+        "deconvnet": "net has no ReLU: use saliency",
+        "cam": "use grad_cam (N, h, w)",
+        "raw_attention": "net has none; rise needs only scores",
+        "attention_rollout": "net has none; rise needs only scores",
+    }
+    told = attribution.left_out(undefined) + "\nlayer_cam (all of it)"
+    every.cells[0].outputs = [v4.new_output("stream", name="stdout", text=told)]
+    shown = [name for name in attribution.TECHNIQUES if name not in undefined]
+    assert finding.techniques("25_gallery--x", every) == shown
     one = notebook("maps = attribution.TECHNIQUES[technique](network, images)")
     assert finding.techniques("02_your_network--x", one) == []
 

@@ -21,6 +21,7 @@ NO_NETWORK = {None, "", "default"}  # a summary's: the default set of reports
 IN_CAPITALS = {"cam": "CAM"}
 
 _USED = re.compile(r"""attribution\.(\w+)|["'](\w+)(?::[^"']*)?["']|^from .* import (.*)$""", re.M)
+_LEFT_OUT = re.compile(r"(?:^left out: |; )([\w, ]+) \(")  # as `attribution.left_out` says it
 _IN_A_TABLE = re.compile(r"^ *(\w+)(?::\S+)?  ", re.M)
 
 
@@ -45,10 +46,17 @@ def techniques(name: str, notebook: dict) -> list[str]:
     """
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     source = "\n".join(cell["source"] for cell in code)
-    if "TECHNIQUES.items()" in source:
-        return [*OF_PICTURES]
     outputs = [output for cell in code for output in cell.get("outputs", [])]
     printed = "\n".join(output.get("text", "") for output in outputs)
+    if "TECHNIQUES.items()" in source:
+        lines = [line for line in printed.splitlines() if line.startswith("left out: ")]
+        without = {
+            name
+            for line in lines
+            for names in _LEFT_OUT.findall(line)
+            for name in names.split(", ")
+        }
+        return [name for name in OF_PICTURES if name not in without]
     given = texts(reading.about(notebook).get("parameters") or {})
     found = {re.sub(r"^\d+_", "", name.partition("--")[0])}
     found |= {text.partition(":")[0] for text in given}
