@@ -375,6 +375,10 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
         raise ValueError(
             "cam explains classes only: its weights are a class's column of the last Dense layer"
         )
+    if len(indices.shape) > 1:
+        raise ValueError(
+            f"cam needs one answer a picture, and {model.name} answers at every pixel: use grad_cam"
+        )
     layer = check_layer(model, batch.shape, layer)
     maps, gap = compiled(model, _cam, layer=layer)(batch, indices)
     # what is computed in half precision is exact to its own

@@ -267,7 +267,8 @@ def _stacked_gradient(model, copies, indices, function):
     """Gradients `(F, N, H, W, C)` of F copies of the batch, in one pass."""
     count = tf.shape(copies)[0]
     flat = tf.reshape(copies, (-1, *copies.shape[2:]))
-    gradient = _pixel_gradient(model, flat, tf.tile(indices, [count]), function)
+    tiled = tf.tile(indices, [count, *[1] * (len(indices.shape) - 1)])
+    gradient = _pixel_gradient(model, flat, tiled, function)
     return tf.reshape(gradient, tf.shape(copies))
 
 

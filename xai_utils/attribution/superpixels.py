@@ -197,7 +197,7 @@ def kept_scores(
     """
     run = compiled(model, _kept_scores, function=function)
     image, cover = (tf.cast(picture, float_type(model)) for picture in (image, cover))
-    regions, index = tf.cast(regions, tf.int32), tf.reshape(tf.cast(index, tf.int32), (1,))
+    regions, index = tf.cast(regions, tf.int32), tf.cast(index, tf.int32)[None]
     parts = in_parts(kept, perturbation.IMAGES_AT_ONCE)
     return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in parts])
 
@@ -228,4 +228,5 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
 
 def _kept_scores(model, image, cover, regions, index, kept, function):
     masks = tf.cast(tf.gather(kept, regions, axis=1), image.dtype)
-    return scores(model, masked(image, masks, cover), tf.repeat(index, tf.shape(kept)[0]), function)
+    indices = tf.repeat(index, tf.shape(kept)[0], axis=0)
+    return scores(model, masked(image, masks, cover), indices, function)

@@ -316,7 +316,7 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
     covers = tf.concat([covers_for(model, batch, fill) for _, fill in kinds], axis=0)
     ends = covers if whole is not None else tf.concat([covers, batch], axis=0)
     at_ends = whole_scores(
-        model, ends, tf.tile(indices, [len(ends) // count]), function, probability
+        model, ends, tf.concat([indices] * (len(ends) // count), axis=0), function, probability
     ).reshape(-1, count)
     nothing, whole = at_ends[: len(kinds)], at_ends[-1] if whole is None else whole
     run = compiled(model, _partly_covered, function=function, probability=probability)

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
         "capturing": ["capture", "capture_before_activation", "code_at"],
         "cards": ["TYPED", "extended", "files_of", "own_cards", "read_card", "typed", "write_card"],
+        "dense": ["component", "pixel", "places", "region"],
         "detection": [
             "Detection",
             "Detector",
@@ -28,7 +29,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "choose",
             "follow",
         ],
-        "endings": ["TASKS", "function_of", "probabilities", "still_says", "task_of"],
+        "endings": [
+            "TASKS",
+            "function_of",
+            "is_dense",
+            "pixel_classes",
+            "probabilities",
+            "still_says",
+            "task_of",
+        ],
         "efficientnet_lite": ["VARIANTS", "enlarged"],
         "first_look": [
             "Tried",
@@ -44,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inputs": ["PREPROCESSING", "Preprocess"],
         "labels": [
             "class_index",
+            "class_names",
             "coco_labels",
             "imagenet_labels",
             "imagenet_wnids",

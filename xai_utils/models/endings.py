@@ -15,11 +15,14 @@ import numpy as np
 from xai_utils.engine import cached, forward, keras, tf
 from xai_utils.models.layers import replaced_calls, walk
 
-TASKS = ("classification", "multilabel", "regression")
+TASKS = ("classification", "multilabel", "regression", "segmentation")
+DENSE = ("segmentation", "regression")  # tasks of networks that answer at every pixel
 FUNCTIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, "linear": tf.identity}
 # Layers behind the probabilities that leave numbers as they are, and those that only order them.
 _PASSING = ("Dropout", "Identity", "ActivityRegularization", "Cast")
 _ORDERING = ("Flatten", "Reshape", "Permute")
+_OF_PICTURES = TASKS[:3]  # tasks of networks that give one answer a picture
+_BOTH = "scores_of_both"  # the layer that makes two scores of one
 _TINY = 1e-7  # keeps the logarithm of a probability finite
 
 
@@ -27,7 +30,7 @@ class Ending(NamedTuple):
     """What stands at a network's end.
 
     Attributes:
-        model: the same network up to its scores, `(N, units)`.
+        model: the same network up to its scores, `(N, units)` or `(N, h, w, units)`.
         function: what the network made of them, `softmax`, `sigmoid` or `linear`.
         undone: whether the scores are computed back from probabilities.
         bounded: whether a network whose graph does not tell returned nothing outside 0..1.
@@ -43,7 +46,7 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
     """The scores of a network and the function behind them.
 
     Args:
-        model: a built Keras model of one input and one output `(N, units)`.
+        model: a built Keras model of one input and one output, `(N, units)` or `(N, h, w, units)`.
         images: a batch in the model's input range, on which it is tried.
 
     Raises:
@@ -68,7 +71,9 @@ def with_task(
 
     A softmax is a classification, a sigmoid for each of several units a multilabel network. One
     sigmoid unit is a classification of two: its score s is that of the second class and -s that of
-    the first, of probabilities p and 1 - p. A regression's values are its scores.
+    the first, of probabilities p and 1 - p. A regression's values are its scores. Where there is an
+    answer at every pixel, a softmax is a segmentation, and everything else must be said: a sigmoid
+    may as well be a depth.
 
     Args:
         found: of `ending`.
@@ -84,15 +89,23 @@ def with_task(
     Raises:
         ValueError: an unknown task, one that contradicts the ending, or one that must be said.
     """
-    units, function = found.model.output_shape[-1], found.function
+    shape, function = found.model.output_shape, found.function
+    units, dense = shape[-1], len(shape) == 4
     if task is not None and task not in TASKS:
         raise ValueError(f"{name}: task is one of {', '.join(TASKS)}, not {task!r}")
+    if dense:
+        return _with_dense_task(found, whole, task, name)
+    if task == "segmentation":
+        raise ValueError(
+            f"{name} returns {shape}, one answer a picture; a segmentation returns (None, h, w,"
+            " classes)"
+        )
     if task == "regression" and function != "softmax":
         return Ending(whole, "linear"), task
     allowed = {
         "softmax": ("classification",),
         "sigmoid": ("multilabel",) if units > 1 else ("classification", "multilabel"),
-    }.get(function, TASKS)
+    }.get(function, _OF_PICTURES)
     if task and task not in allowed:
         raise ValueError(f"{name} ends in a {function} of {units} units: {allowed[0]}, not {task}")
     if function == "linear" and task is None and (units == 1 or not named or found.bounded):
@@ -104,24 +117,60 @@ def with_task(
         )
         names = "" if named or units == 1 else " without names"
         raise ValueError(
-            f"{name} ends in {what}{names}: say task={' or '.join(TASKS)}, which its values are"
+            f"{name} ends in {what}{names}: say task={' or '.join(_OF_PICTURES)}, which its values"
+            " are"
         )
     if found.bounded and (task == "multilabel" or units == 1):
         found = Ending(undone(whole, "sigmoid"), "sigmoid", undone=True)
     task = task or allowed[0]
+    _warn_if_undone(found, name)
+    if task == "multilabel":
+        return found._replace(function="sigmoid"), task
+    return (_of_both(found) if units == 1 else found._replace(function="softmax")), task
+
+
+def _with_dense_task(
+    found: Ending, whole: keras.Model, task: str | None, name: str
+) -> tuple[Ending, str]:
+    """`with_task` of a network that answers at every pixel."""
+    (*_, units), function = found.model.output_shape, found.function
+    if task is None and function != "softmax":
+        channels = f"{function} channel{'s' * (units > 1)}"
+        raise ValueError(
+            f"{name} returns {units} {channels} at every pixel: say task={' or '.join(DENSE)},"
+            " which its values are"
+        )
+    allowed = DENSE[:1] if function == "softmax" else DENSE
+    if task and task not in allowed:
+        raise ValueError(
+            f"{name} returns {found.model.output_shape} by a {function}, an answer at every pixel:"
+            f" {' or '.join(allowed)}, not {task}"
+        )
+    if task == "regression":
+        return Ending(whole, "linear"), task
+    if found.bounded and units == 1:
+        found = Ending(undone(whole, "sigmoid"), "sigmoid", undone=True)
+    _warn_if_undone(found, name)
+    if units == 1:
+        return _of_both(found), "segmentation"
+    function = "sigmoid" if function == "sigmoid" else "softmax"
+    return found._replace(function=function), "segmentation"
+
+
+def _warn_if_undone(found: Ending, name: str) -> None:
     if found.undone:
         warnings.warn(
             f"{name}: the scores are computed back from its probabilities, for its graph does not"
             f" show the {found.function}; very small and very large ones are cut",
-            stacklevel=2,
+            stacklevel=3,
         )
-    if task == "multilabel":
-        return found._replace(function="sigmoid"), task
-    if units == 1:
-        inputs, score = found.model.inputs[0], found.model.outputs[0]
-        both = keras.layers.Concatenate(name="scores_of_both", dtype="float32")([-score, score])
-        return Ending(keras.Model(inputs, both, name=found.model.name), "sigmoid"), task
-    return found._replace(function="softmax"), task
+
+
+def _of_both(found: Ending) -> Ending:
+    """Two scores of one, s for the second class and -s for the first."""
+    inputs, score = found.model.inputs[0], found.model.outputs[0]
+    both = keras.layers.Concatenate(name=_BOTH, dtype="float32")([-score, score])
+    return Ending(keras.Model(inputs, both, name=found.model.name), "sigmoid")
 
 
 def remember_task(model: keras.Model, task: str, function: str) -> None:
@@ -138,9 +187,37 @@ def task_of(model: keras.Model) -> str:
         model: a Keras model.
 
     Returns:
-        `classification`, `multilabel` or `regression`.
+        `classification`, `multilabel`, `regression` or `segmentation`.
     """
     return _remembered(model)[0]
+
+
+def is_dense(model: keras.Model) -> bool:
+    """Whether a model that is built answers at every pixel: it returns `(N, h, w, units)`."""
+    shape = getattr(model, "output_shape", None) if getattr(model, "outputs", None) else None
+    return isinstance(shape, tuple) and len(shape) == 4
+
+
+def pixel_classes(model: keras.Model, scores) -> tf.Tensor:
+    """Which classes a segmentation network finds at every pixel.
+
+    The one with the highest score; of several sigmoids each whose probability is above one half.
+
+    Args:
+        model: a Keras model.
+        scores: `(N, h, w, classes)`, before any softmax or sigmoid.
+
+    Returns:
+        Tensor, bool `(N, h, w, classes)`.
+    """
+    if function_of(model) == "sigmoid" and not _has_both(model):
+        return scores > 0
+    return tf.one_hot(tf.argmax(scores, axis=-1), scores.shape[-1], True, False, dtype=tf.bool)
+
+
+def _has_both(model) -> bool:
+    """Whether one sigmoid stands for two exclusive classes."""
+    return cached(model, "both", lambda: any(part.name == _BOTH for _, part in walk(model)))
 
 
 def _remembered(model) -> tuple[str, str]:
@@ -167,10 +244,11 @@ def probabilities(model: keras.Model, scores) -> tf.Tensor:
 
     Args:
         model: a Keras model.
-        scores: `(N, classes)`, before any softmax or sigmoid; the values of a regression.
+        scores: `(N, classes)` or `(N, h, w, classes)`, before any softmax or sigmoid; the values of
+            a regression.
 
     Returns:
-        Tensor `(N, classes)`: a softmax, a sigmoid of each, or the values themselves; see
+        Tensor of that shape: a softmax, a sigmoid of each, or the values themselves; see
         `task_of`.
     """
     return FUNCTIONS[function_of(model)](scores)
@@ -191,10 +269,15 @@ def still_says(model: keras.Model, scores, classes) -> np.ndarray:
         bool `(N,)`.
 
     Raises:
-        ValueError: a regression, which gives no answer that could fall.
+        ValueError: a regression or a segmentation, which gives no one answer that could fall.
     """
     scores, classes = np.asarray(scores), np.atleast_1d(classes)
     task = task_of(model)
+    if scores.ndim > 2:
+        raise ValueError(
+            f"{model.name} answers at every pixel: it has no one label that could fall; look at how"
+            " far the score of a region moves"
+        )
     if task == "regression":
         raise ValueError(
             f"{model.name} is a regression: its values have no label that could fall; look at how"
@@ -221,6 +304,8 @@ def _in_graph(model) -> Ending | None:
             scores, function = inner and inner.model(given[0]), inner and inner.function
         else:
             function = _function_of(step)
+            if getattr(step, "axis", -1) not in (-1, len(given[0].shape) - 1):
+                function = "linear"  # a softmax over something else than classes
             scores = None if function == "linear" else _without(step, given[0])
         if scores is not None:
             for layer in reversed(behind):

@@ -105,6 +105,18 @@ def name_classes(model, names: tuple[str, ...]) -> None:
     _NAMES[model] = tuple(names)
 
 
+def class_names(model) -> tuple[str, ...]:
+    """A model's class names, of `load_model` or `name_classes`; empty if it has none.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        One name for each class, in the order of the scores.
+    """
+    return _NAMES.get(model, ())
+
+
 def model_class(model, name: str | int) -> int:
     """The index of a class of a model, given by index, name or WordNet id.
 

@@ -24,7 +24,13 @@ from xai_utils.models import cards, efficientnet_lite, maps, own, shapes, ssd_mo
 from xai_utils.models import labels as names_of
 from xai_utils.models.applications import APPLICATIONS, load_application
 from xai_utils.models.detection import Detector
-from xai_utils.models.endings import function_of, probabilities, remember_task
+from xai_utils.models.endings import (
+    function_of,
+    is_dense,
+    pixel_classes,
+    probabilities,
+    remember_task,
+)
 from xai_utils.models.inputs import value_range
 
 DETECTOR = "ssd_mobilenet_v2"
@@ -44,12 +50,13 @@ class Classifier:
     Attributes:
         name: what `load_model` was asked for.
         model: Keras model, float32 pixels `(N, height, width, channels)` in 0..255 to scores
-            `(N, classes)` before any softmax or sigmoid; the values of a regression.
+            `(N, classes)` before any softmax or sigmoid; the values of a regression. Of a network
+            that answers at every pixel they are `(N, h, w, classes)`.
         input_size: height and width of the input in pixels.
         labels: one name for each class or value, in the order of the scores.
         conv_layer: the layer Grad-CAM reads by default; None where the network has no map.
-        task: `classification`, of which one class is true, `multilabel`, each for itself, or
-            `regression`, whose values are amounts.
+        task: `classification`, of which one class is true, `multilabel`, each for itself,
+            `regression`, whose values are amounts, or `segmentation`, a class at every pixel.
         resizing: how a picture is brought to the input's size; see `pictures.prepare`.
         value_range: the values in pictures that stand for 0 and 255.
     """
@@ -77,6 +84,11 @@ class Classifier:
     def unit(self) -> str:
         """What scores are counted in: `logits`, or `units` of a regression's values."""
         return "units" if self.task == "regression" else "logits"
+
+    @property
+    def dense(self) -> bool:
+        """Whether there is an answer at every pixel: a segmentation, or values such as depth."""
+        return is_dense(self.model)
 
     def prepare(self, *images) -> np.ndarray:
         """Bring pictures to one batch of the network's size.
@@ -132,25 +144,48 @@ class Classifier:
             images: `(N, height, width, channels)` of `prepare`, in 0..255.
 
         Returns:
-            float32 `(N, classes)`: probabilities in 0..1; of a regression its values.
+            float32 `(N, classes)`: probabilities in 0..1; of a regression its values. Of a
+            segmentation, the share of the pixels that are of each class, and of values at every
+            pixel their mean; see `predict_pixels`.
 
         Raises:
             ValueError: not such a batch.
         """
+        scores = forward(self.model, check_images(self.model, images))
+        if not self.dense:
+            return probabilities(self.model, scores).numpy()
+        found = pixel_classes(self.model, scores) if self.task == "segmentation" else scores
+        return found.numpy().mean(axis=(1, 2), dtype=np.float32)
+
+    def predict_pixels(self, images) -> np.ndarray:
+        """What a network that answers at every pixel says at each.
+
+        Args:
+            images: `(N, height, width, channels)` of `prepare`, in 0..255.
+
+        Returns:
+            float32 `(N, h, w, classes)`, of the output's own size: probabilities in 0..1; of a
+            regression its values.
+
+        Raises:
+            ValueError: not such a batch, or a network that gives one answer a picture.
+        """
+        if not self.dense:
+            raise ValueError(f"{self.name} gives one answer a picture, none at every pixel")
         scores = forward(self.model, check_images(self.model, images))
         return probabilities(self.model, scores).numpy()
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each image, likeliest first.
 
-        Of a regression the k largest values.
+        Of a regression the k largest values, of a segmentation the classes of most pixels.
 
         Args:
             images: `(N, height, width, channels)` of `prepare`, in 0..255.
             k: how many.
 
         Returns:
-            For each image k pairs `(label, probability)`.
+            For each image k pairs `(label, probability)`, or what `predict` gives in its place.
 
         Raises:
             ValueError: not such a batch.
@@ -166,7 +201,7 @@ class Classifier:
         """A number of `predict` in words.
 
         Args:
-            value: a probability in 0..1; the value of a regression.
+            value: a probability or share in 0..1; the value of a regression.
 
         Returns:
             `36 %`; of a regression the value, `37.56`.
@@ -231,7 +266,7 @@ def load_model(
             Without them the classes are called `class 0`, `class 1`, ... One sigmoid unit has two
             classes, or one name, that of the second.
         task: of `TASKS`, where the model's ending does not tell: linear units without names, or
-            one linear unit.
+            one linear unit; and where it answers at every pixel, unless it ends in a softmax.
         resizing: how pictures are brought to its size, of `pictures.RESIZINGS`; default `stretch`.
         size: side, or height and width, in pixels for a model that takes any size.
         layer: what Grad-CAM and the like read by default; default the map that the head reads.

@@ -14,15 +14,18 @@ import numpy as np
 
 from xai_utils.engine import PIXELS, keras, tf, with_float_input
 from xai_utils.models import foreign
-from xai_utils.models.endings import ending, with_task
+from xai_utils.models.endings import DENSE, ending, with_task
 from xai_utils.models.inputs import PREPROCESSING, Preprocess, brings_its_own
+from xai_utils.models.shapes import is_spatial
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx")
 TRIED = 4  # pictures of noise on which a network is tried
 
 
 class Own(NamedTuple):
-    """A network from pixels in 0..255, float32 `(N, H, W, C)`, to scores `(N, classes)`.
+    """A network from pixels in 0..255, float32 `(N, H, W, C)`, to scores.
+
+    They are `(N, classes)`, or `(N, h, w, classes)` of a network that answers at every pixel.
 
     Attributes:
         model: shares the layers of the network that was given.
@@ -69,8 +72,8 @@ def from_pixels(
     """A user's model as a network from pixels to scores; it is left as it is.
 
     Args:
-        model: one image input `(N, H, W, C)`, one output `(N, units)`, or several of which `output`
-            names one.
+        model: one image input `(N, H, W, C)`, one output `(N, units)`, `(N, h, w, units)` or, with
+            a task, `(N, h, w)`; or several outputs of which `output` names one.
         name: what messages call it.
         preprocessing: see `inputs.Preprocess`; None where the network does it itself.
         task: of `endings.TASKS`, where its ending does not tell.
@@ -93,11 +96,17 @@ def from_pixels(
         returned = tuple(model(prepared(noise), training=False).shape)
     except Exception as error:
         raise ValueError(f"{name} cannot take pictures {shape}: {_cause(error)}") from None
-    if len(returned) != 2:
+    one_each = len(returned) == 3 and task in DENSE
+    if len(returned) != 2 and not is_spatial(returned) and not one_each:
         raise ValueError(
-            f"{name} returns {(None, *returned[1:])}; an image classifier returns (None, classes)"
+            f"{name} returns {(None, *returned[1:])}; an image classifier returns (None, classes),"
+            " a network that answers at every pixel (None, h, w, classes), or (None, h, w) with"
+            f" task={' or '.join(DENSE)}"
         )
     found = ending(model, prepared(noise))
+    if one_each:
+        model = _one_channel(model)
+        found = found._replace(model=_one_channel(found.model))
     found, task = with_task(found, model, task, named, name)
     pixels = keras.Input(shape, name="pixels", dtype="float32")
     # Always: augmentation inside a network is for training, and on unless it is told otherwise.
@@ -167,6 +176,16 @@ def _one_output(model, name: str, output, shape) -> keras.Model:
         asked = "say which by output=" if output is None else f"output={output!r} is none of them"
         raise ValueError(f"{name} has {len(named)} outputs, {', '.join(named)}: {asked}")
     return keras.Model(inputs, named[output], name=model.name)
+
+
+def _one_channel(model) -> keras.Model:
+    """A model that returns `(N, h, w, 1)` where this one returns `(N, h, w)`."""
+    inputs = (
+        model.inputs[0] if getattr(model, "inputs", None) else keras.Input(model.input_shape[1:])
+    )
+    outputs = model.outputs[0] if getattr(model, "inputs", None) else model(inputs)
+    outputs = keras.layers.Reshape((*outputs.shape[1:], 1), name="one_channel")(outputs)
+    return keras.Model(inputs, outputs, name=model.name)
 
 
 def _old_layers() -> dict:

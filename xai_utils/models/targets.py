@@ -1,11 +1,16 @@
-"""What is explained: a target turns a model's outputs into one score for each image."""
+"""What is explained: a target turns a model's outputs into one score for each image.
+
+A class becomes an index for each image. Where a model answers at every pixel, what is asked for
+becomes a class for each place of its output (see `dense`); both go to compiled code as tensors, so
+that another class or another mask is not traced anew.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from xai_utils.engine import check_images, forward, in_parts, keras, tf
-from xai_utils.models import shapes
+from xai_utils.models import dense, shapes
 from xai_utils.models.labels import model_class
 
 PICTURES_AT_ONCE = 64  # in one pass of `logits_of`
@@ -22,21 +27,31 @@ def check_target(
         images: the batch `(N, H, W, C)`, of which the shape counts.
         target: None (each image's top class); a class index or name; N of them; or a callable from
             the model's outputs to scores `(N,)`, such as the difference of two classes. Names need
-            a model of `load_model`.
+            a model of `load_model`. Of a model that returns `(N, h, w, classes)`: a `region`,
+            `pixel` or `component`; a class, for all places that the model gives it; or None, for
+            the class of most places (of values at every pixel, their mean).
 
     Returns:
-        int32 indices `(N,)`, `TOP` where the top class is meant; and the callable or None.
+        int32 indices `(N,)`, `TOP` where the top class is meant; and the callable or None. Of a
+        model that returns `(N, h, w, classes)` the indices are those of `dense.places_of`.
 
     Raises:
-        ValueError: an index out of range, an unknown name, a wrong number of either, or a model
-            that does not return one `(N, classes)` tensor, without a callable to choose from what
-            it returns.
+        ValueError: an index out of range, an unknown name, a wrong number of either, a model that
+            does not return one `(N, classes)` tensor, without a callable to choose from what it
+            returns; or what `dense.places_of` finds wrong.
     """
     count = int(images.shape[0])
     top = np.full(count, TOP, np.int32)
-    if callable(target):
+    if callable(target) and not isinstance(target, dense.ASKED):
         return tf.constant(top), target
     _, outputs = shapes.traced_shapes(model, images.shape)
+    if isinstance(outputs, tuple) and len(outputs) == 4:
+        return dense.places_of(model, images, target), None
+    if isinstance(target, dense.ASKED):
+        raise ValueError(
+            f"{model.name} returns {outputs}, one answer a picture: {target} is for a model that"
+            " answers at every pixel"
+        )
     if not (isinstance(outputs, tuple) and len(outputs) == 2 and outputs[0] is None):
         raise ValueError(
             f"{model.name} returns {outputs}, not one (N, classes) tensor: give target= as a"
@@ -72,10 +87,12 @@ def fixed_target(
         model: a Keras model.
         images: the batch, a tensor `(N, H, W, C)` of `check_images`.
         target: None (each image's top class); a class index or name; N of them; or a callable from
-            the model's outputs to scores `(N,)`. Names need a model of `load_model`.
+            the model's outputs to scores `(N,)`. Names need a model of `load_model`. See
+            `check_target` for models that answer at every pixel.
 
     Returns:
-        int32 class indices `(N,)`, `TOP` with a callable; and the callable or None.
+        int32 class indices `(N,)`, `TOP` with a callable; and the callable or None. Of a model that
+        returns `(N, h, w, classes)` the indices are those of `dense.places_of`.
 
     Raises:
         ValueError: an index out of range, an unknown name, a wrong number of either, or a model
@@ -83,7 +100,7 @@ def fixed_target(
             it returns.
     """
     indices, function = check_target(model, images, target)
-    if function is None and target is None:
+    if function is None and target is None and len(indices.shape) == 1:
         indices = target_classes(forward(model, images), indices)
     return indices, function
 
@@ -93,7 +110,8 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
 
     Args:
         outputs: logits `(N, classes)`, or any structure that the callable takes.
-        indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`.
+        indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`; or the
+            classes of places, `(N, 2, h, w)`.
         function: None, or a callable from the outputs to scores `(N,)`.
 
     Returns:
@@ -102,6 +120,8 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
     Raises:
         ValueError: the callable did not return one number for each image.
     """
+    if function is None and len(indices.shape) > 1:
+        return dense.mean_score(outputs, indices)
     if function is None:
         return tf.gather(outputs, target_classes(outputs, indices), batch_dims=1)
     scores = function(outputs)
@@ -122,7 +142,8 @@ def scores(
     Args:
         model: a Keras model.
         images: tensor `(N, H, W, C)` of `float_type`.
-        indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`.
+        indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`; or the
+            classes of places, `(N, 2, h, w)`.
         function: None, or a callable from the outputs to scores `(N,)`.
 
     Returns:
@@ -176,7 +197,7 @@ def logits_of(model: keras.Model, images) -> np.ndarray:
         images: one batch `(N, H, W, C)`, any number type, in the model's pixel range.
 
     Returns:
-        `(N, classes)`, float32 or wider.
+        `(N, classes)`, or `(N, h, w, classes)`, float32 or wider.
 
     Raises:
         ValueError: bad images; see `check_images`.
