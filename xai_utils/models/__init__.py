@@ -9,7 +9,13 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    ["efficientnet_lite", "small_networks", "small_transformer", "ssd_mobilenet"],
+    [
+        "efficientnet_lite",
+        "small_networks",
+        "small_segmentation",
+        "small_transformer",
+        "ssd_mobilenet",
+    ],
     {
         "applications": ["APPLICATIONS", "local_weights"],
         "attending": ["capture_attention"],

@@ -143,8 +143,8 @@ def _with_dense_task(
     allowed = DENSE[:1] if function == "softmax" else DENSE
     if task and task not in allowed:
         raise ValueError(
-            f"{name} returns {found.model.output_shape} by a {function}, an answer at every pixel:"
-            f" {' or '.join(allowed)}, not {task}"
+            f"{name} gives {found.model.output_shape}, a {function} answer at every pixel: its task"
+            f" is {' or '.join(allowed)}, not {task}"
         )
     if task == "regression":
         return Ending(whole, "linear"), task

@@ -57,9 +57,11 @@ def default_layer(model: keras.Model, shape: tuple) -> str:
 
     It is found in the model's graph, from the output back: the first tensor with spatial extent,
     whether a layer or an operation made it. What only pools in part, pads or drops is passed: for
-    VGG19, which flattens a pooling, that is `block5_conv4`. Where there is no graph (subclassed
-    models), it is the last layer with spatial extent that computes features. A default that the
-    user has chosen, kept as `cached(model, "layer", ...)`, comes first.
+    VGG19, which flattens a pooling, that is `block5_conv4`. A network that answers at every pixel
+    pools nothing: it is the map that its last layer with weights, the head, reads. Where there is
+    no graph (subclassed models), it is the last layer with spatial extent that computes features,
+    before the head. A default that the user has chosen, kept as `cached(model, "layer", ...)`,
+    comes first.
 
     Args:
         model: a Keras model: flat, nested, Sequential or subclassed.
@@ -122,7 +124,9 @@ def _check_layer(model: keras.Model, shape: tuple, layer: str | None) -> str:
 def _pooled_layer(model: keras.Model, shape: tuple) -> str:
     """`default_layer` without what the user has chosen."""
     if not getattr(model, "outputs", None):  # subclassed, or Sequential without an input
-        return _that_is_read(model, shape, _last_map(model, shape))
+        outputs = output_shapes(model, shape)[1]
+        dense = isinstance(outputs, tuple) and is_spatial(outputs)
+        return _that_is_read(model, shape, _last_map(model, shape, below_head=dense))
     paths, tokens = _pooled_maps(model, shape)
     if tokens:
         raise ValueError(_tokens(model, shape))
@@ -320,8 +324,14 @@ def _pooled_maps(model: keras.Model, shape: tuple) -> tuple[list[str], bool]:
     what it was made from is the map, whole: normalised, a sum, or a convolution.
     """
     shapes = output_shapes(model, shape)[0]
-    todo = [(tensor, _Place(model), False) for tensor in model.outputs]
-    paths, tokens, seen = [], False, set()
+    todo, paths, tokens, seen = [], [], False, set()
+    for output in model.outputs:
+        if is_spatial(output.shape):  # an answer at every pixel
+            inside, given = _read_by_head(output, model, shape)
+            paths += inside
+            todo += given
+        else:
+            todo.append((output, _Place(model), False))
     while todo:
         tensor, place, mixed = todo.pop()
         made = _maker(tensor, place)
@@ -344,6 +354,29 @@ def _pooled_maps(model: keras.Model, shape: tuple) -> tuple[list[str], bool]:
             tokens |= _mixes_tokens(made) and not _is_map(made, tensor, shapes)
             todo += [(given, made.place, mixed or mixing) for given in made.given]
     return paths, tokens
+
+
+def _read_by_head(output, model: keras.Model, shape: tuple) -> tuple[list[str], list[tuple]]:
+    """What is read by the last steps with weights before an answer at every pixel.
+
+    Returns:
+        Paths of layers inside a last step that is a layer of layers; and what the others are given,
+        as `_pooled_maps` goes on from there.
+    """
+    todo, paths, found = [(output, _Place(model), False)], [], []
+    while todo:
+        tensor, place, _ = todo.pop()
+        made = _maker(tensor, place)
+        if made is None:
+            continue
+        learned = learns(made.step)
+        inside = learned and children(made.step)
+        inside = inside and _last_map(model, shape, made.path + "/", below_head=True)
+        if inside:
+            paths.append(inside)
+        else:
+            (found if learned else todo).extend((given, made.place, False) for given in made.given)
+    return paths, found
 
 
 def _mixes(made: _Made) -> bool:
@@ -410,11 +443,14 @@ def _computes_tokens(step) -> bool:
     return learns(step) and "Normalization" not in type(step).__name__
 
 
-def _last_map(model: keras.Model, shape: tuple, under: str = "") -> str | None:
+def _last_map(
+    model: keras.Model, shape: tuple, under: str = "", below_head: bool = False
+) -> str | None:
     """The path of the last layer that computes features with spatial extent, in running order.
 
     Args:
         under: look only at paths that begin so, and return None if there is no such layer.
+        below_head: look only at what ran before the last layer with weights.
 
     Raises:
         ValueError: tokens that are no grid are computed after it; or no such layer, without
@@ -425,6 +461,9 @@ def _last_map(model: keras.Model, shape: tuple, under: str = "") -> str | None:
     for path, extent in reversed(shapes.items()):
         step = layers[path]
         if not path.startswith(under):
+            continue
+        if below_head:
+            below_head = children(step) or not learns(step)
             continue
         if id(step) in inside:
             tokens |= not is_spatial(shapes.get(path.rpartition("/")[0], ()))
