@@ -202,7 +202,7 @@ def test_linear_units_need_names_or_a_task(pixels, tmp_path):
 @pytest.mark.parametrize(
     ("units", "task", "message"),
     [
-        (3, "classes", "task is one of classification, multilabel, regression, not 'classes'"),
+        (3, "classes", "multilabel, regression, segmentation, not 'classes'"),
         (3, "classification", "ends in a sigmoid of 3 units: multilabel, not classification"),
     ],
 )

@@ -137,11 +137,11 @@ def test_what_is_no_image_network_is_one_line():
     flat = keras.Sequential([keras.Input((8,)), layers.Dense(2)])
     pair = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
     two = keras.Model(pair, layers.Flatten()(layers.Add()(pair)))
-    dense = keras.Model(pair[0], layers.Conv2D(2, 1)(pair[0]), name="dense")
+    rows = keras.Model(pair[0], layers.Reshape((8, 24))(pair[0]), name="rows")
     for model, message in (
         (flat, r"takes input \(None, 8\)"),
         (two, "takes 2 inputs"),
-        (dense, r"dense returns \(None, 8, 8, 2\)"),
+        (rows, r"rows returns \(None, 8, 24\); an image classifier returns \(None, classes\)"),
     ):
         with pytest.raises(ValueError, match=message):
             models.load_model(model, preprocessing="unit")

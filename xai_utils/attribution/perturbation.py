@@ -148,7 +148,9 @@ def _masked_scores(model, images, masks, indices, function, cover=None, black=0.
     # pictures of several sizes have a shape that is known only when it runs
     flat = tf.reshape(changed, tf.concat([[-1], tf.shape(images)[1:]], axis=0))
     flat, copies = tf.ensure_shape(flat, (None, *images.shape[1:])), tf.shape(masks)[0]
-    return tf.reshape(scores(model, flat, tf.repeat(indices, copies, axis=0), function), (-1, copies))
+    return tf.reshape(
+        scores(model, flat, tf.repeat(indices, copies, axis=0), function), (-1, copies)
+    )
 
 
 def _occluded_scores(model, images, indices, cover, corners, patch, function):

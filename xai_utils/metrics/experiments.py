@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates, uniform_filter
 
 from xai_utils.engine import check_images, in_parts, keras
 from xai_utils.metrics.faithfulness import ranks
-from xai_utils.models import imagenet_labels, logits_of, still_says, task_of
+from xai_utils.models import imagenet_labels, is_dense, logits_of, still_says, task_of
 from xai_utils.pictures import PICTURES, covers_for, filling
 
 PICTURES_AT_ONCE = 16  # in one call of a technique
@@ -66,7 +66,7 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
     """What a network says about a prepared picture, and whether it is right, if that is known.
 
     A classification names its top class, a multilabel network all whose probability is above one
-    half, a regression its values.
+    half, a regression its values, a segmentation what it finds and on how much of the picture.
 
     Args:
         classifier: a `models.Classifier`.
@@ -84,6 +84,9 @@ def answer(classifier, image: np.ndarray, name: str) -> str:
         pairs = zip(classifier.labels, values)
         amounts = ", ".join(f"{label} {classifier.written(value)}" for label, value in pairs)
         return f"{network} says {amounts} for {picture}{unknown}"
+    if classifier.task == "segmentation":
+        shares = " and ".join(told[i] for i in np.argsort(-values) if values[i] > 0)
+        return f"{network} finds {shares} of {picture}{unknown}"
     if classifier.task == "multilabel":
         found = " and ".join(told[i] for i in np.flatnonzero(values > 0.5))
         found = found or f"nothing above 50 %, most of all {told[top]},"
@@ -113,6 +116,8 @@ def no_label(classifier, image: np.ndarray) -> str:
 
 
 def _no_label(model, image, name: str) -> str:
+    if is_dense(model):
+        return f"{name} answers at every pixel: it has no one label that could fall"
     if task_of(model) == "regression":
         return f"{name} is a regression: its values have no label that could fall"
     scores = logits_of(model, image[None])

@@ -260,7 +260,12 @@ def places_of(model: keras.Model, images, target) -> tf.Tensor:
         where = np.stack([said.found(image, index) for image, index in enumerate(classes)])
     found = np.full((len(where), 2, *said.size), NOWHERE, np.int32)
     for image, (mask, index) in enumerate(zip(where, classes, strict=True)):
-        found[image, 0][mask] = said.most(image, mask) if index is None else index
+        index = said.most(image, mask) if index is None else index
+        if index == against:
+            raise ValueError(
+                f"{target}: in image {image} class {said.label(index)!r} is asked against itself"
+            )
+        found[image, 0][mask] = index
         if against is not None:
             found[image, 1][mask] = against
     return tf.constant(found)
@@ -397,6 +402,6 @@ def _mean_of(target, outputs, masks: np.ndarray) -> tf.Tensor:
             )
     of_class = outputs[..., index]
     if target.against is not None:
-        of_class -= outputs[..., target.against]
+        of_class = of_class - outputs[..., target.against]  # outputs may be an array
     weights = tf.cast(masks.reshape(-1, *masks.shape[-2:]), of_class.dtype)
     return tf.reduce_sum(of_class * weights, axis=(1, 2)) / tf.reduce_sum(weights, axis=(1, 2))
