@@ -138,6 +138,11 @@ def evaluate(
         for name, value in model_options.items()
     }
     classifier, plan["weights"] = _classifier_of(plan)
+    if classifier.dense:
+        raise ValueError(
+            f"{Path(model).name} answers at every pixel; evaluate measures one answer a picture:"
+            " metrics.deletion and its kin take a region as target, see 53_segmentation"
+        )
     rows = read_manifest(manifest, classifier.class_index)
     if asked == ["all"]:
         plan["left_out"] = _left_out(classifier, plan["techniques"])

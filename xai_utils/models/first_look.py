@@ -119,8 +119,12 @@ def truth(classifier: Classifier, names: Sequence[Sequence[str]]) -> np.ndarray:
         name counts; the values `(N, 1)` of a regression.
 
     Raises:
-        ValueError: no class of the network, or no number.
+        ValueError: no class of the network, no number, or a network that answers at every pixel.
     """
+    if classifier.dense:
+        raise ValueError(
+            f"{classifier.name} answers at every pixel: no name of a whole picture is its answer"
+        )
     if classifier.task == "regression":
         return np.array([[_number(name) for name in some] for some in names])
     indices = [[classifier.class_index(name) for name in some] for some in names]
@@ -341,11 +345,11 @@ def described(classifier: Classifier) -> dict[str, str]:
     made = {"softmax": "shares that sum to 1", "sigmoid": "a probability for each"}
     if task == "classification" and function == "sigmoid":
         made = {"sigmoid": "p of the second class, of one sigmoid unit, and 1 - p of the first"}
-    count = len(classifier.labels)
+    count, at_each = len(classifier.labels), " at every pixel" if classifier.dense else ""
     names = ", ".join(classifier.labels[:6]) + (", ..." if count > 6 else "")
     return {
         "takes": f"{height} x {width} pixels of {classifier.channels} channels",
-        "returns": f"{count} {'scores' if count > 1 else 'score'}",
+        "returns": f"{count} {'scores' if count > 1 else 'score'}{at_each}",
         "made of them": made.get(function, "nothing: they are the answer"),
         "task": task,
         "labels": names,

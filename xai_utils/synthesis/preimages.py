@@ -91,7 +91,8 @@ def activation_maximization(
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
-        target: without `layer`, a class index or name, or a callable `outputs -> (N,)`. With it, a
+        target: without `layer`, a class index or name (of a network that answers at every pixel,
+            its mean over all), a `models.region` or a callable `outputs -> (N,)`. With it, a
             channel or unit (its mean over the positions), a neuron `(row, column, channel)`, or a
             direction, an array of one number a channel (mean over the positions of the product with
             it). A list makes one picture of each.
@@ -117,7 +118,10 @@ def activation_maximization(
                 " of it"
             )
         count = 1 if callable(target) else np.size(target)
-        indices, function = models.check_target(model, tf.zeros((count, *shape)), target)
+        black = tf.zeros((count, *shape))
+        if models.is_dense(model) and not callable(target) and count == 1:
+            target = models.region(np.ones(shape[:2], bool), np.ravel(target)[0])
+        indices, function = models.check_target(model, black, target)
         return optimise(model, (_minus_target, function), indices, shape, **settings)
     extent = _code_shape(model, shape, layer)
     wanted = target if isinstance(target, list) else [target]
