@@ -32,7 +32,8 @@ class Drawn(NamedTuple):
     Attributes:
         images: `(N, H, W, C)`, uint8; of bands uint16.
         answers: what a network should say: class indices `(N,)`, ones and zeros `(N, classes)` of a
-            multilabel network, values `(N, 1)` of a regression.
+            multilabel network, values `(N, 1)` of a regression; `(N, H, W)` or `(N, H, W, 1)` of
+            networks that answer at every pixel.
         targets: the class or value `(N,)` whose object is masked.
         masks: bool `(N, H, W)`, that object.
     """
@@ -160,6 +161,18 @@ def disc_of_a_size(rng):
     return image, [mask.sum() / 100], 0, mask
 
 
+def named_at_every_pixel(rng):
+    """One object; the answer is its kind where it is, and nothing elsewhere."""
+    image, label, _, mask = one_object(32, 32)(rng)
+    return image, np.where(mask, label + 1, 0), label + 1, mask
+
+
+def near_at_every_pixel(rng):
+    """A disc; the answer is how near everything is, the disc 3 and the ground 0."""
+    image, _, target, mask = disc_of_a_size(rng)
+    return image, np.where(mask, 3.0, 0.0)[..., None], target, mask
+
+
 def in_one_band(rng):
     """A disc that only one of five bands shows; values in 0..10000."""
     image, label = ground(rng, 32, 32, 5) / 255 * 10000, int(rng.integers(3))
@@ -202,6 +215,17 @@ def pooled(shape, units=3, activation="softmax", first=None, dtype=None) -> kera
     inputs = keras.Input(shape, dtype=dtype, name="picture")
     x = layers.GlobalAveragePooling2D(name="pool")(features(first(inputs) if first else inputs))
     return keras.Model(inputs, layers.Dense(units, activation, name="head")(x), name="net")
+
+
+def at_every_pixel(shape, units, activation) -> keras.Model:
+    """Down to half the side and up again, with what the first resolution knew beside it."""
+    inputs = keras.Input(shape, name="picture")
+    fine = layers.Conv2D(8, 3, padding="same", activation="relu", name="fine")(inputs)
+    x = layers.Conv2D(24, 5, 2, "same", activation="relu", name="coarse")(fine)
+    x = layers.Conv2D(24, 5, padding="same", activation="relu", name="deep")(x)
+    x = layers.Concatenate(name="both")([layers.UpSampling2D(name="up")(x), fine])
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="features")(x)
+    return keras.Model(inputs, layers.Conv2D(units, 1, activation=activation)(x), name="net")
 
 
 def half_precision() -> keras.Model:
@@ -352,6 +376,18 @@ KINDS = {
         build=transformer,
         card={"labels": ["blue", "red"], "preprocessing": "unit"},
     ),
+    "segmentation": small(
+        draw=named_at_every_pixel,
+        build=lambda: at_every_pixel((32, 32, 3), 4, "softmax"),
+        card={"labels": ["nothing", *THREE], "preprocessing": "unit"},
+    ),
+    "depth": Kind(
+        near_at_every_pixel,
+        lambda: at_every_pixel((40, 40, 3), 1, None),
+        {"labels": ["nearness"], "task": "regression", "preprocessing": "unit"},
+        unit,
+        "mean_squared_error",
+    ),
     "integers": small(
         build=lambda: pooled((32, 32, 3), first=layers.Rescaling(1 / 255), dtype="uint8"),
         card={**NAMES},
@@ -377,10 +413,10 @@ def trained(kind: Kind) -> keras.Model:
 def rightness(predicted, answers) -> float:
     """Share of right answers; of values the share of their variance that is explained."""
     answers = np.asarray(answers)
-    if answers.ndim == 1:
-        classes = predicted[:, 0] > 0.5 if predicted.shape[1] == 1 else predicted.argmax(1)
+    if answers.ndim in (1, 3):
+        classes = predicted[..., 0] > 0.5 if predicted.shape[-1] == 1 else predicted.argmax(-1)
         return float(np.mean(classes == answers))
-    if answers.shape[1] > 1:
+    if answers.ndim == 2 and answers.shape[1] > 1:
         return float(np.mean((predicted > 0.5) == answers))
     return float(1 - np.mean((predicted - answers) ** 2) / np.var(answers))
 
