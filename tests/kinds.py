@@ -168,9 +168,9 @@ def named_at_every_pixel(rng):
 
 
 def near_at_every_pixel(rng):
-    """A disc; the answer is how near everything is, the disc 3 and the ground 0."""
+    """A disc; the answer is how near everything is, the disc 1 and the ground 0."""
     image, _, target, mask = disc_of_a_size(rng)
-    return image, np.where(mask, 3.0, 0.0)[..., None], target, mask
+    return image, np.where(mask, 1.0, 0.0)[..., None], target, mask
 
 
 def in_one_band(rng):
