@@ -530,3 +530,21 @@ def test_techniques_are_found_by_their_pace_not_listed():
     offered = [name for name, about in attribution.ABOUT.items() if about.pace != "long"]
     assert sorted(state.QUICK + state.SLOW) == sorted(offered)
     assert {"grad_cam", "saliency"} <= {*state.QUICK} and "occlusion" in state.SLOW
+
+
+def test_a_network_that_answers_at_every_pixel_is_asked_about_where_it_finds_a_class():
+    """Class 0 is where red is above 100; each place sees its own pixel alone."""
+    pixels = keras.Input((8, 8, 3))
+    head = keras.layers.Conv2D(2, 1, activation="softmax", name="head")
+    model = keras.Model(pixels, head(pixels), name="red")
+    head.set_weights([np.array([[[[0.02, 0]] + [[0, 0]] * 2]]), np.array([-2.0, 0])])
+    red = models.load_model(model, preprocessing="none", labels=["red", "other"])
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    image[:, :2] = 200
+    answer = explorer.answer(red, image, State(0, ("saliency",), columns=(0, 0.5), rows=(0, 1)))
+    np.testing.assert_allclose(answer.probabilities, [[0.25, 0.75], [0.125, 0.875]])  # shares
+    expected = np.zeros((8, 8))
+    expected[:2, 4:] = 0.02 / 8  # what is left of the region is explained, by its mean
+    np.testing.assert_allclose(answer.maps["saliency"], expected, atol=1e-7)
+    with pytest.raises(ValueError, match="red finds no 'red' in image 0: give a class that it fi"):
+        explorer.answer(red, image, State(0, ("saliency",), rows=(0, 0.25), columns=(0, 1)))

@@ -193,7 +193,14 @@ def task_of(model: keras.Model) -> str:
 
 
 def is_dense(model: keras.Model) -> bool:
-    """Whether a model that is built answers at every pixel: it returns `(N, h, w, units)`."""
+    """Whether a model answers at every pixel.
+
+    Args:
+        model: a Keras model; of one without a graph (subclassed) it is not known.
+
+    Returns:
+        True if it returns one tensor `(N, h, w, units)`.
+    """
     shape = getattr(model, "output_shape", None) if getattr(model, "outputs", None) else None
     return isinstance(shape, tuple) and len(shape) == 4
 
