@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from xai_utils import pictures
 from xai_utils.engine import keras, tf
 from xai_utils.models import keeping
 from xai_utils.models.load import Classifier, load_model
-from xai_utils.pictures import bird_or_tree, lamp_or_buoy
 
 layers = keras.layers
 
@@ -44,7 +44,7 @@ def build(seed: int = 0) -> keras.Model:
             channels, 3, padding="same", activation="relu", kernel_initializer=initial, name=name
         )(x)
 
-    size = lamp_or_buoy.SIZE
+    size = pictures.lamp_or_buoy.SIZE
     inputs = keras.Input((size, size, 3), name="pixels")
     x = layers.Rescaling(1 / 64, offset=-2, name="rescale")(inputs)
     fine = convolved(convolved(x, 8, "fine1"), 12, "fine2")
@@ -85,7 +85,7 @@ def trained(
     """
     if steps < 1:
         raise ValueError(f"training takes at least 1 step, not {steps}")
-    code = (lamp_or_buoy, bird_or_tree, build)
+    code = (pictures.lamp_or_buoy, pictures.bird_or_tree, build)
     name = keeping.key([steps, seed, count, BATCH, RATE, WEIGHT], code)
     (weights,) = keeping.kept(
         name, 1, lambda: [_train(steps, seed, count, progress)], folder=folder
@@ -93,7 +93,7 @@ def trained(
     model = build(seed)
     model.set_weights(weights)
     model.trainable = False
-    return load_model(model, preprocessing="none", labels=lamp_or_buoy.CLASSES)
+    return load_model(model, preprocessing="none", labels=pictures.lamp_or_buoy.CLASSES)
 
 
 def seen_from(row: int, column: int) -> tuple[slice, slice]:
@@ -121,7 +121,7 @@ def _interval(place: int) -> slice:
             first, last = 2 * first, 2 * last + 1
         else:
             first, last = first - step // 2, last + step // 2
-    return slice(max(first, 0), min(last + 1, lamp_or_buoy.SIZE))
+    return slice(max(first, 0), min(last + 1, pictures.lamp_or_buoy.SIZE))
 
 
 def overlap(found, truth, classes: int = 4) -> np.ndarray:
@@ -145,7 +145,7 @@ def overlap(found, truth, classes: int = 4) -> np.ndarray:
 
 
 def _train(steps: int, seed: int, count: int, progress) -> list[np.ndarray]:
-    model, scenes = build(seed), lamp_or_buoy.sample(count, 1000 + seed)
+    model, scenes = build(seed), pictures.lamp_or_buoy.sample(count, 1000 + seed)
     images, classes = tf.constant(scenes.images), tf.constant(scenes.classes)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
     optimizer.build(model.trainable_variables)
