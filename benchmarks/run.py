@@ -111,6 +111,12 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         "five CAMs, four classes": (partial(family, targets=(0, 1, 2, 3)), 1, 1.08 + 3 * 0.03),
         **gradients(model, images, *((2.1, 2.15) if model.name == "vgg19" else (None, None))),
         "guided backpropagation": (partial(a.guided_backprop, model, images), 1, None),
+        "DeepLIFT": (
+            partial(a.deep_lift, model, images, 0),
+            1,
+            4.5 if model.name == "vgg19" else None,
+        ),
+        "FullGrad": (partial(a.full_grad, model, images, 0), 1, None),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),
         f"Score-CAM of one image, {live} channels": (
@@ -188,6 +194,11 @@ def gradients(model: keras.Model, images: np.ndarray, once: float | None, often:
         ),
         f"integrated gradients, {SAMPLES} steps": (
             partial(a.integrated_gradients, model, images, 0, SAMPLES),
+            SAMPLES,
+            often,
+        ),
+        f"GradientSHAP, {SAMPLES} samples": (
+            partial(a.gradient_shap, model, images, 0, SAMPLES),
             SAMPLES,
             often,
         ),

@@ -15,6 +15,7 @@ CHEAP = {
     "smooth_grad": {"samples": 4},
     "var_grad": {"samples": 4},
     "integrated_gradients": {"steps": 4},
+    "gradient_shap": {"samples": 8},
     "occlusion": {"patch": 6, "stride": 4},
     "rise": {"masks": 150, "grid": 6},
     "lime": {"segments": 20, "samples": 80, "fill": "black"},
@@ -85,7 +86,8 @@ def test_half_precision_explains_as_float32_does(name, networks):
 
 COUNT_CHANNELS_TOGETHER = [
     *(name for name in attribution.METHODS if "cam" in name and "guided" not in name),
-    *("gradient_x_input", "integrated_gradients", "occlusion", "rise", "centre", "edges"),
+    *("gradient_x_input", "integrated_gradients", "deep_lift"),
+    *("occlusion", "rise", "centre", "edges"),
     *OF_ATTENTION,
 ]
 
@@ -134,7 +136,8 @@ def ranged():
 # what a map is multiplied with where pixels are so many times as large
 POWERS = {"saliency": 1, "smooth_grad": 1, "var_grad": 2, "guided_backprop": 1, "deconvnet": 1}
 POWERS |= {"guided_grad_cam": 1, "edges": -1}
-UNLIKE = {"random": ("unit", "signed"), "gradient_x_input": ("signed",)}  # counts from grey, 0
+UNLIKE = {"random": ("unit", "signed")}
+UNLIKE |= {"gradient_x_input": ("signed",), "full_grad": ("signed",)}  # they count from grey, 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ SETTINGS = {
     "smooth_grad": {"samples": 5, "input_range": 2.0},
     "var_grad": {"samples": 5, "input_range": 2.0},
     "integrated_gradients": {"steps": 5},
+    "gradient_shap": {"samples": 5},
+    "deep_lift": {},
+    "full_grad": {},
     "guided_backprop": {},
     "deconvnet": {},
     "guided_grad_cam": {},
@@ -131,6 +134,40 @@ def test_the_seed_decides_the_noise():
     assert np.abs(one - other).max() > 0
 
 
+def test_gradient_shap_with_one_baseline_has_the_mean_of_integrated_gradients():
+    model, images = sharp_softmax(), np.array([0.2, 0.4, 0.6, 1.0], np.float32).reshape(1, 2, 2, 1)
+    settings = {"samples": 400, "baseline": 0.0}
+    draws = [attribution.gradient_shap(model, images, 0, seed=k, **settings) for k in range(12)]
+    assert np.std(draws, axis=0).min() > 0
+    error = np.std(draws, axis=0, ddof=1) / len(draws) ** 0.5
+    exact = attribution.integrated_gradients(model, images, 0, steps=500, baseline=0.0)
+    assert (
+        np.abs(np.mean(draws, axis=0) - exact) < 4.5 * error
+    ).all()  # Student's t, 11: 1 in 1000
+    assert error.max() < 0.05 * exact.max()
+
+
+def test_gradient_shap_of_a_linear_network_is_the_difference_from_the_mean_baseline():
+    inputs = keras.Input((2, 2, 1))
+    model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(inputs)))
+    weights = model.layers[-1].get_weights()[0].reshape(1, 2, 2)
+    images = np.random.default_rng(0).normal(size=(2, 2, 2, 1)).astype(np.float32)
+    few = attribution.gradient_shap(model, images, 0, 8, baseline=[[0.0], [3.0]])
+    shares = images[..., 0] * weights - few  # weights times the mean of the baselines drawn
+    drawn = shares / weights / 3 * 8
+    np.testing.assert_allclose(drawn, np.full_like(drawn, round(float(drawn.flat[0]))), atol=1e-4)
+    assert 0 < drawn.flat[0] < 8
+    noisy = attribution.gradient_shap(model, images, 0, 4000, 0.0, noise=0.001)
+    spread = 0.001 * 255 * np.abs(weights) / 4000**0.5
+    gap = np.abs(noisy - images[..., 0] * weights) / spread
+    assert gap.max() < 5 and gap.min() > 0
+    np.testing.assert_array_equal(  # one seed, one map
+        few, attribution.gradient_shap(model, images, 0, 8, baseline=[[0.0], [3.0]])
+    )
+    other = attribution.gradient_shap(model, images, 0, 9, baseline=[[0.0], [3.0]], seed=1)
+    assert np.abs(other - few).max() > 1e-4
+
+
 def test_guided_backprop_on_captums_net():
     model, images = captum_net()
     expected = [[[0, 1, 1, 1], [1, 3, 3, 2], [1, 3, 3, 2], [1, 2, 2, 1]]]
@@ -221,6 +258,10 @@ def test_bad_settings():
     model, images = gap_net(), batch()
     with pytest.raises(ValueError, match="samples must be at least 1"):
         attribution.smooth_grad(model, images, samples=0)
+    with pytest.raises(ValueError, match="at least 1 and noise not negative, got 0 and 0"):
+        attribution.gradient_shap(model, images, samples=0)
+    with pytest.raises(ValueError, match="at least 1 and noise not negative, got 32 and -1"):
+        attribution.gradient_shap(model, images, noise=-1)
     with pytest.raises(ValueError, match="noise and input_range not negative"):
         attribution.smooth_grad(model, images, noise=-1)
     with pytest.raises(ValueError, match="noise and input_range not negative"):

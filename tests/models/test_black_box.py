@@ -23,6 +23,7 @@ SETTINGS = {
     "smooth_grad": {"samples": 2},
     "var_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},
+    "gradient_shap": {"samples": 2},
 }
 
 

@@ -501,6 +501,7 @@ def test_every_technique_explains_a_box(ssd):
         "smooth_grad": {"samples": 2},
         "var_grad": {"samples": 2},
         "integrated_gradients": {"steps": 2},
+        "gradient_shap": {"samples": 2},
         "occlusion": {"patch": 100, "stride": 100},
         "rise": {"masks": 4},
         "lime": {"samples": 12},

@@ -37,7 +37,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "xgrad_cam",
         ],
         "d_rise": ["d_rise"],
+        "deep_lift": ["deep_lift"],
+        "full_grad": ["full_grad"],
         "gradients": [
+            "gradient_shap",
             "gradient_x_input",
             "integrated_gradients",
             "pixel_gradient",

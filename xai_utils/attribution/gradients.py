@@ -5,6 +5,8 @@ Every function has the signature `method(model, images, target=None, **settings)
 them.
 """
 
+from numbers import Real
+
 import numpy as np
 
 from xai_utils.engine import check_images, compiled, in_parts, keras, no_gradient, pixel_range, tf
@@ -204,6 +206,66 @@ def integrated_gradients(
     return maps.numpy(), gap.numpy()
 
 
+def gradient_shap(
+    model: keras.Model,
+    images,
+    target=None,
+    samples: int = 32,
+    baseline=("black", "mean", "blur", "random"),
+    noise: float = 0.0,
+    seed=0,
+) -> np.ndarray:
+    """GradientSHAP, or expected gradients: the mean of `(x - x') dS/dx` at random points.
+
+    Each sample draws one of the baselines x' and a point on the straight way from it to the image,
+    uniformly; with noise, the image is a noisy copy. The expectation adds up to `S(x)` minus the
+    mean of `S(x')`; with one baseline and no noise it is that of integrated gradients.
+    Source: Erion et al., "Improving performance of deep learning models with axiomatic attribution
+    priors and expected gradients" (2021), equation 3; the noise is that of Lundberg & Lee's
+    library SHAP and of Captum.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+            The top class is that of the image without noise.
+        samples: random points for each image.
+        baseline: where the ways begin: `black` (the model's lowest pixel value), `mean` (each
+            image's mean colour), `blur` (the image blurred beyond recognition), `random` (uniform
+            noise in the image's range), a value, a colour or images; or a list of several of
+            these, in which a colour is a list too.
+        noise: standard deviation of the noise as a fraction of the model's pixel range.
+        seed: of all that is drawn.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed, in logits.
+
+    Raises:
+        ValueError: bad images or target, a score that does not depend on the pixels, no samples,
+            negative noise, an unknown baseline.
+    """
+    if samples < 1 or noise < 0:
+        raise ValueError(
+            f"samples must be at least 1 and noise not negative, got {samples} and {noise:g}"
+        )
+    batch, indices, function = _checked(model, images, target, fixed=True)
+    starts = tf.stack(starts_for(model, batch, baseline, seed))
+    low, high = pixel_range(model, batch)
+    run = compiled(model, _shap_sum, function=function)
+    settings = tf.constant(noise * (high - low), batch.dtype), tf.constant(seed)
+    parts = in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))
+    total = sum(run(batch, indices, starts, *settings, part) for part in parts)
+    return (total / samples).numpy()
+
+
+def starts_for(model: keras.Model, images: tf.Tensor, baseline, seed: int = 0) -> list[tf.Tensor]:
+    """One baseline or a list of several, as tensors `(N, H, W, C)` each; see `covers_for`."""
+    # a list of numbers is a colour
+    if isinstance(baseline, (list, tuple)) and not all(isinstance(b, Real) for b in baseline):
+        return [covers_for(model, images, start, seed) for start in baseline]
+    return [covers_for(model, images, baseline, seed)]
+
+
 def _checked(model, images, target, fixed=False):
     batch = check_images(model, images)
     return batch, *(fixed_target if fixed else check_target)(model, batch, target)
@@ -275,6 +337,24 @@ def _stacked_gradient(model, copies, indices, function):
 def _path_gradient(model, images, indices, start, fractions, function):
     copies = start + tf.reshape(fractions, (-1, 1, 1, 1, 1)) * (images - start)
     return tf.reduce_sum(_stacked_gradient(model, copies, indices, function), axis=0)
+
+
+def _shap_sum(model, images, indices, starts, sigma, seed, samples, function):
+    """Sum of `(x - x') dS/dx` over samples; what a sample draws is shared by all images."""
+    kinds = tf.shape(starts)[0]
+
+    def draw(sample):
+        # a pair of its own for each of the three
+        way, place, spread = (tf.stack([seed, 3 * sample + k]) for k in range(3))
+        start = tf.gather(starts, tf.random.stateless_uniform((), way, 0, kinds, tf.int32))
+        noise = tf.random.stateless_normal(images.shape[1:], spread, dtype=images.dtype)
+        end = images + sigma * noise
+        fraction = tf.random.stateless_uniform((), place, dtype=images.dtype)
+        return start + fraction * (end - start), end - start
+
+    copies, ways = tf.map_fn(draw, samples, fn_output_signature=(images.dtype, images.dtype))
+    gradient = _stacked_gradient(model, copies, indices, function)
+    return tf.reduce_sum(ways * gradient, axis=(0, -1))
 
 
 def _noisy_sums(model, images, indices, sigma, seed, samples, function):

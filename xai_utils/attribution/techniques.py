@@ -27,7 +27,10 @@ from xai_utils.attribution.class_activation import (
     score_cam,
     xgrad_cam,
 )
+from xai_utils.attribution.deep_lift import deep_lift
+from xai_utils.attribution.full_grad import full_grad
 from xai_utils.attribution.gradients import (
+    gradient_shap,
     gradient_x_input,
     integrated_gradients,
     saliency,
@@ -73,6 +76,9 @@ ABOUT = {
         Technique(smooth_grad, PER_LEVEL, pace="slow", heavy_tailed=True, like=saliency),
         Technique(var_grad, f"({PER_LEVEL})²", pace="slow", heavy_tailed=True, like=saliency),
         Technique(integrated_gradients, "{}", pace="slow", heavy_tailed=True, like=saliency),
+        Technique(deep_lift, "{}", heavy_tailed=True, like=saliency),
+        Technique(gradient_shap, "{}", pace="slow", heavy_tailed=True, like=saliency),
+        Technique(full_grad, "sum of its layers' maps, each of 0 to 1"),
         Technique(guided_backprop, PER_LEVEL, heavy_tailed=True),
         Technique(deconvnet, PER_LEVEL, heavy_tailed=True, like=guided_backprop),
         Technique(guided_grad_cam, "product of its two maps", heavy_tailed=True),

@@ -1,0 +1,146 @@
+"""FullGrad: a score taken apart into what the pixels and what each layer's biases bring to it."""
+
+from xai_utils.attribution.gradients import existing
+from xai_utils.attribution.operations import (
+    CALLS,
+    ELEMENTWISE,
+    LINEAR,
+    PRODUCTS,
+    Step,
+    again,
+    carried_back,
+    known_scores,
+    layer_of,
+    no_rule,
+)
+from xai_utils.engine import check_images, compiled, keras, tf
+from xai_utils.models import fixed_target
+
+# Linear, but for a constant among what they take
+_ADDING = (
+    "Add",
+    "AddN",
+    "AddV2",
+    "BiasAdd",
+    "ConcatV2",
+    "Pack",
+    "PadV2",
+    "Select",
+    "SelectV2",
+    "Sub",
+)
+# Twice the input gives twice the output
+_SCALING = ("Abs", "LeakyRelu", "Max", "MaxPool", "Min", "Relu")
+
+
+def full_grad(model: keras.Model, images, target=None, return_parts: bool = False):
+    """FullGrad: the input's part of a score and that of the biases of every layer, as one map.
+
+    A score is `S = x dS/dx + sum over the layers of b dS/db`, exactly. A layer's b is what it adds
+    that is no multiple of its input: the bias of a Dense layer or a convolution, what a
+    normalisation with fixed statistics adds (its offset less its scaled mean), and what a bent
+    activation leaves over its tangent, `f(z) - z f'(z)`: 6 of a saturated ReLU6, nothing of a ReLU.
+    What a network subtracts of its pixels first is such a bias too. The map is
+    `psi(x dS/dx) + sum over the layers of psi(b dS/db)`: psi takes absolute values, brings them to
+    0..1 over all positions and channels of the layer, adds up its channels and enlarges the result
+    to the picture, bilinear. Layers without positions are in the score's parts and not in the map.
+    Source: Srinivas & Fleuret, "Full-gradient representation for neural network visualization"
+    (NeurIPS 2019), equations 2, 7 and 8; brought to 0..1 as in the authors' code.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        return_parts: also return the parts of the score.
+
+    Returns:
+        float32 maps `(N, H, W)`, not negative, without a unit; with `return_parts` also
+        `{part: float32 (N,)}`, in logits: `input`, then each layer that adds something by its path,
+        as they run. They add up to the score.
+
+    Raises:
+        ValueError: bad images or target, a score that does not depend on the pixels, or an
+            operation without a derivative, which is named with its layer.
+    """
+    batch = check_images(model, images)
+    indices, function = fixed_target(model, batch, target)
+    maps, parts = compiled(model, _full_grad, function=function)(batch, indices)
+    if not return_parts:
+        return maps.numpy()
+    return maps.numpy(), {name: part.numpy() for name, part in parts.items()}
+
+
+def _full_grad(model, images, indices, function):
+    found = []
+
+    def rule(step):
+        came = step.pulled_back()
+        if (left := _left_over(step)) is not None:
+            found.append((layer_of(model, step.operation), step.incoming[0] * left))
+        elif all(value is None for value in came):
+            raise no_rule("full_grad", model, step)
+        return came
+
+    scores = known_scores(model, images, indices, function)
+    gradient = existing(carried_back(images, scores, rule).get(images.ref()), model)
+    layers = _by_layer([*found, ("input", images * gradient)])
+    maps = sum(
+        _one_map(product, images.shape[1:3])
+        for products in layers.values()
+        for product in products
+        if product.shape.rank == 4 and tuple(product.shape[1:3]) != (1, 1)
+    )
+    return maps, {name: sum(map(_total, products)) for name, products in layers.items()}
+
+
+def _left_over(step: Step):
+    """What an operation gives beyond its derivative times its input; None if nothing."""
+    operation = step.operation
+    whole = [k for k, x in enumerate(step.inputs) if x.dtype.is_floating]
+    if operation.type == "FusedBatchNormV3" or operation.type in _ADDING:
+        if set(whole) <= set(step.wanted) or _pads_with_nothing(operation):
+            return None
+        without = [
+            tf.zeros_like(x) if k in step.wanted and k in whole else x
+            for k, x in enumerate(step.inputs)
+        ]
+        return again(operation, without)[0]
+    both = operation.type in ("Maximum", "Minimum") and len(step.wanted) == 2
+    if operation.type in (*LINEAR, *_SCALING, *CALLS) or both:
+        return None
+    if operation.type in PRODUCTS and len(step.wanted) == 1:
+        return None
+    output = operation.outputs[0]
+    direction = tf.ones_like(output)
+    came = step.pulled_back(incoming=[direction])
+    pairs = [(value, step.inputs[k]) for k, value in zip(step.wanted, came) if value is not None]
+    if operation.type in ELEMENTWISE and pairs[0][1].shape.as_list() == output.shape.as_list():
+        return output - pairs[0][0] * pairs[0][1]
+    # what is pulled back is linear in what came, and its own derivative leads the other way
+    linear = tf.gradients([v for v, _ in pairs], direction, [x for _, x in pairs])[0]
+    return output - linear
+
+
+def _pads_with_nothing(operation) -> bool:
+    return operation.type == "PadV2" and tf.get_static_value(operation.inputs[2]) == 0
+
+
+def _by_layer(found) -> dict:
+    """What each layer brings, in the order they run; what has one shape is added up."""
+    layers = {}
+    for name, product in reversed(found):
+        shapes = layers.setdefault(name, {})
+        key = tuple(product.shape[1:])
+        shapes[key] = shapes[key] + product if key in shapes else product
+    return {name: list(shapes.values()) for name, shapes in layers.items()}
+
+
+def _one_map(product, size):
+    sizes = tf.abs(product)
+    least, most = (f(sizes, (1, 2, 3), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
+    scaled = tf.math.divide_no_nan(sizes - least, most - least)
+    return tf.image.resize(tf.reduce_sum(scaled, -1, keepdims=True), size)[..., 0]
+
+
+def _total(product):
+    return tf.reduce_sum(tf.reshape(product, (tf.shape(product)[0], -1)), -1)
