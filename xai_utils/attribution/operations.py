@@ -181,8 +181,12 @@ def known_scores(model: keras.Model, images, indices, function: Callable | None)
     Without a search for the top class and without a call of a compiled function, so that every
     operation on the way is one of the network's.
     """
-    chosen = function or (lambda outputs: tf.gather(outputs, indices, batch_dims=1))
-    return score(widened(model(images, training=False)), indices, chosen)
+    if function is None and len(indices.shape) == 1:  # not the classes of places
+
+        def function(outputs):
+            return tf.gather(outputs, indices, batch_dims=1)
+
+    return score(widened(model(images, training=False)), indices, function)
 
 
 def no_rule(technique: str, model: keras.Model, step: Step) -> ValueError:

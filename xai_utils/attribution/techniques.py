@@ -76,7 +76,7 @@ ABOUT = {
         Technique(smooth_grad, PER_LEVEL, pace="slow", heavy_tailed=True, like=saliency),
         Technique(var_grad, f"({PER_LEVEL})²", pace="slow", heavy_tailed=True, like=saliency),
         Technique(integrated_gradients, "{}", pace="slow", heavy_tailed=True, like=saliency),
-        Technique(deep_lift, "{}", heavy_tailed=True, like=saliency),
+        Technique(deep_lift, "{}", heavy_tailed=True),
         Technique(gradient_shap, "{}", pace="slow", heavy_tailed=True, like=saliency),
         Technique(full_grad, "sum of its layers' maps, each of 0 to 1"),
         Technique(guided_backprop, PER_LEVEL, heavy_tailed=True),
