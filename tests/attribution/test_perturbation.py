@@ -121,25 +121,30 @@ def test_occlusion_explains_the_class_on_top_before_anything_is_covered():
 # --- RISE -----------------------------------------------------------------------------------------
 
 
-def expected_rise(weights, bias, image, keep):
-    """`b + w_i x_i + p sum of the others`: what RISE tends to when cells are pixels.
+def expected_rise(weights, image, keep):
+    """`(1 - p) w_i x_i`: what RISE tends to when cells are pixels.
 
-    Of a network for -1..1, whose black is -1: x and b are counted from there.
+    Of a network for -1..1, whose black is -1: x is counted from there.
     """
-    each, bias = (weights * (image + 1)).sum(-1), bias - weights.sum()
-    return bias + keep * each.sum() + (1 - keep) * each
+    return (1 - keep) * (weights * (image + 1)).sum(-1)
 
 
+def mean_score(weights, bias, image, keep):
+    """`b + p sum w x`: the score to expect of such a picture under a mask."""
+    return bias - weights.sum() + keep * (weights * (image + 1)).sum()
+
+
+@pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("keep", [0.5, 0.3])
-def test_rise_of_a_linear_model_and_its_standard_error(keep):
+def test_rise_of_a_linear_model_and_its_standard_error(keep, centred):
     model, weights, biases = linear_net(4)
     images, masks = batch(4, 1), 1000
-    runs = [
-        attribution.rise(model, images, 1, masks, grid=4, keep=keep, seed=seed, return_error=True)
-        for seed in range(16)
-    ]
+    settings = {"grid": 4, "keep": keep, "centred": centred, "return_error": True}
+    runs = [attribution.rise(model, images, 1, masks, seed=seed, **settings) for seed in range(16)]
     maps, errors = (np.concatenate([run[i] for run in runs]) for i in (0, 1))
-    truth = expected_rise(weights[1], biases[1], images[0], keep)
+    truth = expected_rise(weights[1], images[0], keep)
+    if not centred:
+        truth = truth + mean_score(weights[1], biases[1], images[0], keep)
     off = (maps - truth) / errors  # in standard errors, 16 runs x 16 places
     assert np.abs(off).max() < 5 and np.abs(off).max() > 1
     assert np.abs(off.mean(axis=0)).max() < 4.5 / 16**0.5, "biased"
@@ -148,6 +153,34 @@ def test_rise_of_a_linear_model_and_its_standard_error(keep):
         "the standard error is not the spread"
     )
     assert all(run[2] == masks for run in runs)
+
+
+def test_rise_is_the_covariance_of_score_and_mask_over_keep():
+    model, images = gap_net(), batch()
+    masks = masks_of(range(50), (12, 12), 3, keep=0.3)
+    hidden = (images[:, None] + 1) * masks[None, ..., None] - 1  # black is -1
+    left = forward(model, hidden.reshape(-1, 12, 12, 3)).numpy().reshape(3, 50, 5)
+    settings = {"masks": 50, "grid": 3, "keep": 0.3}
+    for probability, weights in ((False, left), (True, tf.nn.softmax(left).numpy())):
+        weights = weights[..., 2].astype(float)
+        plain = np.einsum("nf,fhw->nhw", weights, masks) / (50 * 0.3)
+        level = weights.mean(axis=1)[:, None, None] * masks.mean(axis=0) / 0.3
+        for centred, expected in ((True, plain - level), (False, plain)):
+            maps = attribution.rise(
+                model, images, 2, centred=centred, probability=probability, **settings
+            )
+            np.testing.assert_allclose(maps, expected, atol=2e-5 * np.abs(plain).max())
+
+
+def test_subtracting_the_mean_takes_noise_away_where_the_level_is_high():
+    model, weights, _ = linear_net(4)
+    images = batch(4, 1)
+    truth = expected_rise(weights[1], images[0], 0.5)
+    _, noisy, _ = attribution.rise(model, images, 1, 400, grid=4, centred=False, return_error=True)
+    maps, calm, _ = attribution.rise(model, images, 1, 400, grid=4, return_error=True)
+    # the level, about 10, comes along with every mask; the score itself varies by what truth says
+    assert noisy.mean() > 2 * calm.mean()
+    assert np.abs((maps[0] - truth) / calm[0]).max() < 5
 
 
 def test_rise_masks_are_soft_in_range_and_keep_as_much_as_asked():
@@ -219,19 +252,25 @@ def test_rise_stops_when_the_map_has_settled(monkeypatch):
 
 def test_rise_weighs_with_any_score():
     model, images = gap_net(), batch()
+    settings = {"masks": 40, "grid": 3}
     probability = attribution.rise(
-        model, images, lambda s: tf.nn.softmax(s)[:, 2], masks=40, grid=3
+        model, images, lambda s: tf.nn.softmax(s)[:, 2], centred=False, **settings
     )
-    logit = attribution.rise(model, images, 2, masks=40, grid=3)
+    said = attribution.rise(model, images, 2, probability=True, centred=False, **settings)
+    np.testing.assert_allclose(probability, said, atol=1e-6)
+    logit = attribution.rise(model, images, 2, probability=False, centred=False, **settings)
     assert probability.min() > 0 and probability.max() < 1.5
     assert np.abs(probability - logit).max() > 0.01
+
     # The scores of a constant model: every place has it times the share of masks that keep the
-    # place, over keep.
-    constant = attribution.rise(
-        model, images, lambda s: tf.zeros_like(s[:, 0]) + 3.0, masks=40, grid=3
-    )
+    # place, over keep; and nothing, when the mean is taken off.
+    def three(logits):
+        return tf.zeros_like(logits[:, 0]) + 3.0
+
+    constant = attribution.rise(model, images, three, centred=False, **settings)
     masks = masks_of(range(40), (12, 12), 3)
     np.testing.assert_allclose(constant, np.stack([6 * masks.mean(axis=0)] * 3), rtol=1e-5)
+    np.testing.assert_allclose(attribution.rise(model, images, three, **settings), 0, atol=1e-5)
 
 
 # --- LIME and Kernel SHAP -------------------------------------------------------------------------
@@ -466,7 +505,7 @@ def test_a_callable_target_and_a_second_output(name):
         method(two_outputs(), images, 0, **settings)
 
 
-@pytest.mark.parametrize("name", ["occlusion", "lime", "kernel_shap"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_a_constant_shift_of_the_logits_changes_nothing(name):
     model, images = gap_net(), pictures()
     before = getattr(attribution, name)(model, images, 1, **SETTINGS[name])

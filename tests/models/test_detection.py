@@ -261,11 +261,12 @@ def test_d_rise_of_a_known_score():
 
     # Cells of one pixel: masks are 0 or 1, the score is linear, and the expectation can be worked
     # out.
-    maps, errors = d_rise(detect, image, one_box(image), 4000, grid=SIZE, return_error=True)
     shares = np.zeros((SIZE, SIZE))
     shares[PATCH] = image[PATCH].mean(-1) / 9
-    expected = 0.5 * shares.sum() + 0.5 * shares
-    assert np.abs((maps[0] - expected) / errors[0]).max() < 5
+    settings = {"grid": SIZE, "return_error": True}
+    for centred, level in ((True, 0), (False, 0.5 * shares.sum())):
+        maps, errors = d_rise(detect, image, one_box(image), 4000, centred=centred, **settings)
+        assert np.abs((maps[0] - level - 0.5 * shares) / errors[0]).max() < 5
     inside = maps[0][PATCH].mean()
     assert inside > maps[0].max(initial=0, where=shares == 0), "it points at the patch"
     assert maps.shape == errors.shape == (1, SIZE, SIZE) and maps.dtype == np.float32
@@ -279,10 +280,10 @@ def test_d_rise_equals_a_slow_loop_over_its_formula(patchy):
     found = [patchy.best(image, "a"), patchy.best(image, "b")]
     maps, errors = d_rise(patchy, image, found, 40, grid=4, keep=0.3, seed=7, return_error=True)
     masks = rise_masks(tf.range(40), (SIZE, SIZE), 4, 0.3, 7).numpy()
-    calm = d_rise(
-        patchy, image, found, 40, grid=4, keep=0.3, seed=7, centred=True, return_error=True
+    level_kept = d_rise(
+        patchy, image, found, 40, grid=4, keep=0.3, seed=7, centred=False, return_error=True
     )
-    for aimed, plain, centred in zip(found, zip(maps, errors), zip(*calm)):
+    for aimed, centred, plain in zip(found, zip(maps, errors), zip(*level_kept)):
         weights = []
         for mask in masks:
             places, classes, sure = (
@@ -298,8 +299,8 @@ def test_d_rise_equals_a_slow_loop_over_its_formula(patchy):
                 )
                 alike.append(float(models.overlaps(place, aimed.box)) * cosine * objectness)
             weights.append(max(alike))
-        for (map_, error), level in ((plain, 0), (centred, np.mean(weights))):
-            terms = (np.array(weights) - level)[:, None, None] * masks / 0.3
+        for (map_, error), level, own in ((plain, 0, 0), (centred, np.mean(weights), 1)):
+            terms = (np.array(weights) - level)[:, None, None] * (masks / 0.3 - own)
             assert np.allclose(map_, terms.mean(axis=0), rtol=1e-4, atol=1e-6)
             assert np.allclose(error, terms.std(axis=0) / np.sqrt(39), rtol=1e-3, atol=1e-5)
     again = d_rise(patchy, image, found, 40, grid=4, keep=0.3, seed=7)
@@ -317,7 +318,12 @@ def test_d_rise_on_a_picture_of_another_size_than_the_network(patchy):
     image = np.random.default_rng(6).integers(0, 2, (20, 30, 3)).astype(np.float32)
     found = patchy.best(image, "a")
     maps = d_rise(patchy, image, [found], 8, grid=4)
-    assert maps.shape == (1, 20, 30) and found.size == (20, 30) and 0 < maps.max() <= 2
+    assert (
+        maps.shape == (1, 20, 30)
+        and found.size == (20, 30)
+        and 0 < maps.max() <= 2
+        and maps.min() < 0
+    )
 
 
 def test_d_rise_where_nothing_is_found_is_zero():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from xai_utils.attribution.perturbation import rise_masks, standard_error
+from xai_utils.attribution.perturbation import mask_average, mask_sums, rise_masks
 from xai_utils.engine import compiled, in_parts, tf
 from xai_utils.models import Detection, Detector, all_boxes, overlaps
 from xai_utils.pictures import masked
@@ -24,16 +24,17 @@ def d_rise(
     grid: int = 16,
     keep: float = 0.5,
     seed: int = 0,
-    centred: bool = False,
+    centred: bool = True,
     return_error: bool = False,
 ):
     """D-RISE: the mean of random soft masks, weighted by what each leaves of a detection.
 
     The weight of a mask is the largest, over all boxes found in the masked picture, of
     `overlap * cosine(class probabilities) * objectness`, the overlap being intersection over union
-    with the detection. All detections share the masks and the forward passes.
+    with the detection; its mean over the masks is subtracted. All detections share the masks and
+    the forward passes.
     Source: Petsiuk et al., "Black-box explanation of object detectors via saliency maps" (CVPR
-    2021), section 3.
+    2021), section 3. The paper subtracts no mean: that is `centred=False`.
 
     Args:
         detect: a `Detector`, of which every anchor's answer counts, or any callable that takes
@@ -47,14 +48,13 @@ def d_rise(
         keep: probability that a cell is kept.
         seed: of the masks, a 32-bit whole number; mask i depends on the seed and i alone.
         centred: subtract each detection's mean weight from its weights. The same map but for a
-            constant, and less noise: otherwise each mask adds the mean wherever it is open. Not in
-                the paper.
+            constant, and less noise: otherwise each mask adds the mean wherever it is open.
         return_error: also return the standard error.
 
     Returns:
-        float32 maps `(T, H, W)`, one a detection: the similarity to expect when a place is in view,
-        or with `centred` how far it is above the mean; with `return_error` also their standard
-        errors, of the same shape.
+        float32 maps `(T, H, W)`, one a detection, signed: how far the similarity to expect when a
+        place is in view is above the mean; or, not `centred`, that similarity itself. With
+        `return_error` also their standard errors, of the same shape.
 
     Raises:
         ValueError: no picture, no detections, fewer than 2 masks, `keep` not between 0 and 1,
@@ -80,26 +80,25 @@ def d_rise(
     labels = list(dict.fromkeys(detection.label for detection in detections))
     boxes, classes, _ = (part[0] for part in _arrays([detections], labels, None))
     if isinstance(detect, Detector) and image.shape == detect.model.input_shape[1:]:
-        one_graph = compiled(detect.model, _detector_sums, grid=grid, errors=return_error)
+        one_graph = compiled(
+            detect.model, _detector_sums, grid=grid, centred=centred, errors=return_error
+        )
         run = functools.partial(one_graph, tf.constant(detect.anchors))
     else:
-        run = functools.partial(_callable_sums, detect, labels, grid=grid, errors=return_error)
-    total = squares = weights = 0.0
+        run = functools.partial(
+            _callable_sums, detect, labels, grid=grid, centred=centred, errors=return_error
+        )
+    sums = (0.0, 0.0, 0.0)
     for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE):
         given = (
             tf.constant(value)
             for value in (image[None], boxes, classes, np.float32(keep), np.int32(seed), part)
         )
-        sums = run(*given)
-        total, squares, weights = total + sums[0], squares + sums[1], weights + sums[2]
-    many, shape = len(detections), (len(detections), *image.shape[:2])
-    mean = (weights / masks)[:, None] * centred
-    total = total[:many] - mean * total[many:]
-    maps = (total / masks).numpy().reshape(shape)
-    if not return_error:
-        return maps
-    squares = squares[:many] - 2 * mean * squares[many:-1] + mean**2 * squares[-1:]
-    return maps, standard_error(total, squares, masks).numpy().reshape(shape)
+        sums = [one + more for one, more in zip(sums, run(*given))]
+    maps, errors = mask_average(*sums, masks, centred)
+    shape = (len(detections), *image.shape[:2])
+    maps = maps.numpy().reshape(shape)
+    return (maps, errors.numpy().reshape(shape)) if return_error else maps
 
 
 def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
@@ -123,34 +122,23 @@ def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:
     return shared * cosine * objectness[:, None]
 
 
-def _detector_sums(model, anchors, image, boxes, classes, keep, seed, numbers, grid, errors):
+def _detector_sums(
+    model, anchors, image, boxes, classes, keep, seed, numbers, grid, centred, errors
+):
     """The sums of a part of the masks, all in one graph; of one picture `(1, H, W, 3)`."""
     masks = _masks(numbers, image.shape[1:3], grid, keep, seed)
     proposals = all_boxes(model, masked(image, masks), anchors, image.shape[1:3])
-    return _sums(masks, similarity(boxes, classes, *proposals), keep, errors)
+    weights = tf.reduce_max(similarity(boxes, classes, *proposals), axis=-1)
+    return mask_sums(masks, weights, keep, centred, errors)
 
 
-def _callable_sums(detect, labels, image, boxes, classes, keep, seed, numbers, grid, errors):
+def _callable_sums(
+    detect, labels, image, boxes, classes, keep, seed, numbers, grid, centred, errors
+):
     masks = _compiled_masks(tuple(image.shape[1:3]), grid)(numbers, keep=keep, seed=seed)
     proposals = _proposals(detect, masked(image, masks), labels, classes.shape[-1])
-    return _sums(masks, similarity(boxes, classes, *proposals), keep, errors)
-
-
-def _sums(masks, alike, keep, errors: bool):
-    """Sums over masks, from which means and standard errors follow.
-
-    Of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`, `(2 T + 1, H W)`; and of w.
-    """
-    weights = tf.reduce_max(alike, axis=-1)  # (F, T)
-    ones = tf.ones_like(weights[:, :1])
-    flat = tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2]))
-    first = tf.matmul(tf.concat([weights, ones], 1) / keep, flat, transpose_a=True)
-    second = tf.zeros(())
-    if errors:
-        second = tf.matmul(
-            tf.concat([weights**2, weights, ones], 1) / keep**2, flat**2, transpose_a=True
-        )
-    return first, second, tf.reduce_sum(weights, axis=0)
+    weights = tf.reduce_max(similarity(boxes, classes, *proposals), axis=-1)
+    return mask_sums(masks, weights, keep, centred, errors)
 
 
 def _masks(numbers, size, grid, keep, seed):

@@ -78,20 +78,26 @@ def rise(
     keep: float = 0.5,
     seed: int = 0,
     tolerance: float = 0.0,
+    centred: bool = True,
+    probability: bool = False,
     return_error: bool = False,
 ):
     """RISE: the average of random soft masks, weighted by the score the picture keeps under each.
 
-    `sum_i f(x * m_i) m_i / (N keep)`, with masks of random cells on a coarse grid, enlarged and
-    shifted; `x * m` is black where m is 0, also in a network whose black is not 0. All images share
-    the masks; a chunk of them is made, used in one matrix product, and forgotten.
-    Source: Petsiuk, Das & Saenko, "RISE" (BMVC 2018), section 3. The paper weighs with
-    probabilities: for that, give a target such as `lambda logits: tf.nn.softmax(logits)[:, 285]`.
+    `sum_i (f(x * m_i) - mean f) m_i / (N keep)`, with masks of random cells on a coarse grid,
+    enlarged and shifted; `x * m` is black where m is 0, also in a network whose black is not 0. All
+    images share the masks; a chunk of them is made, used in one matrix product, and forgotten.
+    Source: Petsiuk, Das & Saenko, "RISE" (BMVC 2018), section 3. The paper's sum is that of
+    `centred=False, probability=True`. Without the mean every mask brings the mean score along
+    wherever it happens to be open: a constant, which says nothing of places, and most of the noise
+    of logits. A logit does not know of the other classes; where the class is lost under most masks,
+    a few masks make the whole map of probabilities.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
-        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`,
+            whose scores are taken as they are.
         masks: number of masks N.
         grid: cells along each side of the coarse grid.
         keep: probability that a cell is kept.
@@ -99,11 +105,14 @@ def rise(
         tolerance: stop early, after a chunk, when the standard error, averaged over the picture, is
             below this fraction of the map's range for every image; 0 never stops. A batch may so
             use more masks than its images alone.
+        centred: weigh with the score minus its mean over the masks; False, with the score itself.
+        probability: weigh with the probability of the class instead of its logit.
         return_error: also return the standard error and the number of masks used.
 
     Returns:
-        float32 maps `(N, H, W)`, in logits; with `return_error` a tuple of the maps, their standard
-        errors, of the same shape, and the number of masks used.
+        float32 maps `(N, H, W)`, signed, in logits: how far the mean score under masks that show a
+        place is above the mean under all; or, not `centred`, that mean itself. With `return_error`
+        a tuple of the maps, their standard errors, of the same shape, and the number of masks used.
 
     Raises:
         ValueError: bad images or target; fewer than 2 masks, `keep` not between 0 and 1, `grid`
@@ -117,22 +126,26 @@ def rise(
             f" {keep}"
         )
     indices, function = fixed_target(model, batch, target)
-    black = pixel_range(model, batch)[0]
-    run = compiled(model, _rise_sums, function=function, grid=grid, black=black)
-    total = squares = 0.0
-    done = 0
+    settings = {
+        "grid": grid,
+        "black": pixel_range(model, batch)[0],
+        "probability": probability,
+        "centred": centred,
+        "errors": return_error or tolerance > 0,
+    }
+    run = compiled(model, _rise_sums, function=function, **settings)
+    sums, done = (0.0, 0.0, 0.0), 0
     for part in in_parts(np.arange(masks, dtype=np.int32), IMAGES_AT_ONCE // len(batch)):
-        one, two = run(
+        added = run(
             batch, indices, tf.constant(keep, batch.dtype), tf.constant(seed), tf.constant(part)
         )
-        total, squares, done = total + one, squares + two, done + len(part)
-        if tolerance and done > 1 and _settled(total, squares, done, tolerance):
+        sums, done = [one + more for one, more in zip(sums, added)], done + len(part)
+        if tolerance and done > 1 and _settled(*mask_average(*sums, done, centred), tolerance):
             break
+    maps, errors = mask_average(*sums, done, centred)
     shape = (len(batch), *batch.shape[1:3])
-    maps = (total / done).numpy().reshape(shape)
-    if not return_error:
-        return maps
-    return maps, standard_error(total, squares, done).numpy().reshape(shape), done
+    maps = maps.numpy().reshape(shape)
+    return (maps, errors.numpy().reshape(shape), done) if return_error else maps
 
 
 def _starts(extent: int, patch: int, stride: int) -> np.ndarray:
@@ -141,16 +154,17 @@ def _starts(extent: int, patch: int, stride: int) -> np.ndarray:
     return np.floor((np.arange(cells) + 0.5) * extent / cells - patch / 2 + 0.5).astype(np.int32)
 
 
-def _masked_scores(model, images, masks, indices, function, cover=None, black=0.0):
+def _masked_scores(
+    model, images, masks, indices, function, cover=None, black=0.0, probability=False
+):
     """Scores `(N, F)` of N images under F masks `(F, H, W)`: 1 keeps a pixel, 0 covers it."""
     covers = None if cover is None else cover[:, None]
     changed = masked(images[:, None], masks[None], covers, black)
     # pictures of several sizes have a shape that is known only when it runs
     flat = tf.reshape(changed, tf.concat([[-1], tf.shape(images)[1:]], axis=0))
     flat, copies = tf.ensure_shape(flat, (None, *images.shape[1:])), tf.shape(masks)[0]
-    return tf.reshape(
-        scores(model, flat, tf.repeat(indices, copies, axis=0), function), (-1, copies)
-    )
+    left = scores(model, flat, tf.repeat(indices, copies, axis=0), function, probability)
+    return tf.reshape(left, (-1, copies))
 
 
 def _occluded_scores(model, images, indices, cover, corners, patch, function):
@@ -194,19 +208,62 @@ def rise_masks(
     return tf.map_fn(draw, numbers, fn_output_signature=dtype)
 
 
-def _rise_sums(model, images, indices, keep, seed, numbers, grid, function, black):
-    """Sums over masks of what each adds to the map, and of its square; `(N, H W)` each."""
+def _rise_sums(
+    model, images, indices, keep, seed, numbers, grid, function, black, probability, centred, errors
+):
     masks = rise_masks(numbers, images.shape[1:3], grid, keep, seed, images.dtype)
-    left = _masked_scores(model, images, masks, indices, function, black=black)
-    flat = tf.reshape(masks, (-1, images.shape[1] * images.shape[2])) / keep
-    return left @ flat, left**2 @ flat**2
+    left = _masked_scores(
+        model, images, masks, indices, function, black=black, probability=probability
+    )
+    return mask_sums(masks, tf.transpose(left), keep, centred, errors)
 
 
-def standard_error(total, squares, done: int):
-    return tf.sqrt(tf.nn.relu(squares / done - (total / done) ** 2) / (done - 1))
+def mask_sums(masks, weights, keep, centred: bool, errors: bool):
+    """Sums over some of the masks of RISE and D-RISE, which make `mask_average` when added up.
+
+    Args:
+        masks: m, `(F, H, W)`.
+        weights: w of each mask for T maps, `(F, T)`.
+        keep: probability that a cell is kept, the mean of m.
+        centred: use `(m - keep) / keep` instead of `m / keep`. With weights that sum to 0 that
+            gives the same sums, and their true spread.
+        errors: whether the standard error is wanted.
+
+    Returns:
+        With m so scaled, sums of `w m` and `m`, `(T + 1, H W)`; of `w^2 m^2`, `w m^2` and `m^2`,
+        `(2 T + 1, H W)`, or 0 without `errors`; and of w, `(T,)`.
+    """
+    ones = tf.ones_like(weights[:, :1])
+    flat = tf.reshape(masks, (-1, masks.shape[1] * masks.shape[2])) / keep - float(centred)
+    first = tf.matmul(tf.concat([weights, ones], 1), flat, transpose_a=True)
+    second = tf.zeros((), weights.dtype)
+    if errors:
+        powers = tf.concat([weights**2, weights, ones], 1)
+        second = tf.matmul(powers, flat**2, transpose_a=True)
+    return first, second, tf.reduce_sum(weights, axis=0)
 
 
-def _settled(total, squares, done: int, tolerance: float) -> bool:
-    error = tf.reduce_mean(standard_error(total, squares, done), axis=1)
-    extent = (tf.reduce_max(total, axis=1) - tf.reduce_min(total, axis=1)) / done
-    return bool(tf.reduce_all(error < tolerance * extent))
+def mask_average(first, second, weights, done: int, centred: bool):
+    """What the masks bring on average, and the standard error of that.
+
+    Args:
+        first, second, weights: the added up `mask_sums` of all masks.
+        done: how many masks.
+        centred: as given to `mask_sums`: subtract the mean weight from the weights.
+
+    Returns:
+        Averages `(T, H W)` and their standard errors, of the same shape; None for those if
+        `mask_sums` was asked for none.
+    """
+    many = weights.shape[0]
+    mean = (weights / done)[:, None] * float(centred)
+    average = (first[:many] - mean * first[many:]) / done
+    if not second.shape.rank:
+        return average, None
+    square = second[:many] - 2 * mean * second[many:-1] + mean**2 * second[-1:]
+    return average, tf.sqrt(tf.nn.relu(square / done - average**2) / (done - 1))
+
+
+def _settled(average, errors, tolerance: float) -> bool:
+    extent = tf.reduce_max(average, axis=1) - tf.reduce_min(average, axis=1)
+    return bool(tf.reduce_all(tf.reduce_mean(errors, axis=1) < tolerance * extent))

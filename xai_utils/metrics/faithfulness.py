@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
-from xai_utils.models import fixed_target, outputs_of, probabilities, score, task_of
+from xai_utils.models import fixed_target, scores, task_of
 from xai_utils.pictures import covers_for, masked, resize_map
 
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
@@ -287,18 +287,10 @@ def in_batches(run, count: int, arguments) -> np.ndarray:
 
 def whole_scores(model, images, indices, function, probability: bool = True) -> np.ndarray:
     """Scores `(F,)` of any number of pictures as they are."""
-    run = compiled(model, picture_scores, function=function, probability=probability)
+    run = compiled(model, scores, function=function, probability=probability)
     return in_batches(
         run, len(images), lambda part: (tf.gather(images, part), tf.gather(indices, part))
     )
-
-
-def picture_scores(model, images, indices, function, probability):
-    """Scores `(F,)`, in one pass; for `compiled`."""
-    outputs = outputs_of(model, images)
-    if probability and function is None:
-        outputs = probabilities(model, outputs)
-    return score(outputs, indices, function)
 
 
 def masked_scores(model, images, indices, masks, covers, function, probability):
@@ -306,7 +298,7 @@ def masked_scores(model, images, indices, masks, covers, function, probability):
 
     1 shows the picture, 0 its cover.
     """
-    return picture_scores(model, masked(images, masks, covers), indices, function, probability)
+    return scores(model, masked(images, masks, covers), indices, function, probability)
 
 
 def _curves(model, images, maps, target, kinds, step, probability, whole=None) -> list[Curves]:
@@ -347,8 +339,8 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
     for (late, _), bare, middle in zip(kinds, nothing, between):
         start, end = (bare, whole) if late else (whole, bare)
         sides = [np.broadcast_to(side[:, None], (*middle.shape[:2], 1)) for side in (start, end)]
-        scores = np.concatenate([sides[0], middle, sides[1]], axis=-1)
-        result.append(Curves(counts / counts[-1], scores.reshape(*lead, len(counts))))
+        line = np.concatenate([sides[0], middle, sides[1]], axis=-1)
+        result.append(Curves(counts / counts[-1], line.reshape(*lead, len(counts))))
     return result
 
 

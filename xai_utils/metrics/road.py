@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from xai_utils.engine import compiled, in_parts, keras, pixel_range, tf
-from xai_utils.metrics.faithfulness import checked, picture_scores, ranks
+from xai_utils.metrics.faithfulness import checked, ranks
 from xai_utils.metrics.imputation import imputed
+from xai_utils.models import scores
 
 PICTURES_AT_ONCE = 16  # imputed together, and run
 
@@ -80,20 +81,20 @@ def road(
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     ordered = ranks(maps)
     pixels, count, extent = ordered[0].size, len(batch), pixel_range(model, batch)
-    run = compiled(model, picture_scores, function=function, probability=probability)
+    run = compiled(model, scores, function=function, probability=probability)
     jobs = [
         (m, round(share * pixels), least)
         for m in range(len(ordered))
         for least in (False, True)
         for share in shares
     ]
-    scores = []
+    found = []
     for part in in_parts(jobs, PICTURES_AT_ONCE):
         hidden = np.stack(
             [ordered[m] >= pixels - n if least else ordered[m] < n for m, n, least in part]
         )
         owners = [m % count for m, *_ in part]
         changed = imputed(tf.gather(batch, owners), hidden, noise, seed, extent)
-        scores.append(run(tf.cast(changed, batch.dtype), tf.gather(indices, owners)))
-    scores = np.concatenate(scores).reshape(*lead, 2, len(shares))
-    return Road(shares, scores[..., 0, :], scores[..., 1, :])
+        found.append(run(tf.cast(changed, batch.dtype), tf.gather(indices, owners)))
+    found = np.concatenate(found).reshape(*lead, 2, len(shares))
+    return Road(shares, found[..., 0, :], found[..., 1, :])

@@ -11,6 +11,7 @@ import numpy as np
 
 from xai_utils.engine import check_images, forward, in_parts, keras, tf
 from xai_utils.models import dense, shapes
+from xai_utils.models.endings import probabilities
 from xai_utils.models.labels import model_class
 
 PICTURES_AT_ONCE = 64  # in one pass of `logits_of`
@@ -135,7 +136,11 @@ def score(outputs, indices: tf.Tensor, function: Callable | None) -> tf.Tensor:
 
 
 def scores(
-    model: keras.Model, images: tf.Tensor, indices: tf.Tensor, function: Callable | None
+    model: keras.Model,
+    images: tf.Tensor,
+    indices: tf.Tensor,
+    function: Callable | None,
+    probability: bool = False,
 ) -> tf.Tensor:
     """Scores of images, in one pass; for compiled code.
 
@@ -145,6 +150,7 @@ def scores(
         indices: int32 `(N,)` of `check_target` or `fixed_target`: class indices, or `TOP`; or the
             classes of places, `(N, 2, h, w)`.
         function: None, or a callable from the outputs to scores `(N,)`.
+        probability: without a callable, probabilities of the class instead of logits.
 
     Returns:
         Tensor `(N,)`, float32 or wider.
@@ -152,7 +158,10 @@ def scores(
     Raises:
         ValueError: the callable did not return one number for each image.
     """
-    return score(outputs_of(model, images), indices, function)
+    outputs = outputs_of(model, images)
+    if probability and function is None:
+        outputs = probabilities(model, outputs)
+    return score(outputs, indices, function)
 
 
 def outputs_of(model: keras.Model, images: tf.Tensor):
