@@ -38,6 +38,8 @@ from xai_utils.models import code_at
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
 OF_FROZEN = 1.05  # a pass with its gradient, over that on a frozen graph
 SAMPLES, MASKS = 4, 4  # of SmoothGrad and integrated gradients; of RISE
+SOBOL = 6  # passes of Sobol indices of one cell
+UPDATES = 4  # of the masks of an extremal perturbation
 COVERED, SEGMENTS = 128, 12  # pictures and superpixels of LIME and Kernel SHAP
 STEPS = 8  # of an inversion that is timed
 STEP_BOUND = 1.15  # one of them over a forward and input-gradient pass
@@ -104,6 +106,7 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
     narrow = "block1_conv2" if model.name == "vgg19" else "block5c_add"
     maps = keras.Model(model.input, model.get_layer(narrow).output)(images[:1]).numpy()
     live = int((maps.max(axis=(1, 2)) > maps.min(axis=(1, 2))).sum())
+    active = int(maps.any(axis=(1, 2)).sum())
     half = images.shape[1] // 2
     calls = {
         "Grad-CAM": (partial(a.grad_cam, model, images), 1, 1.05),
@@ -119,9 +122,16 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         "FullGrad": (partial(a.full_grad, model, images, 0), 1, None),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),
+        f"Sobol, {SOBOL} passes": (partial(a.sobol, model, images, 0, 1, SOBOL // 3), SOBOL, 1.05),
         f"Score-CAM of one image, {live} channels": (
             partial(a.score_cam, model, images[:1], 0, narrow),
             live / len(images),
+            1.1,
+        ),
+        # of whole passes, though only the part behind the layer is run
+        f"Ablation-CAM of one image, {active} channels": (
+            partial(a.ablation_cam, model, images[:1], 0, narrow),
+            active / len(images),
             1.1,
         ),
     }
@@ -167,6 +177,11 @@ def others(model: keras.Model, images: np.ndarray) -> dict:
         f"VarGrad, {SAMPLES} samples": (
             partial(a.var_grad, model, images, 0, SAMPLES),
             SAMPLES,
+            None,
+        ),
+        f"extremal perturbation, {UPDATES} steps": (
+            partial(a.extremal_perturbation, model, images, 0, steps=UPDATES),
+            UPDATES,
             None,
         ),
         f"LIME of one image, {samples} samples": (

@@ -18,6 +18,8 @@ CHEAP = {
     "gradient_shap": {"samples": 8},
     "occlusion": {"patch": 6, "stride": 4},
     "rise": {"masks": 150, "grid": 6},
+    "sobol": {"grid": 6, "samples": 16},
+    "extremal_perturbation": {"grid": 12, "steps": 40, "area": 0.1, "fill": "black"},
     "lime": {"segments": 20, "samples": 80, "fill": "black"},
     "kernel_shap": {"segments": 20, "samples": 150, "fill": "black"},
 }
@@ -68,7 +70,7 @@ def test_float32_maps_find_the_object_and_a_batch_gives_what_its_images_give(nam
     np.testing.assert_allclose(maps, singles, rtol=1e-3, atol=1e-3 * np.abs(maps).max())
     if name in (*attribution.FLOORS, "deconvnet"):  # which does not ask where ReLUs were active
         return
-    sizes = np.abs(maps - np.median(maps, axis=(1, 2), keepdims=True) * (name == "rise"))
+    sizes = np.abs(maps)
     for size, mask in zip(pictures.resize_map(sizes, masks.shape[1:]), masks):
         # gradients change sign at the rim of the object, so what is next to it counts as it
         near = keras.ops.max_pool(mask[None, ..., None].astype("f4"), 5, 1, "same")[0, ..., 0] > 0
@@ -88,6 +90,8 @@ COUNT_CHANNELS_TOGETHER = [
     *(name for name in attribution.METHODS if "cam" in name and "guided" not in name),
     *("gradient_x_input", "integrated_gradients", "deep_lift"),
     *("occlusion", "rise", "centre", "edges"),
+    "sobol",
+    "extremal_perturbation",
     *OF_ATTENTION,
 ]
 

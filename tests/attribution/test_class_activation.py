@@ -1,6 +1,7 @@
 """Class activation against formulas in NumPy, and against what holds on networks with GAP."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -339,14 +340,20 @@ def test_score_cam_with_signed_activations_whatever_the_papers_baseline(baseline
     )
 
 
-def test_the_size_of_a_chunk_changes_nothing_and_dead_channels_cost_nothing(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "scored"),
+    [("score_cam", "_masked_by_channel"), ("ablation_cam", "_without_channel")],
+)
+def test_the_size_of_a_chunk_changes_nothing_and_dead_channels_cost_nothing(
+    name, scored, monkeypatch
+):
     model, images = flat_net(), batch()
     kill_channels(model, [2, 5])
     pictures, compiled = [], class_activation.compiled
 
     def counting(model, function, /, **settings):
         run = compiled(model, function, **settings)
-        if function is not class_activation._masked_by_channel:
+        if function is not getattr(class_activation, scored):
             return run
         return lambda *tensors: (pictures.append(len(tensors[-1])), run(*tensors))[1]
 
@@ -355,10 +362,72 @@ def test_the_size_of_a_chunk_changes_nothing_and_dead_channels_cost_nothing(monk
     for at_once in (32, 5, 1):
         monkeypatch.setattr(class_activation, "IMAGES_AT_ONCE", at_once)
         pictures.clear()
-        maps.append(attribution.score_cam(model, images, 1))
+        maps.append(getattr(attribution, name)(model, images, 1))
         assert sum(pictures) == 3 * 4 and max(pictures) <= at_once
     np.testing.assert_allclose(maps[1], maps[0], atol=1e-6)
     np.testing.assert_allclose(maps[2], maps[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ablation_cam_on_a_gap_network_has_a_closed_form(sign):
+    model, images = gap_net(), batch()
+    a, _, logits = values(model, images, 2)
+    kernel, bias = model.get_layer("logits").get_weights()
+    # the score far from 0, on either side, and what speaks for the class unchanged
+    logits = logits + 10 * sign
+    model.get_layer("logits").set_weights([kernel, bias + 10 * sign])
+    assert (np.sign(logits[:, 2]) == sign).all()
+    weights = kernel[:, 2] * a.mean((1, 2)) / np.abs(logits[:, 2:3])
+    expected = np.einsum("nhwk,nk->nhw", a, weights)
+    maps = attribution.ablation_cam(model, images, 2, relu=False)
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        attribution.ablation_cam(model, images, 2),
+        np.maximum(expected, 0),
+        atol=1e-3 * np.abs(expected).max(),
+    )
+
+
+@pytest.mark.parametrize("dead", [(), (0, 4)])
+@pytest.mark.parametrize("layer", ["early", "features"])
+def test_ablation_cam_is_its_formula(layer, dead):
+    model, images = flat_net(), batch()
+    kill_channels(model, list(dead)) if layer == "features" else None
+    a, _, logits = values(model, images, 1, layer)
+    head = keras.Model(model.get_layer(layer).output, model.output)
+    expected = np.zeros(a.shape[:3])
+    for k in range(a.shape[-1]):
+        without = a * (np.arange(a.shape[-1]) != k)
+        weight = (logits[:, 1] - head(without).numpy()[:, 1]) / np.abs(logits[:, 1])
+        expected += weight[:, None, None] * a[..., k]
+    maps = attribution.ablation_cam(model, images, 1, layer, relu=False)
+    np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_score_of_zero_gives_a_finite_ablation_cam():
+    model, images = gap_net(), batch()
+    maps = attribution.ablation_cam(model, images, lambda s: s[:, 1] - tf.stop_gradient(s[:, 1]))
+    assert not maps.any()
+    whole = forward(model, images).numpy()[:, 1]
+    maps = attribution.ablation_cam(model, images[:1], lambda s: s[:, 1] - whole[0], relu=False)
+    plain = attribution.ablation_cam(model, images[:1], 1, relu=False) * abs(whole[0])
+    assert np.isfinite(maps).all()
+    np.testing.assert_allclose(maps / np.abs(maps).max(), plain / np.abs(plain).max(), atol=1e-2)
+
+
+def test_ablation_cam_computes_only_what_is_behind_the_layer():
+    model, images = flat_net(), tf.constant(batch())
+    for layer, convolutions in (("features", 0), ("early", 1)):
+        maps = tf.constant(values(model, images, 0, layer)[0], tf.float32)
+        pairs = tf.constant([[0, 1], [2, 3]])
+        without = partial(class_activation._without_channel, model, layer=layer, function=None)
+        run = tf.function(without, autograph=False)
+        graph = run.get_concrete_function(images, maps, tf.constant([1, 1, 1]), pairs)
+        needed = tf.compat.v1.graph_util.extract_sub_graph(
+            graph.graph.as_graph_def(), [graph.outputs[0].op.name]
+        )
+        assert sum(node.op == "Conv2D" for node in needed.node) == convolutions
+        assert sum(node.op == "MatMul" for node in needed.node) == 2
 
 
 def test_eigen_cam_is_the_projection_on_the_first_direction():
@@ -384,7 +453,9 @@ def all_cams(model, images, target=None):
     return np.stack([each[0] for each in maps], axis=1)
 
 
-@pytest.mark.parametrize("method", [all_cams, attribution.score_cam, attribution.eigen_cam])
+@pytest.mark.parametrize(
+    "method", [all_cams, attribution.score_cam, attribution.ablation_cam, attribution.eigen_cam]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_model_shape_batch_as_singles_and_left_untouched(method, shape):
     model, images = SHAPES[shape](), batch()
@@ -415,7 +486,7 @@ def test_a_constant_shift_of_the_logits_changes_nothing(method):
     np.testing.assert_allclose(method(model, images, 1), before, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["score_cam", "layer_cam"])
+@pytest.mark.parametrize("name", ["score_cam", "ablation_cam", "layer_cam"])
 def test_a_second_output_is_explained_with_a_callable(name):
     maps = getattr(attribution, name)(
         two_outputs(), batch(), lambda o: o["box"][:, 0], layer="features"
@@ -423,7 +494,7 @@ def test_a_second_output_is_explained_with_a_callable(name):
     assert maps.shape == (3, 6, 6) and np.abs(maps).max() > 0
 
 
-@pytest.mark.parametrize("name", ["layer_cam", "score_cam", "eigen_cam"])
+@pytest.mark.parametrize("name", ["layer_cam", "score_cam", "ablation_cam", "eigen_cam"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,4 +1,4 @@
-"""Occlusion, RISE, LIME and Kernel SHAP against answers known beforehand (REFERENCE, section 3)."""
+"""What covers parts of a picture, against answers known beforehand (REFERENCE, section 3)."""
 
 import itertools
 import math
@@ -18,6 +18,8 @@ superpixels_room = import_module("xai_utils.attribution.superpixels")
 SETTINGS = {
     "occlusion": {"patch": 4, "stride": 3},
     "rise": {"masks": 30, "grid": 3},
+    "sobol": {"grid": 2, "samples": 8},
+    "extremal_perturbation": {"grid": 6, "steps": 8, "area": 0.3},
     "lime": {"segments": 9, "samples": 30, "fill": 0.0},
     "kernel_shap": {"segments": 9, "samples": 30, "fill": 0.0},
 }
@@ -273,6 +275,160 @@ def test_rise_weighs_with_any_score():
     np.testing.assert_allclose(attribution.rise(model, images, three, **settings), 0, atol=1e-5)
 
 
+# --- Sobol indices --------------------------------------------------------------------------------
+
+
+def test_the_design_has_two_sets_of_even_points_and_those_with_one_column_swapped():
+    first, second, *swapped = attribution.sobol_design(3, 64, seed=1)
+    for i, points in enumerate(swapped):
+        expected = first.copy()
+        expected[:, i] = second[:, i]
+        np.testing.assert_array_equal(points, expected)
+    both = np.hstack([first, second])
+    # each of 64 equal parts of each column holds one of 64 points: that is what Sobol's sequence is
+    np.testing.assert_array_equal(
+        np.sort((both * 64).astype(int), axis=0), np.tile(np.arange(64)[:, None], 6)
+    )
+    np.testing.assert_array_equal(attribution.sobol_design(3, 50, seed=1)[0], first[:50])
+    assert np.abs(attribution.sobol_design(3, 64, seed=2)[0] - first).max() > 0.1
+
+
+def test_ishigamis_function_has_its_published_indices():
+    x = np.pi * (2 * attribution.sobol_design(3, 4096) - 1)
+    one, two, three = np.moveaxis(x, -1, 0)
+    scores = np.sin(one) + 7 * np.sin(two) ** 2 + 0.1 * three**4 * np.sin(one)
+    indices, errors = attribution.total_indices(scores, return_error=True)
+    np.testing.assert_allclose(indices, [0.558, 0.442, 0.244], atol=0.005)
+    assert (errors < 0.03).all()
+    np.testing.assert_allclose(attribution.total_indices(5 - 3 * scores), indices, rtol=1e-9)
+
+
+def test_total_indices_of_a_sum_are_shares_and_of_a_product_more():
+    weights = np.array([3.0, 2.0, 1.0, 0.0])
+    x = attribution.sobol_design(4, 1024, seed=3)
+    shares = weights**2 / (weights**2).sum()
+    np.testing.assert_allclose(attribution.total_indices(x @ weights), shares, atol=2e-3)
+    # of x y the variance is 7 / 144, and that which is left when x is known 1 / 36
+    product = attribution.total_indices(x[..., 0] * x[..., 1])
+    np.testing.assert_allclose(product, [4 / 7, 4 / 7, 0, 0], atol=5e-3)
+    several = attribution.total_indices(np.stack([x @ weights, x[..., 0] * x[..., 1]]))
+    np.testing.assert_allclose(several[1], product)
+
+
+def test_the_standard_error_of_total_indices_is_the_spread_of_independent_points():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(300):
+        first, second = rng.random((2, 200, 3))
+        sets = [first, second] + [np.where(np.arange(3) == i, second, first) for i in range(3)]
+        scores = np.prod(1 + np.stack(sets), axis=-1)
+        found.append(attribution.total_indices(scores, return_error=True))
+    indices, errors = (np.stack(values) for values in zip(*found))
+    np.testing.assert_allclose(errors.mean(axis=0), indices.std(axis=0), rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: attribution.total_indices(np.zeros((2, 8))), r"not \(2, 8\)"),
+        (lambda: attribution.total_indices(np.zeros((5, 1))), r"not \(5, 1\)"),
+        (lambda: attribution.total_indices(np.zeros(5)), r"not \(5,\)"),
+        (lambda: attribution.sobol_design(0, 8), "got 0 and 8"),
+        (lambda: attribution.sobol_design(20000, 8), "1 to 10600 factors.*got 20000 and 8"),
+        (lambda: attribution.sobol_design(4, 1), "got 4 and 1"),
+    ],
+)
+def test_a_design_that_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_function_without_variance_has_no_indices():
+    indices, errors = attribution.total_indices(np.full((6, 8), 3.0), return_error=True)
+    assert not indices.any() and not errors.any()
+
+
+@pytest.mark.parametrize("fill", ["black", 0.3])
+def test_sobol_of_a_linear_model_is_each_cells_share_of_the_variance(fill):
+    model, weights, _ = linear_net(6)
+    images = batch(6, 2)
+    maps, errors = attribution.sobol(
+        model, images, 1, grid=3, samples=1024, fill=fill, return_error=True
+    )
+    each = (weights[1] * (images - (-1 if fill == "black" else fill))).sum(-1)
+    cells = each.reshape(2, 3, 2, 3, 2).sum((2, 4))  # what a cell of 2 x 2 pixels brings
+    shares = cells**2 / (cells**2).sum((1, 2), keepdims=True)
+    np.testing.assert_allclose(maps, shares, atol=5e-3)
+    assert maps.dtype == errors.dtype == np.float32 and errors.max() < 0.02
+    assert np.abs((maps - shares) / errors).max() < 4
+
+
+# --- extremal perturbation ------------------------------------------------------------------------
+
+
+def square_reader(size=24, rows=slice(4, 12), columns=slice(12, 20)):
+    """A network that adds up the pixels of one square, and where it is, bool `(size, size)`."""
+    inputs = keras.Input((size, size, 3))
+    head = layers.Dense(2)
+    model = keras.Model(inputs, head(layers.Flatten()(inputs)), name="square_reader")
+    square = np.zeros((size, size), bool)
+    square[rows, columns] = True
+    kernel = np.repeat(square[..., None], 3, axis=2).reshape(-1, 1) / 255 / square.sum()
+    head.set_weights([np.hstack([kernel, -kernel]), np.zeros(2)])
+    return model, square
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_extremal_perturbation_finds_the_square_that_is_read_at_its_area(scale):
+    model, square = square_reader()
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel * scale, bias + 7])  # whatever a score is counted in
+    images = np.full((1, 24, 24, 3), 200, np.float32)
+    maps, masks, kept = attribution.extremal_perturbation(
+        model, images, 0, square.mean(), grid=24, radius=1.5, fill="black", return_masks=True
+    )
+    found = maps[0] > 0.5
+    assert (found & square).sum() / (found | square).sum() > 0.8
+    assert maps.min() >= 0 and maps.max() <= 1
+    assert maps.mean() == pytest.approx(square.mean(), rel=0.25)
+    whole = 7 + scale * 3 * 200 / 255
+    assert kept[0, 0] > 7 + 0.9 * (whole - 7)
+    np.testing.assert_array_equal(masks[0], maps)
+
+
+def test_several_areas_are_their_masks_and_the_mean_of_them():
+    model, square = square_reader()
+    images = np.random.default_rng(0).uniform(50, 250, (2, 24, 24, 3)).astype(np.float32)
+    settings = {"grid": 12, "radius": 1.0, "steps": 40, "fill": "black", "return_masks": True}
+    maps, masks, kept = attribution.extremal_perturbation(
+        model, images, 0, area=[0.05, 0.2], **settings
+    )
+    assert masks.shape == (2, 2, 24, 24) and kept.shape == (2, 2)
+    np.testing.assert_allclose(maps, masks.mean(axis=0), atol=1e-6)
+    assert (masks[0].mean((1, 2)) < masks[1].mean((1, 2))).all() and (kept[0] < kept[1]).all()
+    for i, area in enumerate((0.05, 0.2)):
+        alone = attribution.extremal_perturbation(model, images, 0, area=area, **settings)
+        np.testing.assert_allclose(alone[1][0], masks[i], atol=1e-4)
+
+
+def test_a_smooth_mask_treats_the_border_as_the_middle_and_keeps_what_is_flat():
+    smooth_mask = import_module("xai_utils.attribution.extremal").smooth_mask
+    for value in (0.0, 0.4):
+        flat = smooth_mask(tf.fill((1, 9, 7), value), 1.5).numpy()
+        np.testing.assert_allclose(flat, flat[0, 4, 3], atol=1e-6)
+        assert value * 0.4 <= flat.max() <= value
+    one = np.zeros((1, 15, 15), np.float32)
+    one[0, 7, 7] = 1
+    disc = smooth_mask(tf.constant(one), 2.0).numpy()[0]
+    # by the formula: one disc among zeros, of which there are 80 more within reach
+    for away in (0, 1, 2, 3, 4):
+        k = np.exp(-2 * max(away / 2 - 0.5, 0) ** 2)
+        assert disc[7, 7 + away] == pytest.approx(
+            k * np.exp(20 * k) / (np.exp(20 * k) + 80), rel=1e-4
+        )
+    assert disc[7, 12] == 0
+    np.testing.assert_allclose(disc, disc.T, atol=1e-6)
+
+
 # --- LIME and Kernel SHAP -------------------------------------------------------------------------
 
 
@@ -497,8 +653,8 @@ def test_a_callable_target_and_a_second_output(name):
     model = gap_net()
     contrast = method(model, images, lambda s: s[:, 0] - s[:, 1], **settings)
     pair = [method(model, images, k, **settings) for k in (0, 1)]
-    # all four are linear in the score
-    np.testing.assert_allclose(contrast, pair[0] - pair[1], atol=2e-5)
+    if name not in ("sobol", "extremal_perturbation"):  # all others are linear in the score
+        np.testing.assert_allclose(contrast, pair[0] - pair[1], atol=2e-5)
     edge = method(two_outputs(), images, lambda outputs: outputs["box"][:, 0], **settings)
     assert edge.shape == contrast.shape and np.abs(edge).max() > 0
     with pytest.raises(ValueError, match="callable"):
@@ -512,7 +668,7 @@ def test_a_constant_shift_of_the_logits_changes_nothing(name):
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel, bias + 10])
     np.testing.assert_allclose(
-        getattr(attribution, name)(model, images, 1, **SETTINGS[name]), before, atol=2e-4
+        getattr(attribution, name)(model, images, 1, **SETTINGS[name]), before, atol=5e-4
     )
 
 
@@ -534,6 +690,15 @@ def test_a_constant_shift_of_the_logits_changes_nothing(name):
         ("rise", {"grid": 13}, "grid 1 to 12"),
         ("rise", {"keep": 0.0}, "0 < keep < 1"),
         ("rise", {"keep": 1.0}, "0 < keep < 1"),
+        ("sobol", {"grid": 13}, "grid 1 to 12 and samples >= 2 are needed, got 13 and 32"),
+        ("sobol", {"samples": 1}, "got 8 and 1"),
+        ("sobol", {"fill": "grey"}, "no filling is called 'grey'"),
+        ("extremal_perturbation", {"area": 1.0}, "share between 0 and 1, not 1.0"),
+        ("extremal_perturbation", {"area": [0.1, 0]}, r"share between 0 and 1, not \[0.1, 0\]"),
+        ("extremal_perturbation", {"area": []}, "share between 0 and 1"),
+        ("extremal_perturbation", {"grid": 13}, "grid 1 to 12.*got 13, 150, 2.5"),
+        ("extremal_perturbation", {"grid": 6, "steps": 0}, "steps >= 1"),
+        ("extremal_perturbation", {"grid": 6, "radius": 0.0}, "radius > 0"),
         ("lime", {"segments": 1}, "at least 2 segments and 10 samples"),
         ("lime", {"samples": 9}, "at least 2 segments and 10 samples"),
         ("lime", {"penalty": -1.0}, "penalty must not be negative, got -1.0"),

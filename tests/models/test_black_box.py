@@ -13,11 +13,13 @@ from xai_utils.models import foreign
 layers = keras.layers
 SIDE = (8, 12)
 CLASSES = 3
-NEED = r"; occlusion, rise, lime, kernel_shap need only scores"
+NEED = r"; occlusion, rise, sobol, lime, kernel_shap need only scores"
 # Small enough for a tiny picture; the rest as it is.
 SETTINGS = {
     "occlusion": {"patch": 4, "stride": 4},
     "rise": {"masks": 40, "grid": 3},
+    "sobol": {"grid": 2, "samples": 8},
+    "extremal_perturbation": {"grid": 4, "steps": 2},
     "lime": {"segments": 6, "samples": 30},
     "kernel_shap": {"segments": 6, "samples": 60},
     "smooth_grad": {"samples": 2},

@@ -510,6 +510,8 @@ def test_every_technique_explains_a_box(ssd):
         "gradient_shap": {"samples": 2},
         "occlusion": {"patch": 100, "stride": 100},
         "rise": {"masks": 4},
+        "sobol": {"grid": 2, "samples": 4},
+        "extremal_perturbation": {"steps": 3},
         "lime": {"samples": 12},
         "kernel_shap": {"samples": 16, "segments": 4},
     }

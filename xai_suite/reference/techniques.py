@@ -27,9 +27,11 @@ SETTINGS = {
     "score_cam": {"layer": "block5c_add"},
     "occlusion": {"patch": 48, "stride": 24},
     "rise": {"masks": 512},
+    "sobol": {"grid": 7, "samples": 8},
+    "extremal_perturbation": {"steps": 80},
     "lime": {"samples": 128},
     "kernel_shap": {"samples": 128, "segments": 20},
-    "d_rise": {"masks": 256, "centred": True},
+    "d_rise": {"masks": 256},
 }
 
 

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "baselines": ["FLOORS", "centre", "centre_map", "edges", "random", "random_maps"],
         "class_activation": [
             "CAMS",
+            "ablation_cam",
             "cam",
             "cams",
             "eigen_cam",
@@ -39,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "d_rise": ["d_rise"],
         "deep_lift": ["deep_lift"],
         "full_grad": ["full_grad"],
+        "extremal": ["extremal_perturbation"],
         "gradients": [
             "gradient_shap",
             "gradient_x_input",
@@ -59,7 +61,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "undefined_for",
         ],
         "names": ["NAMES", "spoken"],
-        "perturbation": ["occlusion", "rise", "rise_masks"],
+        "perturbation": ["occlusion", "rise", "rise_masks", "sobol"],
+        "sensitivity": ["sobol_design", "total_indices"],
         "superpixels": ["kept_scores", "kernel_shap", "lime", "mean_colours", "superpixels"],
     },
 )

@@ -3,7 +3,8 @@
 Every function has the signature `method(model, images, target=None, **settings) -> maps`; see
 `attribution`. In the formulas A are the layer's activations `(N, h, w, K)`, S the score, g = dS/dA,
 Z = h w the number of positions, and sums without an index run over the K channels. `cams` gives any
-number of these maps from one pass. CAM, Score-CAM and Eigen-CAM, further down, need no gradient.
+number of these maps from one pass. CAM, Score-CAM, Ablation-CAM and Eigen-CAM, further down, need
+no gradient.
 """
 
 import warnings
@@ -19,6 +20,7 @@ from xai_utils.models import (
     check_target,
     code_at,
     fixed_target,
+    outputs_from,
     score,
     scores,
     target_classes,
@@ -26,7 +28,8 @@ from xai_utils.models import (
 )
 from xai_utils.pictures import masked
 
-IMAGES_AT_ONCE = 32  # masked pictures in one forward pass of Score-CAM
+IMAGES_AT_ONCE = 32  # pictures in one pass of Score-CAM, maps in one of Ablation-CAM
+SMALLEST_SCORE = 1e-6  # that Ablation-CAM divides by
 
 
 def _weighted(activations, weights):
@@ -445,6 +448,55 @@ def score_cam(
     return result
 
 
+def ablation_cam(
+    model: keras.Model, images, target=None, layer: str | None = None, relu: bool = True
+) -> np.ndarray:
+    """Ablation-CAM: each channel's weight is the share of the score that is lost without it.
+
+    `w_k = (S - S_k) / S`, `ReLU(sum_k w_k A_k)`, where S_k is the score when channel k is 0
+    everywhere. Only the part of the network behind the layer is run, once for each channel that is
+    not 0 anyway, in chunks. On a network that ends in global average pooling and one Dense layer
+    the weight is the Dense layer's times the channel's mean, over S.
+    Source: Desai & Ramaswamy, "Ablation-CAM" (WACV 2020), equations 3 and 4, with the logit as
+    score. Logits may be negative, so S is divided by without its sign: a channel that speaks for
+    the target then counts for it; and by no less than 1e-6.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
+            whose map is pooled or flattened before the head.
+        relu: keep only evidence for the target; False also shows evidence against it.
+
+    Returns:
+        float32 maps `(N, h, w)`, in units of the activations. A warning says why a map is zero
+        everywhere.
+
+    Raises:
+        ValueError: bad images or target, unknown layer, or a layer without spatial extent.
+    """
+    batch = check_images(model, images)
+    indices, function = fixed_target(model, batch, target)
+    layer = check_layer(model, batch.shape, layer)
+    maps = compiled(model, code_at, layer=layer)(batch)
+    alive = np.argwhere(maps.numpy().any(axis=(1, 2))).astype(np.int32)  # (image, channel)
+    run = compiled(model, _without_channel, layer=layer, function=function)
+    left = [
+        run(batch, maps, indices, tf.constant(part)) for part in in_parts(alive, IMAGES_AT_ONCE)
+    ]
+    whole = compiled(model, scores, function=function)(batch, indices).numpy()
+    lost = np.zeros((len(batch), maps.shape[-1]), np.float32)
+    lost[tuple(alive.T)] = whole[alive[:, 0]] - np.concatenate(left or [np.zeros(0)])
+    weights = lost / np.maximum(np.abs(whole), SMALLEST_SCORE)[:, None]
+    result = np.einsum("nhwk,nk->nhw", widened(maps).numpy(), weights).astype(np.float32)
+    against = (result < 0).any(axis=(1, 2))
+    result = np.maximum(result, 0) if relu else result
+    active, changing = maps.numpy().any(axis=(1, 2, 3)), lost.any(axis=1)
+    _warn_of_zeros("ablation_cam", layer, result[None], active, changing[None], against[None])
+    return result
+
+
 def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
     """Eigen-CAM: the activations projected on their first principal direction.
 
@@ -526,3 +578,12 @@ def _masked_by_channel(model, images, norm, indices, pairs, function):
         tf.gather(indices, pairs[:, 0]),
         function,
     )
+
+
+def _without_channel(model, images, maps, indices, pairs, layer, function):
+    """Scores `(F,)` of F pictures, each without one channel of its own map."""
+    owners, channels = pairs[:, 0], pairs[:, 1]
+    kept = tf.one_hot(channels, maps.shape[-1], 0.0, 1.0, dtype=maps.dtype)
+    changed = tf.gather(maps, owners) * kept[:, None, None]
+    outputs = outputs_from(model, tf.gather(images, owners), layer, changed)
+    return score(outputs, tf.gather(indices, owners), function)

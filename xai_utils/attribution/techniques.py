@@ -18,6 +18,7 @@ from xai_utils.attribution.attending import (
 )
 from xai_utils.attribution.baselines import FLOORS
 from xai_utils.attribution.class_activation import (
+    ablation_cam,
     cam,
     eigen_cam,
     grad_cam,
@@ -28,6 +29,7 @@ from xai_utils.attribution.class_activation import (
     xgrad_cam,
 )
 from xai_utils.attribution.deep_lift import deep_lift
+from xai_utils.attribution.extremal import extremal_perturbation
 from xai_utils.attribution.full_grad import full_grad
 from xai_utils.attribution.gradients import (
     gradient_shap,
@@ -38,7 +40,7 @@ from xai_utils.attribution.gradients import (
     var_grad,
 )
 from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
-from xai_utils.attribution.perturbation import occlusion, rise
+from xai_utils.attribution.perturbation import occlusion, rise, sobol
 from xai_utils.attribution.superpixels import kernel_shap, lime
 from xai_utils.engine import cached, keras, pixel_range
 from xai_utils.models import NEED_ONLY_SCORES
@@ -89,6 +91,7 @@ ABOUT = {
         Technique(hires_cam, PER_PLACE, like=grad_cam),
         Technique(xgrad_cam, PER_PLACE, like=grad_cam),
         Technique(score_cam, ACTIVATION, pace="long", like=eigen_cam),
+        Technique(ablation_cam, ACTIVATION, pace="slow", like=eigen_cam),
         Technique(eigen_cam, ACTIVATION),
         Technique(raw_attention, SHARE),
         Technique(attention_rollout, SHARE, like=raw_attention),
@@ -96,6 +99,8 @@ ABOUT = {
         Technique(attention_relevance, "relevance", like=gradient_attention),
         Technique(occlusion, "{}", pace="slow"),
         Technique(rise, "{}", pace="long"),
+        Technique(sobol, "share of the variance", pace="long"),
+        Technique(extremal_perturbation, "mask, 0 to 1", pace="long", like=saliency),
         Technique(lime, "{}", pace="long"),
         Technique(kernel_shap, "{}", pace="long"),
     )

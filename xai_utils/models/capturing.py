@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
-from xai_utils.engine import keras, tf
+from xai_utils.engine import keras, tf, widened
 from xai_utils.models import layers, shapes
 
 ACTIVATIONS = (
@@ -23,7 +23,10 @@ ACTIVATIONS = (
 
 @contextlib.contextmanager
 def capture(
-    model: keras.Model, names: Sequence[str], tape: tf.GradientTape | None = None
+    model: keras.Model,
+    names: Sequence[str],
+    tape: tf.GradientTape | None = None,
+    instead: dict | None = None,
 ) -> Iterator[dict]:
     """Record the activations of named layers while the model runs inside the block.
 
@@ -33,6 +36,8 @@ def capture(
         tape: watches each activation from the moment it exists. With
             `watch_accessed_variables=False` nothing before the first captured layer is recorded, so
             a gradient costs only the part of the network above it.
+        instead: name to what the layer returns in place of its own output, in the shape that would
+            be recorded; see `outputs_from`.
 
     Yields:
         A dict, filled as the model runs: name to the layer's output `(N, ...)`. Tokens that are a
@@ -62,10 +67,12 @@ def capture(
                 else:
                     output = tf.ensure_shape(output, (None, grid.tokens, None))
                     recorded = grid.as_map(output)
+                for name in {*names_of_layer} & {*(instead or {})}:
+                    recorded = tf.cast(instead[name], recorded.dtype)
                 if tape is not None:
                     tape.watch(recorded)
                 activations.update(dict.fromkeys(names_of_layer, recorded))
-                return output if grid is None else grid.as_tokens(recorded, output)
+                return recorded if grid is None else grid.as_tokens(recorded, output)
 
             return run
 
@@ -201,6 +208,30 @@ def code_at(model: keras.Model, images, layer: str, before_activation: bool = Fa
     ) as codes:
         part(images, training=False)
     return codes[layer]
+
+
+def outputs_from(model: keras.Model, images, layer: str, maps):
+    """What a model returns where a layer's maps are others; for compiled code.
+
+    In a compiled function only what is behind the layer is computed, and what goes past it from the
+    pictures: class tokens, or a shortcut around the layer.
+
+    Args:
+        model: a Keras model: flat, nested, Sequential or subclassed.
+        images: `(N, H, W, C)` in the model's pixel range.
+        layer: name or path (`outer/inner`) of a layer or operation; one that runs twice returns
+            the maps both times.
+        maps: what it returns, `(N, ...)` as of `capture`.
+
+    Returns:
+        The outputs in their structure, such as logits `(N, classes)`, float32 or wider.
+
+    Raises:
+        ValueError: no such layer (the nearest names are given), or several of that name (their
+            paths are given); one that did not run.
+    """
+    with capture(model, [layer], instead={layer: maps}):
+        return widened(model(images, training=False))
 
 
 def _did_not_run(model, name):

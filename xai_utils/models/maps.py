@@ -25,7 +25,7 @@ from xai_utils.models.layers import (
 from xai_utils.models.shapes import Grid, grid_of, is_spatial, layer_shape, output_shapes
 
 # What explains a network that has neither a gradient nor layers to read.
-NEED_ONLY_SCORES = ("occlusion", "rise", "lime", "kernel_shap")
+NEED_ONLY_SCORES = ("occlusion", "rise", "sobol", "lime", "kernel_shap")
 
 # Layers that only pool, pad, drop or reshape: never what Grad-CAM should read by default.
 _NO_FEATURES = (
