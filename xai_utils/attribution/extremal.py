@@ -14,7 +14,7 @@ from xai_utils.pictures import covers_for, masked
 MASKS_AT_ONCE = 16  # masks that are optimised together
 COLDNESS = 20.0  # of the smooth maximum: the larger, the nearer to the maximum
 REACH = 2.0  # of the kernel, in its own radius; beyond that it is below 0.02
-FIRST_WEIGHT, LAST_WEIGHT = 1.0, 300.0  # of the area, against the share of the score that is kept
+FIRST_WEIGHT, LAST_WEIGHT = 1.0, 1000.0  # of the area, against the share of the score that is kept
 RATE = 0.05  # step of a cell in 0..1, by Adam
 MOMENTUM, SECOND, TINY = 0.9, 0.999, 1e-12
 
