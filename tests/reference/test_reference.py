@@ -37,7 +37,8 @@ def test_units_are_those_of_the_docstrings():
     assert techniques.unit_of("eigen_cam") == "units of the activations"
     without = [name for name in reference.TECHNIQUES if not techniques.unit_of(name)]
     attention = ["raw_attention", "attention_rollout", "attention_relevance"]  # shares, and sums
-    assert without == ["guided_grad_cam", *attention, "d_rise"], "a product, and a similarity"
+    of_masks = ["sobol", "extremal_perturbation", "d_rise"]  # shares, a mask, a similarity
+    assert without == ["guided_grad_cam", *attention, *of_masks]
 
 
 def test_quick_settings_are_settings_of_their_techniques():

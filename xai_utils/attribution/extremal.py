@@ -57,7 +57,7 @@ def extremal_perturbation(
     Returns:
         float32 maps `(N, H, W)` in 0..1: the mask; of several areas their mean, highest where the
         smallest mask is. With `return_masks` a tuple of the maps, the masks `(A, N, H, W)` and the
-        scores `(A, N)`, in logits.
+        scores that they keep, `(A, N)`.
 
     Raises:
         ValueError: bad images, target or fill; an area not between 0 and 1; steps or grid below 1,
@@ -132,13 +132,14 @@ def smooth_mask(cells: tf.Tensor, radius: float) -> tf.Tensor:
 
 def _step(model, images, cover, indices, gain, areas, now, cells, first, second, function, radius):
     """One step of Adam on the cells of each mask; `now`: the area's weight, the step's number."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(cells)
         mask = smooth_mask(cells, radius)
         shown = masked(images, _enlarged(mask, images), cover)
         kept = scores(model, shown, indices, function) / gain
-        loss = now[0] * _area_error(mask, areas) - kept
-    gradient = existing(tape.gradient(loss, cells), model)
+        error = _area_error(mask, areas)
+    rising = existing(tape.gradient(kept, cells), model)
+    gradient = now[0] * tape.gradient(error, cells) - rising
     first = MOMENTUM * first + (1 - MOMENTUM) * gradient
     second = SECOND * second + (1 - SECOND) * gradient**2
     move = first / (1 - MOMENTUM ** now[1])
