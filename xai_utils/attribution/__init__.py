@@ -15,7 +15,8 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
+    ["rules"],
+    {
         "attending": [
             "attention",
             "attention_relevance",
@@ -63,6 +64,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "names": ["NAMES", "spoken"],
         "perturbation": ["occlusion", "rise", "rise_masks", "sobol"],
         "sensitivity": ["sobol_design", "total_indices"],
+        "relevance": ["channel_relevance", "conservation", "lrp"],
         "superpixels": ["kept_scores", "kernel_shap", "lime", "mean_colours", "superpixels"],
     },
 )

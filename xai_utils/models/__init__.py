@@ -21,7 +21,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "attending": ["capture_attention"],
         "black_box": ["black_box"],
         "boxes": ["EDGES", "SIZES", "decode", "in_pixels", "measure", "overlaps"],
-        "capturing": ["capture", "capture_before_activation", "code_at", "outputs_from"],
+        "capturing": [
+            "activates",
+            "capture",
+            "capture_before_activation",
+            "code_at",
+            "outputs_from",
+        ],
         "cards": ["TYPED", "extended", "files_of", "own_cards", "read_card", "typed", "write_card"],
         "dense": ["component", "pixel", "places", "region"],
         "detection": [

@@ -177,6 +177,19 @@ def capture_before_activation(model: keras.Model, name: str) -> Iterator[dict]:
         _did_not_run(model, name)
 
 
+def activates(layer: keras.Operation) -> bool:
+    """Whether a layer or operation is an activation and nothing else.
+
+    Args:
+        layer: any, such as `keras.layers.ReLU()` or the operation of `keras.ops.gelu(x)`.
+
+    Returns:
+        True for layers and operations of a function of `keras.activations`.
+    """
+    known = (*ACTIVATIONS, keras.layers.Activation)
+    return isinstance(layer, known) or _is_activating(layer)
+
+
 def _is_activating(layer: keras.Operation) -> bool:
     """Whether it is an operation such as `keras.ops.relu` that is an activation."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(layer).__name__).lower()

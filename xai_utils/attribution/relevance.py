@@ -1,0 +1,213 @@
+"""Layer-wise relevance propagation: a score is passed down to the pixels, and adds up on the way.
+
+`lrp` is a technique like the others; `channel_relevance` and `conservation` look inside. The rules
+and composites are in `attribution.rules`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xai_utils.attribution.gradients import existing
+from xai_utils.attribution.propagation import Propagation
+from xai_utils.attribution.rules import read_composite
+from xai_utils.engine import check_images, compiled, keras, pixel_range, tf, widened
+from xai_utils.models import check_layer, check_target, fixed_target, score
+
+GATES = ("signal", "half")
+_LIFTED = 2.0**8  # relevance of half precision is that much larger on its way, lest it vanish
+
+
+def lrp(
+    model: keras.Model,
+    images,
+    target=None,
+    composite="epsilon_plus_flat",
+    gate: str = "signal",
+    layer: str | None = None,
+    channel: int | None = None,
+) -> np.ndarray:
+    """Layer-wise relevance propagation: the score, shared out among the pixels layer by layer.
+
+    Each layer passes on what it received, by a rule (`attribution.rules`), so that the map adds up
+    to the score but for what biases absorb; `conservation` says where. Activations, and the
+    normalisation of layers and groups, pass relevance as it is; batch normalisation is folded into
+    the layer before it; the larger input takes all in max pooling; sums and means share in
+    proportion; attention has the rules of AttnLRP (a softmax by its Taylor form, products halved).
+    Sources: Bach et al. (2015), equations 56 and 58; Montavon et al., "Layer-wise relevance
+    propagation: an overview" (2019); Achtibat et al., "AttnLRP" (ICML 2024); for a channel alone
+    Achtibat et al., "From attribution maps to human-understandable explanations through concept
+    relevance propagation" (2023).
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs; subclassed ones as far as they are
+            made of Keras layers and of operations that have a rule.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`;
+            what is passed down is output times gradient of the callable.
+        composite: which layer has which rule: `epsilon_plus_flat`, `epsilon_gamma_box`,
+            `epsilon_alpha2_beta1`; a rule or its name for all layers, such as `zero`; or a dict of
+            rules with keys `first` (layers that read the pixels), `conv`, `dense`, `normalisation`
+            (what cannot be folded), and names or paths of layers.
+        gate: where one part of the network multiplies another: `signal` (all for what is gated, as
+            in squeeze-and-excitation) or `half`.
+        layer: name or path of a layer or operation: its own relevance; default the pixels'.
+        channel: of `layer`: only the relevance that passes through this channel, at the pixels.
+
+    Returns:
+        float32 maps `(N, H, W)`, signed, in logits: relevance added up over the channels; with
+        `layer` alone `(N, h, w)` of that.
+
+    Raises:
+        ValueError: bad images, target, composite or layer, a score that does not depend on the
+            pixels, a layer or operation without a rule.
+    """
+    if channel is not None and layer is None:
+        raise ValueError(f"channel {channel} of which layer? Say layer= too")
+    if layer is not None and channel is None:
+        layer = check_layer(model, tuple(np.shape(images)), layer)
+    found = _run(model, images, target, _maps, composite, gate, layer=layer, channel=channel)
+    return found.numpy()
+
+
+def channel_relevance(
+    model: keras.Model,
+    images,
+    target=None,
+    *,
+    layer: str,
+    composite="epsilon_plus_flat",
+    gate="signal",
+) -> np.ndarray:
+    """The relevance of every channel of a layer, added up over its places.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        layer: name or path of a layer or operation that returns one tensor.
+        composite: as in `lrp`.
+        gate: as in `lrp`.
+
+    Returns:
+        float32 `(N, channels)`, signed, in logits.
+
+    Raises:
+        ValueError: as `lrp`.
+    """
+    return _run(model, images, target, _channels, composite, gate, layer=layer).numpy()
+
+
+@dataclass(frozen=True)
+class Conserved:
+    """What a step of relevance propagation received and passed on.
+
+    Attributes:
+        layer: its path, or that of the operation.
+        rule: in words, such as `gamma 0.25`, or the kind of operation.
+        received, passed, absorbed: in logits; what was absorbed is computed from bias and epsilon,
+            not as a difference, where the step is a layer with weights.
+    """
+
+    layer: str
+    rule: str
+    received: float
+    passed: float
+    absorbed: float
+
+
+def conservation(
+    model: keras.Model, images, target=None, composite="epsilon_plus_flat", gate: str = "signal"
+) -> list[list[Conserved]]:
+    """What every step of relevance propagation received, passed and absorbed, for each image.
+
+    Args:
+        model: Keras model, images `(N, H, W, C)` to outputs.
+        images: one batch, any number type, in the model's pixel range.
+        target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
+        composite: as in `lrp`.
+        gate: as in `lrp`.
+
+    Returns:
+        For each image its steps, from the outputs down. The score less everything absorbed is the
+        sum of the map.
+
+    Raises:
+        ValueError: as `lrp`.
+    """
+    batch = check_images(model, images)
+    indices, function = fixed_target(model, batch, target)
+    run = _compiled(model, batch, _steps, composite, gate, function)
+    told = []
+    for at in range(len(batch)):
+        layers, rules, sums = run(batch[at : at + 1], indices[at : at + 1])
+        words = zip(layers.numpy(), rules.numpy(), sums.numpy().tolist(), strict=True)
+        told.append([Conserved(one.decode(), rule.decode(), *three) for one, rule, three in words])
+    return told
+
+
+def _run(model, images, target, work, composite, gate, **settings):
+    batch = check_images(model, images)
+    indices, function = check_target(model, batch, target)
+    return _compiled(model, batch, work, composite, gate, function, **settings)(batch, indices)
+
+
+def _compiled(model, batch, work, composite, gate, function, **settings):
+    if gate not in GATES:
+        raise ValueError(f"gate is one of {', '.join(GATES)}, not {gate!r}")
+    settings |= {"composite": read_composite(composite), "gate": gate}
+    pixels = pixel_range(model, batch)
+    return compiled(model, work, pixels=pixels, function=function, **settings)
+
+
+def _begun(model, images, indices, composite, gate, pixels, function, names=()):
+    """A propagation whose model has run, its outputs with their relevance, and named layers'."""
+    propagation = Propagation(model, composite, gate)
+    outputs, activations = propagation.run(images, pixels, names)
+    found = score(widened(outputs), indices, function)
+    ends = [output for output in tf.nest.flatten(outputs) if output.dtype.is_floating]
+    seen = [
+        (end, _lifted(model) * end * gradient)
+        for end, gradient in zip(ends, tf.gradients(found, ends), strict=True)
+        if gradient is not None
+    ]
+    return propagation, *map(list, zip(*seen, strict=True)), activations
+
+
+def _relevance(model, ends, started, at, where):
+    """The relevance of a tensor, given that of the outputs."""
+    return existing(tf.gradients(ends, at, started)[0], model, where)
+
+
+def _maps(model, images, indices, layer, channel, **settings):
+    names = [layer] if layer else []
+    _, ends, started, activations = _begun(model, images, indices, names=names, **settings)
+    at, where = (activations[layer], f"layer {layer!r}") if layer else (images, "the pixels")
+    relevance = _relevance(model, ends, started, at, where)
+    if channel is not None:
+        if not 0 <= channel < at.shape[-1]:
+            raise ValueError(f"{layer!r} has channels 0 to {at.shape[-1] - 1}, not {channel}")
+        alone = relevance * tf.one_hot(channel, at.shape[-1], dtype=relevance.dtype)
+        relevance = _relevance(model, [at], [alone], images, "the pixels")
+    return tf.reduce_sum(widened(relevance), axis=-1) / _lifted(model)
+
+
+def _channels(model, images, indices, layer, **settings):
+    _, ends, started, activations = _begun(model, images, indices, names=[layer], **settings)
+    relevance = widened(_relevance(model, ends, started, activations[layer], f"layer {layer!r}"))
+    places = tuple(range(1, len(relevance.shape) - 1))
+    return tf.reduce_sum(relevance, axis=places) / _lifted(model)
+
+
+def _steps(model, images, indices, **settings):
+    propagation, ends, started, _ = _begun(model, images, indices, **settings)
+    _relevance(model, ends, started, images, "the pixels")
+    entries = propagation.entries
+    sums = [tf.stack([entry.received, entry.passed, entry.absorbed]) for entry in entries]
+    layers, rules = ([getattr(entry, key) for entry in entries] for key in ("path", "rule"))
+    return tf.constant(layers), tf.constant(rules), tf.stack(sums) / _lifted(model)
+
+
+def _lifted(model) -> float:
+    """How many times relevance is larger on its way: half precision would lose the smallest."""
+    return _LIFTED if model.compute_dtype in ("float16", "bfloat16") else 1.0
