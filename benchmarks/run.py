@@ -120,6 +120,12 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
             4.5 if model.name == "vgg19" else None,
         ),
         "FullGrad": (partial(a.full_grad, model, images, 0), 1, None),
+        "LRP": (partial(a.lrp, model, images), 1, None),
+        "LRP, z+": (
+            partial(a.lrp, model, images, composite="epsilon_plus_flat"),
+            1,
+            3.0 if model.name == "vgg19" else None,
+        ),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),
         f"Sobol, {SOBOL} passes": (partial(a.sobol, model, images, 0, 1, SOBOL // 3), SOBOL, 1.05),

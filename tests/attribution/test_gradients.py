@@ -19,6 +19,7 @@ SETTINGS = {
     "guided_backprop": {},
     "deconvnet": {},
     "guided_grad_cam": {},
+    "lrp": {},
 }
 
 

@@ -33,6 +33,7 @@ SETTINGS = {
     "kernel_shap": {"samples": 128, "segments": 20},
     "d_rise": {"masks": 256},
 }
+FINE = ("gradients", "guided", "deep_lift", "relevance")  # rooms whose maps are of single pixels
 
 
 def figures() -> dict[str, dict]:
@@ -52,7 +53,7 @@ def figures() -> dict[str, dict]:
         network, images, where = other if name in without else usual
         values = method(network, images, **SETTINGS.get(name, {}))[0]
         # Maps of single pixels hide what lies below them.
-        fine = method.__module__.rpartition(".")[2] in ("gradients", "guided")
+        fine = method.__module__.rpartition(".")[2] in FINE
         drawn[name] = _figure(name, images[0], values, not fine, where)
     return drawn | {"d_rise": _of_a_box()}
 

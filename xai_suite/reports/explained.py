@@ -12,6 +12,7 @@ EXPLAINED_IN = {
     "guided_backprop": "12_guided_backprop",
     "deconvnet": "12_guided_backprop",
     "guided_grad_cam": "12_guided_backprop",
+    "lrp": "15_relevance",
     "cam": "20_cam",
     "grad_cam": "21_grad_cam",
     "grad_cam_plus_plus": "22_grad_cam_plus_plus",

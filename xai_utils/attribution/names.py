@@ -15,6 +15,7 @@ NAMES = {
     "guided_backprop": "guided backpropagation",
     "deconvnet": "DeconvNet",
     "guided_grad_cam": "guided Grad-CAM",
+    "lrp": "LRP",
     "cam": "CAM",
     "grad_cam": "Grad-CAM",
     "grad_cam_plus_plus": "Grad-CAM++",

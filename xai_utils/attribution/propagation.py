@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xai_utils.attribution.rules import KINDS, Box, Linear, Rule, rule_name
+from xai_utils.attribution.rules import KINDS, Box, Linear, Rule, beside, rule_name
 from xai_utils.engine import keras, tf, widened
 from xai_utils.models import (
     NEED_ONLY_SCORES,
@@ -25,8 +25,6 @@ from xai_utils.models import (
 )
 
 RULE = "XaiUtils_relevance"
-EPSILON = 1e-6  # beside sums and means, as in `rules.Epsilon`
-
 # These only move values: their own gradient moves relevance the same way back.
 MOVING = {
     "Reshape",
@@ -245,14 +243,15 @@ class Propagation:
         model: a Keras model.
         composite: pairs `(kind or layer, rule)` of `rules.read_composite`.
         gate: where two inputs are multiplied: `signal` (what is gated gets all) or `half`.
+        accounts: whether to keep `entries`, what each step received, passed and absorbed.
     """
 
-    def __init__(self, model: keras.Model, composite: tuple, gate: str):
+    def __init__(self, model: keras.Model, composite: tuple, gate: str, accounts: bool = False):
         self.model, self.composite, self.gate = model, dict(composite), gate
         self.graph = tf.compat.v1.get_default_graph()
         self.graph.xai_utils_propagation = self  # for `_replaced`; it dies with the graph
         self.steps: dict[str, Step] = {}
-        self.entries: list[Entry] = []
+        self.entries: list[Entry] | None = [] if accounts else None
         self.paths = {id(layer): path for path, layer in reversed([*walk(model)])}
         self.named = {
             id(find_layer(model, name)): rule
@@ -370,9 +369,9 @@ class Propagation:
 
     # When it has run
 
-    def _reached(self, outputs) -> list[Step]:
+    def _reached(self, outputs) -> set[Step]:
         """The steps between images and outputs; everything there must have a rule."""
-        steps, seen = [], set()
+        steps, seen = set(), set()
         waiting = [tensor.op for tensor in tf.nest.flatten(outputs)]
         while waiting:
             operation = waiting.pop()
@@ -380,7 +379,7 @@ class Propagation:
                 continue
             seen.add(operation.name)
             if step := self.steps.get(operation.name):
-                steps.append(step)
+                steps.add(step)
                 waiting.append(operation.inputs[1].op)
                 continue
             if operation is not self.images.op:
@@ -422,8 +421,8 @@ class Propagation:
                 linear.affine, linear.outputs, step.passes = tuple(flat), step.outputs, True
 
     def _choose_rules(self, reached) -> None:
-        for step in reached:
-            if not isinstance(step, LinearStep):
+        for step in self.steps.values():
+            if step not in reached or not isinstance(step, LinearStep):
                 continue
             first = self._reads_pixels(step.inputs)
             if isinstance(step, Normalising):
@@ -501,21 +500,22 @@ class Propagation:
         relevance = widened(relevance)
         if step := self.steps.get(operation.name):
             passed, absorbed = step.back(relevance)
-            self._note(step.path, step.said, relevance, [passed], tf.reduce_sum(absorbed))
+            self._note(step.path, step.said, relevance, [passed], absorbed)
             return [None, tf.cast(passed, step.inputs.dtype)]
         passed = self._back(operation, relevance)
-        lost = tf.reduce_sum(relevance) - sum(
-            tf.reduce_sum(part) for part in passed if part is not None
-        )
-        self._note(operation.name.rpartition("/")[0], operation.type, relevance, passed, lost)
+        self._note(operation.name.rpartition("/")[0], operation.type, relevance, passed)
         return [
             None if part is None else tf.cast(part, given.dtype)
             for part, given in zip(passed, operation.inputs, strict=True)
         ]
 
-    def _note(self, path, rule, relevance, passed, absorbed) -> None:
+    def _note(self, path, rule, relevance, passed, absorbed=None) -> None:
+        if self.entries is None:
+            return
+        received = tf.reduce_sum(relevance)
         total = sum(tf.reduce_sum(part) for part in passed if part is not None)
-        self.entries.append(Entry(path, rule, tf.reduce_sum(relevance), total, absorbed))
+        kept = received - total if absorbed is None else tf.reduce_sum(absorbed)
+        self.entries.append(Entry(path, rule, received, total, kept))
 
     def _back(self, operation, relevance) -> list:
         kind, given = operation.type, [widened(tensor) for tensor in operation.inputs]
@@ -534,8 +534,8 @@ class Propagation:
         if kind in ("Mul", "RealDiv"):
             return _to(relevance, given, moving, self._weights(operation))
         outputs = widened(operation.outputs[0])
-        beside = tf.where(outputs < 0, outputs - EPSILON, outputs + EPSILON)
-        multipliers = _own_gradient(operation, given, relevance / beside)
+        shares = tf.math.divide_no_nan(relevance, beside(outputs, self.composite["sum"].epsilon))
+        multipliers = _own_gradient(operation, given, shares)
         share = 1 / sum(moving) if kind in PRODUCTS else 1
         return [
             share * tensor * multiplier if moves else None

@@ -12,7 +12,7 @@ from xai_utils.attribution.gradients import existing
 from xai_utils.attribution.propagation import Propagation
 from xai_utils.attribution.rules import read_composite
 from xai_utils.engine import check_images, compiled, keras, pixel_range, tf, widened
-from xai_utils.models import check_layer, check_target, fixed_target, score
+from xai_utils.models import check_layer, check_target, fixed_target, layer_shape, score
 
 GATES = ("signal", "half")
 _LIFTED = 2.0**8  # relevance of half precision is that much larger on its way, lest it vanish
@@ -22,7 +22,7 @@ def lrp(
     model: keras.Model,
     images,
     target=None,
-    composite="epsilon_plus_flat",
+    composite="epsilon_gamma_box",
     gate: str = "signal",
     layer: str | None = None,
     channel: int | None = None,
@@ -45,7 +45,7 @@ def lrp(
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`;
             what is passed down is output times gradient of the callable.
-        composite: which layer has which rule: `epsilon_plus_flat`, `epsilon_gamma_box`,
+        composite: which layer has which rule: `epsilon_gamma_box`, `epsilon_plus_flat`,
             `epsilon_alpha2_beta1`; a rule or its name for all layers, such as `zero`; or a dict of
             rules with keys `first` (layers that read the pixels), `conv`, `dense`, `normalisation`
             (what cannot be folded), and names or paths of layers.
@@ -66,8 +66,13 @@ def lrp(
         raise ValueError(f"channel {channel} of which layer? Say layer= too")
     if layer is not None and channel is None:
         layer = check_layer(model, tuple(np.shape(images)), layer)
-    found = _run(model, images, target, _maps, composite, gate, layer=layer, channel=channel)
-    return found.numpy()
+    if channel is None:
+        return _run(model, images, target, _maps, composite, gate, layer=layer).numpy()
+    count = layer_shape(model, tuple(np.shape(images)), layer)[-1]
+    if not 0 <= channel < count:
+        raise ValueError(f"{layer!r} has channels 0 to {count - 1}, not {channel}")
+    chosen = tf.constant(channel)
+    return _run(model, images, target, _conditional, composite, gate, chosen, layer=layer).numpy()
 
 
 def channel_relevance(
@@ -76,7 +81,7 @@ def channel_relevance(
     target=None,
     *,
     layer: str,
-    composite="epsilon_plus_flat",
+    composite="epsilon_gamma_box",
     gate="signal",
 ) -> np.ndarray:
     """The relevance of every channel of a layer, added up over its places.
@@ -117,7 +122,7 @@ class Conserved:
 
 
 def conservation(
-    model: keras.Model, images, target=None, composite="epsilon_plus_flat", gate: str = "signal"
+    model: keras.Model, images, target=None, composite="epsilon_gamma_box", gate: str = "signal"
 ) -> list[list[Conserved]]:
     """What every step of relevance propagation received, passed and absorbed, for each image.
 
@@ -146,10 +151,11 @@ def conservation(
     return told
 
 
-def _run(model, images, target, work, composite, gate, **settings):
+def _run(model, images, target, work, composite, gate, *more, **settings):
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
-    return _compiled(model, batch, work, composite, gate, function, **settings)(batch, indices)
+    run = _compiled(model, batch, work, composite, gate, function, **settings)
+    return run(batch, indices, *more)
 
 
 def _compiled(model, batch, work, composite, gate, function, **settings):
@@ -160,9 +166,9 @@ def _compiled(model, batch, work, composite, gate, function, **settings):
     return compiled(model, work, pixels=pixels, function=function, **settings)
 
 
-def _begun(model, images, indices, composite, gate, pixels, function, names=()):
+def _begun(model, images, indices, composite, gate, pixels, function, names=(), accounts=False):
     """A propagation whose model has run, its outputs with their relevance, and named layers'."""
-    propagation = Propagation(model, composite, gate)
+    propagation = Propagation(model, composite, gate, accounts)
     outputs, activations = propagation.run(images, pixels, names)
     found = score(widened(outputs), indices, function)
     ends = [output for output in tf.nest.flatten(outputs) if output.dtype.is_floating]
@@ -179,16 +185,22 @@ def _relevance(model, ends, started, at, where):
     return existing(tf.gradients(ends, at, started)[0], model, where)
 
 
-def _maps(model, images, indices, layer, channel, **settings):
+def _maps(model, images, indices, layer, **settings):
     names = [layer] if layer else []
     _, ends, started, activations = _begun(model, images, indices, names=names, **settings)
     at, where = (activations[layer], f"layer {layer!r}") if layer else (images, "the pixels")
-    relevance = _relevance(model, ends, started, at, where)
-    if channel is not None:
-        if not 0 <= channel < at.shape[-1]:
-            raise ValueError(f"{layer!r} has channels 0 to {at.shape[-1] - 1}, not {channel}")
-        alone = relevance * tf.one_hot(channel, at.shape[-1], dtype=relevance.dtype)
-        relevance = _relevance(model, [at], [alone], images, "the pixels")
+    return _summed(model, _relevance(model, ends, started, at, where))
+
+
+def _conditional(model, images, indices, channel, layer, **settings):
+    _, ends, started, activations = _begun(model, images, indices, names=[layer], **settings)
+    at = activations[layer]
+    relevance = _relevance(model, ends, started, at, f"layer {layer!r}")
+    alone = relevance * tf.one_hot(channel, at.shape[-1], dtype=relevance.dtype)
+    return _summed(model, _relevance(model, [at], [alone], images, "the pixels"))
+
+
+def _summed(model, relevance):
     return tf.reduce_sum(widened(relevance), axis=-1) / _lifted(model)
 
 
@@ -200,7 +212,7 @@ def _channels(model, images, indices, layer, **settings):
 
 
 def _steps(model, images, indices, **settings):
-    propagation, ends, started, _ = _begun(model, images, indices, **settings)
+    propagation, ends, started, _ = _begun(model, images, indices, accounts=True, **settings)
     _relevance(model, ends, started, images, "the pixels")
     entries = propagation.entries
     sums = [tf.stack([entry.received, entry.passed, entry.absorbed]) for entry in entries]

@@ -95,17 +95,19 @@ class Gamma(Rule):
     gamma: float = 0.25
 
     def __call__(self, layer, relevance):
-        passed, absorbed = 0.0, 0.0
-        for sign, chosen in ((1, layer.outputs >= 0), (-1, layer.outputs < 0)):
-            more = [(x, self.gamma * v) for x, v in _contributions(layer, sign)]
-            part, kept = _shared(
-                layer,
-                [(layer.inputs, layer.weight), *more],
-                layer.bias + self.gamma * _part(layer.bias, sign),
-                tf.where(chosen, relevance, 0),
-            )
-            passed, absorbed = passed + part, absorbed + kept
-        return passed, absorbed
+        # What has the sign of an output is half of `a w + sign |a| |w|`: one pass for both signs.
+        sizes = layer.apply(tf.abs(layer.inputs), tf.abs(layer.weight))
+        negative = layer.outputs < 0
+        signs = tf.where(negative, -tf.ones_like(sizes), tf.ones_like(sizes))
+        bias = layer.bias + self.gamma * tf.where(
+            negative, *(_part(layer.bias, s) for s in (-1, 1))
+        )
+        plain = layer.outputs - layer.bias
+        shared = plain + self.gamma / 2 * (plain + signs * sizes)
+        shares = tf.math.divide_no_nan(relevance, shared + bias)
+        of_plain = layer.inputs * layer.back((1 + self.gamma / 2) * shares, layer.weight)
+        of_sizes = tf.abs(layer.inputs) * layer.back(signs * shares, tf.abs(layer.weight))
+        return of_plain + self.gamma / 2 * of_sizes, relevance - shares * shared
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class AlphaBeta(Rule):
         passed, absorbed = 0.0, 0.0
         for weight, sign in ((self.alpha, 1), (-self.beta, -1)):
             if weight:
-                terms, bias = _contributions(layer, sign), _part(layer.bias, sign)
+                terms = _contributions(layer, sign)
+                bias = _part(layer.bias, sign)
                 more, kept = _shared(layer, terms, bias, weight * relevance)
                 passed, absorbed = passed + more, absorbed + kept
         return passed, absorbed
@@ -198,7 +201,8 @@ RULES = {
     "box": Box(),
 }
 
-KINDS = ("first", "conv", "dense", "normalisation")
+KINDS = ("first", "conv", "dense", "normalisation", "sum")
+USUAL = {"normalisation": "epsilon", "sum": "epsilon"}
 
 COMPOSITES = {
     "epsilon_plus_flat": {"first": "flat", "conv": "z_plus", "dense": "epsilon"},
@@ -215,8 +219,8 @@ def read_composite(composite) -> tuple:
             of kinds (`KINDS`) and of layers' names or paths to rules or their names.
 
     Returns:
-        Pairs `(kind or layer, rule)`; layers of normalisation that cannot be folded into another
-        have `Epsilon` if nothing is said of them.
+        Pairs `(kind or layer, rule)`; normalisation that cannot be folded into another layer, and
+        sums (adding, averaging), have `Epsilon` if nothing is said of them.
 
     Raises:
         ValueError: an unknown name, or something that is no rule.
@@ -227,12 +231,14 @@ def read_composite(composite) -> tuple:
         said = composite
     elif isinstance(composite, Rule) or composite in RULES:
         said = dict.fromkeys(("conv", "dense", "normalisation"), composite)
+        said |= {"sum": composite} if isinstance(_rule(composite), Epsilon) else {}
     else:
         known = ", ".join([*COMPOSITES, *RULES])
         raise ValueError(f"composite is one of {known}, a rule or a dict, not {composite!r}")
-    return tuple(
-        (name, _rule(rule)) for name, rule in ({"normalisation": "epsilon"} | said).items()
-    )
+    rules = {name: _rule(rule) for name, rule in (USUAL | dict(said)).items()}
+    if not isinstance(rules["sum"], Epsilon):
+        raise ValueError(f"sums have the rule zero or epsilon, not {rule_name(rules['sum'])}")
+    return tuple(rules.items())
 
 
 def _rule(said) -> Rule:
@@ -251,12 +257,16 @@ def rule_name(rule: Rule) -> str:
     return f"{kinds.get(type(rule), type(rule).__name__)} {told}".strip()
 
 
+def beside(outputs, epsilon: float):
+    """Outputs with epsilon added, of the sign that they have."""
+    return tf.where(outputs < 0, outputs - epsilon, outputs + epsilon)
+
+
 def _shared(layer, terms, bias, relevance, epsilon=0.0, outputs=None):
     """Relevance of the inputs in proportion to `x v` of these terms, and what was not passed."""
     if outputs is None:
         outputs = sum(layer.apply(x, v) for x, v in terms) + bias
-    beside = tf.where(outputs < 0, outputs - epsilon, outputs + epsilon)
-    shares = tf.math.divide_no_nan(relevance, beside)
+    shares = tf.math.divide_no_nan(relevance, beside(outputs, epsilon))
     passed = sum(x * layer.back(shares, v) for x, v in terms)
     return passed, relevance - shares * (outputs - bias)
 

@@ -41,6 +41,7 @@ from xai_utils.attribution.gradients import (
 )
 from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
 from xai_utils.attribution.perturbation import occlusion, rise, sobol
+from xai_utils.attribution.relevance import lrp
 from xai_utils.attribution.superpixels import kernel_shap, lime
 from xai_utils.engine import cached, keras, pixel_range
 from xai_utils.models import NEED_ONLY_SCORES
@@ -84,6 +85,7 @@ ABOUT = {
         Technique(guided_backprop, PER_LEVEL, heavy_tailed=True),
         Technique(deconvnet, PER_LEVEL, heavy_tailed=True, like=guided_backprop),
         Technique(guided_grad_cam, "product of its two maps", heavy_tailed=True),
+        Technique(lrp, "{}", heavy_tailed=True),
         Technique(cam, "{}"),
         Technique(grad_cam, PER_PLACE),
         Technique(grad_cam_plus_plus, PER_PLACE, like=grad_cam),
