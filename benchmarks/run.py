@@ -36,6 +36,7 @@ from xai_utils.engine import computed_on, forward
 from xai_utils.models import code_at
 
 REPORTS = Path(__file__).resolve().parent.parent / "reports"
+OF_Z_PLUS = 3.0  # passes of relevance: forward, once more without negative weights, and back
 OF_FROZEN = 1.05  # a pass with its gradient, over that on a frozen graph
 SAMPLES, MASKS = 4, 4  # of SmoothGrad and integrated gradients; of RISE
 SOBOL = 6  # passes of Sobol indices of one cell
@@ -124,7 +125,7 @@ def techniques(model: keras.Model, images: np.ndarray) -> dict:
         "LRP, z+": (
             partial(a.lrp, model, images, composite="epsilon_plus_flat"),
             1,
-            3.0 if model.name == "vgg19" else None,
+            OF_Z_PLUS if model.name == "vgg19" else None,
         ),
         f"RISE, {MASKS} masks": (partial(a.rise, model, images, 0, MASKS), MASKS, 1.05),
         "occlusion, 4 patches": (partial(a.occlusion, model, images, 0, half, half), 4 + 1, 1.05),

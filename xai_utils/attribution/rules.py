@@ -259,7 +259,7 @@ def rule_name(rule: Rule) -> str:
 
 def beside(outputs, epsilon: float):
     """Outputs with epsilon added, of the sign that they have."""
-    return tf.where(outputs < 0, outputs - epsilon, outputs + epsilon)
+    return tf.where(outputs < 0, outputs - epsilon, outputs + epsilon) if epsilon else outputs
 
 
 def _shared(layer, terms, bias, relevance, epsilon=0.0, outputs=None):
@@ -273,10 +273,9 @@ def _shared(layer, terms, bias, relevance, epsilon=0.0, outputs=None):
 
 def _contributions(layer, sign: int) -> list[tuple]:
     """Terms that add up to the positive (or, by sign, the negative) parts of `a w`."""
-    same = (_part(layer.inputs, 1), _part(layer.weight, sign))
     if layer.positive:
-        return [same]
-    return [same, (_part(layer.inputs, -1), _part(layer.weight, -sign))]
+        return [(layer.inputs, _part(layer.weight, sign))]
+    return [(_part(layer.inputs, s), _part(layer.weight, s * sign)) for s in (1, -1)]
 
 
 def _part(values, sign: int):
