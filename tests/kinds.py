@@ -430,12 +430,6 @@ def shelf(tmp_path_factory) -> Path:
     return (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "kinds"
 
 
-def shelf(tmp_path_factory) -> Path:
-    """A folder that lasts as long as this call of pytest, the same in all its processes."""
-    mine = tmp_path_factory.getbasetemp()
-    return (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "kinds"
-
-
 def planted(name: str, shelf: Path) -> Planted:
     """A trained network of a kind and its pictures, in a folder of their own.
 
