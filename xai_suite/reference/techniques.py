@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from xai_utils import attribution, models, pictures, show
-from xai_utils.models import small_transformer
 
 NETWORK, PICTURE = "efficientnet_lite0", "cat"
 # A transformer for techniques that read attention: trained as `80_attention` trains it.
@@ -60,8 +59,8 @@ def figures() -> dict[str, dict]:
 
 def _transformer() -> tuple:
     """A small trained transformer, a scene with a bird and a tree, and what both are in words."""
-    network = small_transformer.build()
-    network.set_weights(small_transformer.trained(PHASES)[-1])
+    network = models.small_transformer.build()
+    network.set_weights(models.small_transformer.trained(PHASES)[-1])
     scenes = pictures.bird_or_tree.sample(8, 1.0, 1.0, seed=77)
     bird = int(np.argmax(scenes.labels == 0))
     images = scenes.images[bird : bird + 1].astype(np.float32)
