@@ -62,7 +62,10 @@ def raw_attention(
     heads: str = "mean",
     layers: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """What the last layer attends to.
+    """Raw attention: what the last layer attends to, `A = softmax(Q K' / sqrt(d))`.
+
+    Source: Vaswani et al., "Attention is all you need" (NeurIPS 2017), equation 1; as a map of what
+    the class token looks at Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021).
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
