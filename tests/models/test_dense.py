@@ -226,6 +226,7 @@ EVERY = {
     "smooth_grad": {"samples": 3},
     "var_grad": {"samples": 3},
     "integrated_gradients": {"steps": 4},
+    "gradient_shap": {"samples": 4},
 }
 
 
