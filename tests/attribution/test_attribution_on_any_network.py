@@ -88,7 +88,7 @@ def test_half_precision_explains_as_float32_does(name, networks):
 
 COUNT_CHANNELS_TOGETHER = [
     *(name for name in attribution.METHODS if "cam" in name and "guided" not in name),
-    *("gradient_x_input", "integrated_gradients", "deep_lift"),
+    *("gradient_x_input", "integrated_gradients", "lrp", "deep_lift"),
     *("occlusion", "rise", "centre", "edges"),
     "sobol",
     "extremal_perturbation",

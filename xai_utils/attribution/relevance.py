@@ -29,15 +29,18 @@ def lrp(
 ) -> np.ndarray:
     """Layer-wise relevance propagation: the score, shared out among the pixels layer by layer.
 
-    Each layer passes on what it received, by a rule (`attribution.rules`), so that the map adds up
-    to the score but for what biases absorb; `conservation` says where. Activations, and the
-    normalisation of layers and groups, pass relevance as it is; batch normalisation is folded into
-    the layer before it; the larger input takes all in max pooling; sums and means share in
-    proportion; attention has the rules of AttnLRP (a softmax by its Taylor form, products halved).
-    Sources: Bach et al. (2015), equations 56 and 58; Montavon et al., "Layer-wise relevance
-    propagation: an overview" (2019); Achtibat et al., "AttnLRP" (ICML 2024); for a channel alone
-    Achtibat et al., "From attribution maps to human-understandable explanations through concept
-    relevance propagation" (2023).
+    Each layer passes on the relevance R of its outputs to its inputs, with x and v in the place of
+    inputs and weights by its rule (`attribution.rules`):
+    `R_j = sum_k x_j v_jk / (sum_j x_j v_jk + bias_k) R_k`. So the map adds up to the score but for
+    what biases absorb; `conservation` says where. Activations, and the normalisation of layers and
+    groups, pass relevance as it is; batch normalisation is folded into the layer before it; the
+    larger input takes all in max pooling; sums and means share in proportion; attention has the
+    rules of AttnLRP (a softmax by its Taylor form, products halved).
+    Source: Bach et al., "On pixel-wise explanations for non-linear classifier decisions by
+    layer-wise relevance propagation" (2015), equations 56 to 60; Montavon et al., "Layer-wise
+    relevance propagation: an overview" (2019); attention by Achtibat et al., "AttnLRP" (ICML 2024);
+    a channel alone by Achtibat et al., "From attribution maps to human-understandable explanations
+    through concept relevance propagation" (2023).
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs; subclassed ones as far as they are
