@@ -2,17 +2,25 @@
 
 TensorFlow's own gradient override is used inside a traced function: it reaches every `Relu` and
 `Relu6` operation, in a layer of its own, as an argument `activation=` or called by hand, and the
-user's model is not touched.
+user's model is not touched. The rules say what a rectifier does, and nothing of other activations:
+a network that makes its features with one is refused. A gate (sigmoid, hard sigmoid) only weighs
+features, as the softmax of an attention does, and keeps its own gradient.
 """
 
 import numpy as np
 
+from xai_utils.attribution.activations import (
+    RELUS,
+    is_hard_sigmoid,
+    noted_calls,
+    other_than_relu,
+)
 from xai_utils.attribution.class_activation import grad_cam
 from xai_utils.attribution.gradients import existing
 from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import check_target, score
 
-RELUS = ("Relu", "Relu6")
+_SPOKEN = {"guided": "guided backpropagation", "deconvnet": "deconvnet"}
 
 
 def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
@@ -23,8 +31,9 @@ def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
     picture's edges whatever the network has learnt (Adebayo et al. 2018): read it with care.
 
     Args:
-        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other
-            activations keep their own gradient.
+        model: Keras model, images `(N, H, W, C)` to outputs, whose features are made with ReLU or
+            ReLU6. Gates (a sigmoid or hard sigmoid that other features are multiplied with),
+            softmax and what no weights follow keep their own gradient.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
@@ -34,7 +43,8 @@ def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, a model
-            without ReLU.
+            without ReLU, or with an activation for which there is no rule (GELU, SiLU, hard-swish,
+            ELU, leaky ReLU, ...), which is named with a layer that has it.
     """
     return _strongest_channel(modified_gradient(model, images, target, "guided"))
 
@@ -47,8 +57,9 @@ def deconvnet(model: keras.Model, images, target=None) -> np.ndarray:
     the form given by Springenberg et al. (2015), section 3.4.
 
     Args:
-        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other
-            activations keep their own gradient.
+        model: Keras model, images `(N, H, W, C)` to outputs, whose features are made with ReLU or
+            ReLU6. Gates (a sigmoid or hard sigmoid that other features are multiplied with),
+            softmax and what no weights follow keep their own gradient.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
 
@@ -58,7 +69,8 @@ def deconvnet(model: keras.Model, images, target=None) -> np.ndarray:
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, a model
-            without ReLU.
+            without ReLU, or with an activation for which there is no rule (GELU, SiLU, hard-swish,
+            ELU, leaky ReLU, ...), which is named with a layer that has it.
     """
     return _strongest_channel(modified_gradient(model, images, target, "deconvnet"))
 
@@ -72,8 +84,9 @@ def guided_grad_cam(
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017), section 3.3.
 
     Args:
-        model: Keras model, images `(N, H, W, C)` to outputs; ReLU and ReLU6 are handled, other
-            activations keep their own gradient.
+        model: Keras model, images `(N, H, W, C)` to outputs, whose features are made with ReLU or
+            ReLU6. Gates (a sigmoid or hard sigmoid that other features are multiplied with),
+            softmax and what no weights follow keep their own gradient.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         layer: name or path of a layer or operation that returns `(N, h, w, K)`; default the one
@@ -85,7 +98,9 @@ def guided_grad_cam(
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels or the layer,
-            an unknown layer, one without spatial extent, a model without ReLU.
+            an unknown layer, one without spatial extent, a model without ReLU, or with an
+            activation for which there is no rule (GELU, SiLU, hard-swish, ELU, leaky ReLU, ...),
+            which is named with a layer that has it.
     """
     guided = guided_backprop(model, images, target)
     coarse = grad_cam(model, images, target, layer)
@@ -111,6 +126,8 @@ def _rule_name(rule: str, kind: str) -> str:
 def _register(rule: str, kind: str) -> None:
     @tf.RegisterGradient(_rule_name(rule, kind))
     def gradient(operation, incoming):
+        if is_hard_sigmoid(operation):
+            return tf.raw_ops.Relu6Grad(gradients=incoming, features=operation.inputs[0])
         passed = tf.cast(incoming > 0, incoming.dtype) * incoming
         if rule == "deconvnet":
             return passed
@@ -124,12 +141,24 @@ for _rule in ("guided", "deconvnet"):
 
 def _modified_gradient(model, images, indices, rule, function):
     graph = tf.compat.v1.get_default_graph()
-    with graph.gradient_override_map({kind: _rule_name(rule, kind) for kind in RELUS}):
+    overridden = graph.gradient_override_map({kind: _rule_name(rule, kind) for kind in RELUS})
+    with overridden, noted_calls(model, graph) as calls:
         scores = score(widened(model(images, training=False)), indices, function)
-    gradient = existing(tf.gradients(scores, images)[0], model)
-    if not any(operation.type in RELUS for operation in graph.get_operations()):
+    _check_activations(model, graph, images, scores, calls, _SPOKEN[rule])
+    return existing(tf.gradients(scores, images)[0], model)
+
+
+def _check_activations(model, graph, images, scores, calls, rule) -> None:
+    kinds = {operation.type for operation in graph.get_operations()}
+    if other := other_than_relu(graph, images, scores, calls):
+        instead = "" if kinds & {*RELUS} else "no ReLU or ReLU6 but "
+        name, path = other
+        where = f"layer {path!r}" if path else "in its own call"
         raise ValueError(
-            f"{model.name} has no ReLU or ReLU6, so {rule} backpropagation is its plain gradient:"
-            " use saliency"
+            f"{model.name} has {instead}{name} ({where}), and {rule} is defined for ReLU and ReLU6"
+            " alone: use saliency"
         )
-    return gradient
+    if not kinds & {*RELUS}:
+        raise ValueError(
+            f"{model.name} has no ReLU or ReLU6, so {rule} is its plain gradient: use saliency"
+        )
