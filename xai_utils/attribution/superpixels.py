@@ -196,8 +196,9 @@ def kept_scores(
         float32 `(F,)`, in logits.
     """
     run = compiled(model, _kept_scores, function=function)
-    image, cover = (tf.cast(picture, float_type(model)) for picture in (image, cover))
-    regions, index = tf.cast(regions, tf.int32), tf.cast(index, tf.int32)[None]
+    # batches of one: the first axis is of any length in compiled code, a picture's height is not
+    image, cover = (tf.cast(picture, float_type(model))[None] for picture in (image, cover))
+    regions, index = (tf.cast(given, tf.int32)[None] for given in (regions, index))
     parts = in_parts(kept, perturbation.IMAGES_AT_ONCE)
     return np.concatenate([run(image, cover, regions, index, tf.constant(part)) for part in parts])
 
@@ -227,6 +228,6 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
 
 
 def _kept_scores(model, image, cover, regions, index, kept, function):
-    masks = tf.cast(tf.gather(kept, regions, axis=1), image.dtype)
+    masks = tf.cast(tf.gather(kept, regions[0], axis=1), image.dtype)
     indices = tf.repeat(index, tf.shape(kept)[0], axis=0)
     return scores(model, masked(image, masks, cover), indices, function)

@@ -1,8 +1,8 @@
 """Networks, and what is inside them.
 
 `load_model` brings a classifier (pixels in, logits out) or the detector; layers are found and
-recorded by name; a target says which score is explained. `small_networks` and
-`small_transformer` train on `pictures.bird_or_tree` scenes within seconds.
+recorded by name; a target says which score is explained. `small_networks`,
+`small_transformer` and `small_kinds` train on `pictures.bird_or_tree` scenes within seconds.
 """
 
 import lazy_loader
@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     [
         "efficientnet_lite",
+        "small_kinds",
         "small_networks",
         "small_segmentation",
         "small_transformer",
