@@ -95,7 +95,8 @@ def test_chance_is_found_as_often_as_it_says(monkeypatch):
     of_class = rng.normal(size=(25, 6))
     for _ in range(200):
         concept, others = rng.normal(size=(10, 6)), rng.normal(size=(400, 6))
-        tested = vectors._tested(concept, others, of_class, sets, 1, rng)
+        chance = vectors._chance(10, others, of_class, sets, 1, rng)
+        tested = vectors._tested(concept, of_class, *chance)
         found.append(concepts.TestedConcept("", "", *tested).p)
     spread = np.array(found) - rng.uniform(0, 1 / (sets + 1), 200)  # p comes in steps
     assert stats.kstest(spread, "uniform").pvalue > 0.05
@@ -141,6 +142,60 @@ def test_codes_that_are_not_finite_are_named(colours):
     model = keras.Model(colours.input, large)
     with pytest.raises(ValueError, match="1 of 6 pictures, the first of them picture 4"):
         concepts.codes(model, huge, "large")
+
+
+def test_slopes_that_are_not_finite_are_named(colours):
+    root = keras.layers.Lambda(lambda x: keras.ops.sqrt(x), name="root")
+    seen = colours.get_layer("seen").output
+    model = keras.Model(colours.input, layers.GlobalAveragePooling2D()(root(seen)))
+    pictures = of_colour(None, 3)
+    pictures[1, 0, 0, 2] = 0  # the root is steep there
+    with pytest.raises(ValueError, match="slopes at layer 'seen' are not finite for 1 of 3.*e 1"):
+        concepts.slopes(model, pictures, 2, "seen")
+
+
+def test_concepts_tested_together_are_tested_as_each_alone(colours):
+    named = {"red": of_colour(0), "five": of_colour(1, 5), "blue": of_colour(2)}
+    asked = {"others": of_colour(None, 240, 1), "sets": 59, "against": 1}
+    images = of_colour(None, 10, 5)
+    together = concepts.tcav(colours, images, 0, named, **asked)
+    for tested in together:
+        (alone,) = concepts.tcav(colours, images, 0, {"it": named[tested.concept]}, **asked)
+        assert (alone.p, alone.slope, alone.score) == (tested.p, tested.slope, tested.score)
+        np.testing.assert_array_equal(alone.chance_slopes, tested.chance_slopes)
+
+
+def test_a_concept_that_is_nothing_is_reported_as_nothing(colours):
+    named = {"nothing": of_colour(None, 12, 7), "red": of_colour(0)}
+    nothing, red = concepts.tcav(
+        colours, of_colour(None, 10, 5), 0, named, of_colour(None, 240, 1), sets=99, against=1
+    )
+    assert (nothing.verdict, red.verdict) == ("nothing", "counts for")
+    assert nothing.p_corrected > 0.05 and nothing.accuracy < 0.8
+    (against,) = concepts.tcav(
+        colours,
+        of_colour(None, 10, 5),
+        1,
+        {"red": red_and_dark()},
+        of_colour(None, 240, 1),
+        sets=99,
+    )
+    assert against.verdict == "counts against"
+
+
+def red_and_dark():
+    """Pictures that have more red than others, and much less green, which class 1 goes by."""
+    pictures = of_colour(0)
+    pictures[..., 1] /= 10
+    return pictures - np.float32([0, 40, 0])
+
+
+def test_codes_are_means_over_places(colours):
+    pictures = of_colour(None, 3)
+    everywhere = concepts.codes(colours, pictures, "seen", places=True)
+    np.testing.assert_allclose(everywhere, pictures / 100, rtol=1e-5)
+    mean = concepts.codes(colours, pictures, "seen")
+    np.testing.assert_allclose(mean, pictures.mean(axis=(1, 2)) / 100, rtol=1e-5)
 
 
 def test_codes_of_a_dense_layer_are_its_outputs(colours):

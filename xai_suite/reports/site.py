@@ -34,6 +34,7 @@ PARTS = (
     "Experiments",
     "Does it tell the truth?",
     "Transformers",
+    "Concepts",
 )
 GENERATOR = '<meta name="generator" content="xai_suite.reports">'
 THUMBNAIL = 480  # pixels wide

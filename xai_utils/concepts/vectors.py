@@ -184,11 +184,13 @@ def tcav(
         of_class = of_class.sum(axis=tuple(range(1, of_class.ndim - 1)))
         code_of_others = codes(model, others, layer)
         name = checked_layer(model, check_images(model, images).shape, layer, places=False)
+        chance = {}  # concepts of as many pictures share their random concepts
         for concept, pictures in concepts.items():
-            rng = np.random.default_rng([seed, len(pictures)])
-            tested = _tested(
-                codes(model, pictures, layer), code_of_others, of_class, sets, against, rng
-            )
+            count = len(pictures)
+            if count not in chance:
+                rng = np.random.default_rng([seed, count])
+                chance[count] = _chance(count, code_of_others, of_class, sets, against, rng)
+            tested = _tested(codes(model, pictures, layer), of_class, *chance[count])
             found.append(TestedConcept(concept, name, *tested))
             if progress:
                 progress(len(found), tests)
@@ -197,15 +199,22 @@ def tcav(
     return sorted(found, key=lambda tested: [*concepts].index(tested.concept))
 
 
-def _tested(concept, others, of_class, sets, against, rng) -> tuple:
-    """What a `TestedConcept` holds of one concept at one layer, not corrected yet."""
-    count = len(concept)
+def _chance(count, others, of_class, sets, against, rng) -> tuple[list, np.ndarray]:
+    """Sets of other pictures to be told from, and how the score grows with random concepts."""
     told_from, drawn_from = np.array_split(rng.permutation(len(others)), 2)
     counterparts = [others[rng.choice(told_from, count, replace=False)] for _ in range(against)]
     random = [others[rng.choice(drawn_from, count)] for _ in range(sets)]
-    growth = np.array(  # (concepts, counterparts, pictures)
-        [[of_class @ _normal(one, other) for other in counterparts] for one in [concept, *random]]
-    )
+    return counterparts, np.array([_growth(of_class, one, counterparts) for one in random])
+
+
+def _growth(of_class, concept, counterparts) -> list[np.ndarray]:
+    """The derivative along the concept's vectors, `(counterparts, pictures)`."""
+    return [of_class @ _normal(concept, other) for other in counterparts]
+
+
+def _tested(concept, of_class, counterparts, random) -> tuple:
+    """What a `TestedConcept` holds of one concept at one layer, not corrected yet."""
+    growth = np.array([_growth(of_class, concept, counterparts), *random])
     shares, slopes_ = (growth > 0).mean(axis=(1, 2)), growth.mean(axis=(1, 2))
     away = np.abs(slopes_ - slopes_.mean())
     p = float((away >= away[0]).mean())  # the concept counts as one of them
