@@ -223,6 +223,22 @@ def test_flat_is_uniform():
     np.testing.assert_allclose(maps, np.tile(scores[:, None, None] / 36, (1, 6, 6)), rtol=1e-4)
 
 
+def test_padding_gets_no_relevance_from_a_rule_that_ignores_the_inputs():
+    def build(layer):
+        keras.utils.set_random_seed(0)
+        inputs = x = keras.Input((6, 6, 3))
+        x = layers.ZeroPadding2D(1)(x) if layer else x
+        x = layers.Conv2D(4, 3, padding="valid" if layer else "same", activation="relu")(x)
+        return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+    one, two = build(True), build(False)
+    two.set_weights(one.get_weights())
+    for rule in ("flat", "w_square", "box"):
+        rules = {"first": rule, "dense": "zero"}
+        expected = attribution.lrp(two, batch(6), 0, rules)
+        np.testing.assert_allclose(attribution.lrp(one, batch(6), 0, rules), expected, atol=1e-6)
+
+
 def test_z_plus_of_a_positive_score_is_not_negative():
     model, images = gap_net(), pictures()
     top = models.logits_of(model, images).max(axis=1)

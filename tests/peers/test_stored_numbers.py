@@ -1,4 +1,4 @@
-"""The same numbers as Captum, which `tools/peers.py` stored with the versions that gave them."""
+"""The same numbers as Captum and zennit, which `tools/peers.py` stored with their versions."""
 
 import networks
 import numpy as np
@@ -50,3 +50,17 @@ def test_where_the_peer_as_it_comes_misses_the_difference(network):
     theirs = STORED[f"{name}/deep_lift_as_it_comes"].sum((1, 2))
     missed = np.abs(theirs - (here - there))
     assert (missed < 1e-4).all() if name == "residual" else (missed > 0.1).all()
+
+
+@pytest.mark.parametrize("composite", [*attribution.rules.COMPOSITES])
+@pytest.mark.filterwarnings("ignore:.* is taken for a network of pixels")
+def test_relevance_agrees_with_zennit(network, composite):
+    """Its batch normalisation too is folded into the convolutions; bounds are those of pixels.
+
+    It adds 1e-6 to the positive and to the negative parts of every output, which tells where these
+    are small: in the networks of several paths alpha-beta and z+ agree to 1e-3 only.
+    """
+    name, model = network
+    ours = attribution.lrp(model, networks.IMAGES, networks.TARGET, composite)
+    parts = name in ("residual", "depthwise") and composite != "epsilon_gamma_box"
+    assert_agree(ours, STORED[f"{name}/{composite}"], 1e-3 if parts else 1e-4)

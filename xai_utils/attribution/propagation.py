@@ -204,6 +204,7 @@ class LinearStep(Step):
             weight,
             _beside_outputs(self.layer, bias),
             widened(self.outputs),
+            tf.cast(_not_padded(self.inputs), inputs.dtype),
             self.positive,
             self.bounds,
         )
@@ -585,6 +586,14 @@ def _depending(images) -> set:
                 found.add(operation)
                 waiting += [tensor for tensor in operation.outputs if tensor.dtype.is_floating]
     return found
+
+
+def _not_padded(tensor):
+    """`(1, ...)`: 1, but 0 where a padding put something beside a tensor's values."""
+    operation = tensor.op
+    if operation.type in ("Pad", "PadV2"):
+        return tf.pad(_not_padded(operation.inputs[0]), operation.inputs[1])
+    return tf.ones_like(tensor[:1])
 
 
 def _not_negative(tensor, steps: dict) -> bool:

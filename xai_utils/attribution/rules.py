@@ -29,6 +29,7 @@ class Linear:
         weight: its weights.
         bias: what it adds, of a shape that broadcasts to the outputs.
         outputs: what it returned, with the bias.
+        ones: `(1, ...)`, 1 for each input and 0 where the inputs were padded.
         positive: whether the inputs are known not to be negative, which saves half of the work.
         bounds: the least and the greatest inputs that pixels can make, `(1, ...)` each, where the
             layer reads the pixels; else None.
@@ -39,6 +40,7 @@ class Linear:
     weight: tf.Tensor
     bias: tf.Tensor
     outputs: tf.Tensor
+    ones: tf.Tensor
     positive: bool
     bounds: tuple | None
 
@@ -149,8 +151,7 @@ class Flat(Rule):
     """The same share for every input of an output, whatever it holds: for the first layer."""
 
     def __call__(self, layer, relevance):
-        ones = tf.ones_like(layer.inputs[:1])
-        return _shared(layer, [(ones, tf.ones_like(layer.weight))], 0.0, relevance)
+        return _shared(layer, [(layer.ones, tf.ones_like(layer.weight))], 0.0, relevance)
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,7 @@ class WSquare(Rule):
     """Shares of `w²`, whatever the inputs hold: for a first layer of inputs without bounds."""
 
     def __call__(self, layer, relevance):
-        ones = tf.ones_like(layer.inputs[:1])
-        return _shared(layer, [(ones, layer.weight**2)], 0.0, relevance)
+        return _shared(layer, [(layer.ones, layer.weight**2)], 0.0, relevance)
 
 
 @dataclass(frozen=True)
