@@ -16,6 +16,7 @@ COLDNESS = 20.0  # of the smooth maximum: the larger, the nearer to the maximum
 REACH = 2.0  # of the kernel, in its own radius; beyond that it is below 0.02
 FIRST_WEIGHT, LAST_WEIGHT = 1.0, 1000.0  # of the area, against the share of the score that is kept
 RATE = 0.05  # step of a cell in 0..1, by Adam
+TIE = 0.01  # below this difference of a mask the score's gradient says which place is higher
 MOMENTUM, SECOND, TINY = 0.9, 0.999, 1e-12
 
 
@@ -86,7 +87,7 @@ def extremal_perturbation(
         owners = rows % len(batch)
         about = [tf.gather(values, owners) for values in (batch, cover, indices, gain)]
         about.append(tf.constant(areas[rows // len(batch)], batch.dtype))
-        cells = tf.fill((len(rows), grid, grid), tf.constant(0.5, batch.dtype))
+        cells = tf.ones((len(rows), grid, grid), batch.dtype)
         first = second = tf.zeros_like(cells)
         for number, weight in enumerate(weights, 1):
             now = tf.constant([weight, number], batch.dtype)
@@ -137,9 +138,10 @@ def _step(model, images, cover, indices, gain, areas, now, cells, first, second,
         mask = smooth_mask(cells, radius)
         shown = masked(images, _enlarged(mask, images), cover)
         kept = scores(model, shown, indices, function) / gain
-        error = _area_error(mask, areas)
-    rising = existing(tape.gradient(kept, cells), model)
-    gradient = now[0] * tape.gradient(error, cells) - rising
+    rising = existing(tape.gradient(kept, mask), model)
+    # of the squared distance, averaged over the places
+    of_area = 2 * (mask - _wanted(mask, rising, areas)) / (mask.shape[1] * mask.shape[2])
+    gradient = tape.gradient(mask, cells, output_gradients=now[0] * of_area - rising)
     first = MOMENTUM * first + (1 - MOMENTUM) * gradient
     second = SECOND * second + (1 - SECOND) * gradient**2
     move = first / (1 - MOMENTUM ** now[1])
@@ -147,13 +149,19 @@ def _step(model, images, cover, indices, gain, areas, now, cells, first, second,
     return tf.clip_by_value(cells - RATE * move / size, 0, 1), first, second
 
 
-def _area_error(mask, areas):
-    """Mean squared distance of the sorted mask from one of 0 and 1 with that area, `(F,)`."""
+def _wanted(mask, rising, areas):
+    """The mask of 0 and 1 of each area that is nearest: 1 where a mask is highest, `(F, h, w)`.
+
+    Of places that are equally high those are taken that raise the score most.
+    """
     count = mask.shape[1] * mask.shape[2]
-    values = tf.sort(tf.reshape(mask, (-1, count)), direction="DESCENDING")
-    # the value on the border is between 0 and 1, so that any area can be met
-    wanted = tf.clip_by_value(areas[:, None] * count - np.arange(count), 0, 1)
-    return tf.reduce_mean((values - wanted) ** 2, axis=1)
+    largest = tf.reduce_max(tf.abs(rising), axis=(1, 2), keepdims=True)
+    height = tf.reshape(mask + TIE * tf.math.divide_no_nan(rising, largest), (-1, count))
+    order = tf.argsort(height, direction="DESCENDING", stable=True)
+    ranks = tf.cast(tf.argsort(order), mask.dtype)
+    # the place on the border is between 0 and 1, so that any area can be met
+    wanted = tf.clip_by_value(areas[:, None] * count - ranks, 0, 1)
+    return tf.reshape(wanted, tf.shape(mask))
 
 
 def _shown(model, images, cover, indices, cells, function, radius):

@@ -27,7 +27,9 @@ def occlusion(
     pixels wide; each has a patch around its middle. So the map, enlarged, lies where the patches
     were. Patches near the border hang over it.
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (ECCV 2014),
-    section 4.2.
+    section 4.2. The paper covers with grey and follows the probability of the class; here it is
+    black and the logit, which does not saturate. For the paper's, give `fill="mean"` and a target
+    such as `lambda logits: tf.nn.softmax(logits)[:, 285]`.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.

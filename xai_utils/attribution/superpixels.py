@@ -30,7 +30,9 @@ def lime(
     The weights w minimise `sum_i pi_i (S(x_i) - w z_i - b)^2 + penalty |w|^2`, where z_i says which
     superpixels sample i keeps. Samples near the picture count more, `pi = exp(-d^2 / 0.25^2)` with
     d the cosine distance of the kept superpixels.
-    Source: Ribeiro, Singh & Guestrin, "Why should I trust you?" (KDD 2016), section 3.4.
+    Source: Ribeiro, Singh & Guestrin, "Why should I trust you?" (KDD 2016), section 3.4. The paper
+    explains the probability of the class and keeps the few largest weights; here it is the logit,
+    and all weights. For the probability, give a callable target.
     Superpixels: SLIC of scikit-image; linear model: ridge regression of scikit-learn.
 
     Args:
@@ -84,7 +86,8 @@ def kernel_shap(
     one equation, so at least twice as many samples as superpixels are needed, and some more, for
     draws may repeat.
     Source: Lundberg & Lee, "A unified approach to interpreting model predictions" (NeurIPS 2017),
-    theorem 2.
+    theorem 2. The paper leaves open which output is explained, and fills in what is absent from
+    other examples; here it is the logit, and one cover.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
