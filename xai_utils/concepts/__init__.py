@@ -1,7 +1,8 @@
 """From where to what: concepts, parts and examples that a network's codes know.
 
 A code is what a layer returns for a picture. `concept_vector` finds the direction of a concept in
-it, `tcav` asks whether the score depends on that direction more than on random ones.
+it, `tcav` asks whether the score depends on that direction more than on random ones. `influence`
+says which training pictures made an answer.
 """
 
 import lazy_loader
@@ -10,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "codes": ["codes", "slopes"],
+        "influence": ["Influence", "influence", "self_influence"],
         "vectors": ["ConceptVector", "TestedConcept", "concept_map", "concept_vector", "tcav"],
     },
 )
