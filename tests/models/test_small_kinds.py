@@ -24,6 +24,9 @@ QUICK = {
     "rise": {"masks": 20},
     "lime": {"samples": 30, "segments": 10},
     "kernel_shap": {"samples": 30, "segments": 10},
+    "gradient_shap": {"samples": 4},
+    "sobol": {"grid": 3, "samples": 4},
+    "extremal_perturbation": {"grid": 6, "steps": 3, "fill": "black"},
 }
 GUIDED = ("guided_backprop", "deconvnet", "guided_grad_cam")
 

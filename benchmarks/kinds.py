@@ -1,0 +1,130 @@
+"""Do techniques find what a network looks at, whatever its kind? A table for docs/kinds.md.
+
+Small networks of every kind learn to tell birds from fish; a tree that tells nothing may stand
+anywhere. The object alone decides, so the highest place of a map should lie on it. The share of
+pictures in which it does stands beside that of a map drawn at random. Networks are trained once and
+kept (`make clean` deletes them).
+
+    python benchmarks/kinds.py              # prints the table
+    python benchmarks/kinds.py 50 hybrid    # of fewer pictures, for one kind
+"""
+
+import sys
+import warnings
+from functools import partial
+
+import numpy as np
+
+from xai_utils import attribution, keras, metrics, models, pictures
+from xai_utils.models import small_kinds, small_transformer
+
+PICTURES, SEED = 60, 4242  # that the table rests on; of their drawing
+AT_LEAST = 0.95  # share of right answers, below which a network has no row
+TRANSFORMERS = {
+    "ViT, class token": ("class token", 0),
+    "ViT, mean of tokens": ("mean", 0),
+    "ViT, class token and 4 registers": ("class token", 4),
+}
+OTHERS = {
+    "windowed": "windows, as Swin",
+    "hybrid": "hybrid, as MobileViT",
+    "convnext": "as ConvNeXt",
+    "squeezed": "squeeze-and-excitation and hard-swish",
+    "grouped": "grouped convolutions, as ResNeXt",
+}
+STEPS = {"transformer": 500, "windowed": 900, "convnext": 1200}  # of training; others 300
+SETTINGS = {
+    "smooth_grad": {"samples": 8},
+    "var_grad": {"samples": 8},
+    "integrated_gradients": {"steps": 16},
+    "gradient_shap": {"samples": 16},
+    "occlusion": {"patch": 9, "stride": 3},
+    "rise": {"masks": 300},
+    "sobol": {"samples": 8},
+    "extremal_perturbation": {"steps": 40, "grid": 12, "area": 0.1},
+    "lime": {"samples": 150, "segments": 30},
+    "kernel_shap": {"samples": 150, "segments": 30},
+}
+
+
+def networks() -> dict:
+    """name -> function that returns the trained network."""
+    made = {}
+    for name, (head, registers) in TRANSFORMERS.items():
+        phases = [(0.5, 0.5, STEPS["transformer"])]
+        fresh = partial(small_transformer.build, head, registers)
+        weights = partial(small_transformer.trained, phases, head, registers)
+        made[name] = partial(_with_weights, fresh, weights)
+    for kind, name in OTHERS.items():
+        phases = [(0.5, 0.5, STEPS.get(kind, 300))]
+        fresh = partial(small_kinds.build, kind)
+        weights = partial(small_kinds.trained, kind, phases)
+        made[name] = partial(_with_weights, fresh, weights)
+    return made
+
+
+def _with_weights(fresh, weights) -> keras.Model:
+    model = fresh()
+    model.set_weights(weights()[-1])
+    return model
+
+
+def found(model: keras.Model, technique: str, scenes) -> float | None:
+    """The share of pictures in which a map's peak lies on the object; None where it is refused."""
+    method, settings = attribution.METHODS[technique], SETTINGS.get(technique, {})
+    try:
+        maps = method(model, scenes.images, scenes.labels, **settings)
+    except ValueError:
+        return None
+    sized = pictures.resize_map(maps, scenes.images.shape[1:3])
+    sized = np.abs(sized) if technique in OF_EITHER_SIGN else sized
+    hits = [metrics.pointing(one, mask) for one, mask in zip(sized, scenes.object_mask)]
+    return float(np.mean(hits))
+
+
+# At one pixel the sign says which way its value would have to change.
+OF_EITHER_SIGN = ("gradient_x_input", "guided_backprop", "deconvnet", "guided_grad_cam")
+
+
+def main(count: int = PICTURES, *chosen: str) -> None:
+    """Print the table, a row for each technique and a column for each network.
+
+    Args:
+        count: pictures of each share.
+        chosen: parts of names of networks; default all.
+    """
+    warnings.simplefilter("ignore")  # a map of zeros has no peak, and counts as a miss
+    scenes = pictures.bird_or_tree.sample(int(count), 0.5, 0.5, seed=SEED)
+    chance = float(scenes.object_mask.mean())
+    columns = {}
+    for name, make in networks().items():
+        if chosen and not any(part in name for part in chosen):
+            continue
+        model = make()
+        right = float(np.mean(models.logits_of(model, scenes.images).argmax(1) == scenes.labels))
+        print(f"{name}: {right:.1%} right, {model.count_params()} weights", file=sys.stderr)
+        if right <= AT_LEAST:
+            raise SystemExit(
+                f"{name} answers {right:.1%} of the pictures right, not {AT_LEAST:.0%}"
+            )
+        shares = {}
+        for technique in attribution.TECHNIQUES:
+            shares[technique] = found(model, technique, scenes)
+            print(f"  {technique}: {shares[technique]}", file=sys.stderr, flush=True)
+        columns[name] = {"right answers": right, **shares}
+    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for row in ("right answers", *attribution.TECHNIQUES):
+        cells = [_cell(column[row], chance) for column in columns.values()]
+        print(f"| {attribution.spoken(row) if row in attribution.TECHNIQUES else row} |", end="")
+        print(f" {' | '.join(cells)} |")
+    print(f"| a random map |{f' {chance:.0%} |' * len(columns)}")
+
+
+def _cell(share: float | None, chance: float) -> str:
+    if share is None:
+        return "–"
+    return f"**{share:.0%}**" if share < 2 * chance else f"{share:.0%}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
