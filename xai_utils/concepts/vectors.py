@@ -200,10 +200,15 @@ def tcav(
 
 
 def _chance(count, others, of_class, sets, against, rng) -> tuple[list, np.ndarray]:
-    """Sets of other pictures to be told from, and how the score grows with random concepts."""
+    """Sets of other pictures to be told from, and how the score grows with random concepts.
+
+    These come from few pictures, so their means spread around the mean of those, less than the mean
+    of new pictures does, as 1 / n to 1 / n + 1 / m: slightly fewer pictures each make up for it.
+    """
     told_from, drawn_from = np.array_split(rng.permutation(len(others)), 2)
     counterparts = [others[rng.choice(told_from, count, replace=False)] for _ in range(against)]
-    random = [others[rng.choice(drawn_from, count)] for _ in range(sets)]
+    fewer = round(1 / (1 / count + 1 / len(drawn_from)))
+    random = [others[rng.choice(drawn_from, fewer)] for _ in range(sets)]
     return counterparts, np.array([_growth(of_class, one, counterparts) for one in random])
 
 
