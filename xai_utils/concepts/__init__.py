@@ -1,8 +1,9 @@
 """From where to what: concepts, parts and examples that a network's codes know.
 
 A code is what a layer returns for a picture. `concept_vector` finds the direction of a concept in
-it, `tcav` asks whether the score depends on that direction more than on random ones. `influence`
-says which training pictures made an answer.
+it, `tcav` asks whether the score depends on that direction more than on random ones. `craft` finds
+the parts that codes are sums of, and how much a class rests on each. `influence` says which
+training pictures made an answer.
 """
 
 import lazy_loader
@@ -11,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "codes": ["codes", "slopes"],
+        "factors": ["Factors", "craft", "factor_maps"],
         "influence": ["Influence", "influence", "self_influence"],
         "vectors": ["ConceptVector", "TestedConcept", "concept_map", "concept_vector", "tcav"],
     },
