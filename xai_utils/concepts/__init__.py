@@ -2,8 +2,8 @@
 
 A code is what a layer returns for a picture. `concept_vector` finds the direction of a concept in
 it, `tcav` asks whether the score depends on that direction more than on random ones. `craft` finds
-the parts that codes are sums of, and how much a class rests on each. `influence` says which
-training pictures made an answer.
+the parts that codes are sums of, and how much a class rests on each, `similar` the pictures whose
+codes are nearest to a picture's, and `influence` the training pictures that made an answer.
 """
 
 import lazy_loader
@@ -14,6 +14,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "codes": ["codes", "slopes"],
         "factors": ["Factors", "craft", "factor_maps"],
         "influence": ["Influence", "influence", "self_influence"],
+        "neighbours": [
+            "Examples",
+            "Index",
+            "Neighbours",
+            "index_of",
+            "listed",
+            "prototypes",
+            "similar",
+        ],
         "vectors": ["ConceptVector", "TestedConcept", "concept_map", "concept_vector", "tcav"],
     },
 )
