@@ -107,7 +107,31 @@ def test_chance_is_found_as_often_as_it_says(monkeypatch):
     [
         (lambda m: concepts.concept_vector(m, of_colour(0, 4), of_colour(1)), "at least 5 pict"),
         (lambda m: concepts.concept_vector(m, of_colour(0), of_colour(1, 3)), "not 3"),
-        (lambda m: concepts.concept_vector(m, 0 * of_colour(0), 0 * of_colour(1)), "all the same"),
+        (
+            lambda m: concepts.concept_vector(m, 0 * of_colour(0), 0 * of_colour(1)),
+            "same mean code",
+        ),
+        (
+            lambda m: concepts.concept_vector(m, of_colour(1), of_colour(1)),
+            "are they the same pict",
+        ),
+        (lambda m: concepts.tcav(m, of_colour(0), 0, [of_colour(0)], of_colour(1)), "no list"),
+        (
+            lambda m: concepts.tcav(m, [], 0, {"red": of_colour(0)}, of_colour(1, 240)),
+            "images is empty: give pictures of the class",
+        ),
+        (
+            lambda m: concepts.tcav(
+                m, of_colour(0), 0, {"red": of_colour(0)}, np.tile(of_colour(1, 30), (8, 1, 1, 1))
+            ),
+            "240 pictures, but only 30 different codes",
+        ),
+        (
+            lambda m: concepts.concept_map(
+                m, of_colour(0), 0, concepts.concept_vector(m, of_colour(0), of_colour(1), "head")
+            ),
+            "'head' returns .*, not maps",
+        ),
         (lambda m: concepts.concept_map(m, of_colour(0), 0), "what concept_vector returns"),
         (lambda m: concepts.tcav(m, of_colour(0), 0, {}, of_colour(1)), "given none"),
         (

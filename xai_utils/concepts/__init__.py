@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "prototypes",
             "similar",
         ],
+        "sources": ["around_masks", "crops", "from_folders", "from_masks"],
         "vectors": ["ConceptVector", "TestedConcept", "concept_map", "concept_vector", "tcav"],
     },
 )

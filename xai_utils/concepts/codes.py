@@ -28,14 +28,10 @@ def codes(model: keras.Model, images, layer: str | None = None, places: bool = F
     """
     batch = check_images(model, images)
     layer = checked_layer(model, batch.shape, layer, places)
-    run = compiled(model, _codes, layer=layer)
+    run = compiled(model, _codes, layer=layer, places=places)
     found = np.concatenate([run(part).numpy() for part in in_parts(batch, PICTURES_AT_ONCE)])
-    if (bad := ~np.isfinite(found).reshape(len(found), -1).all(axis=1)).any():
-        raise ValueError(
-            f"{model.name}'s codes at layer {layer!r} are not finite for {bad.sum()} of"
-            f" {len(found)} pictures, the first of them picture {bad.argmax()}"
-        )
-    return found if places or found.ndim == 2 else found.mean(axis=(1, 2))
+    _all_finite(found, f"{model.name}'s codes at layer {layer!r}")
+    return found
 
 
 def slopes(model: keras.Model, images, target=None, layer: str | None = None) -> np.ndarray:
@@ -54,14 +50,24 @@ def slopes(model: keras.Model, images, target=None, layer: str | None = None) ->
 
     Raises:
         ValueError: bad images or target, an unknown layer, one that returns neither a map nor
-            `(N, K)`, or one that the score does not depend on.
+            `(N, K)`, or one that the score does not depend on; slopes that are not finite.
     """
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
     layer = checked_layer(model, batch.shape, layer)
     run = compiled(model, _slopes, layer=layer, function=function)
     parts = zip(in_parts(batch, PICTURES_AT_ONCE), in_parts(indices, PICTURES_AT_ONCE), strict=True)
-    return np.concatenate([run(*part).numpy() for part in parts])
+    found = np.concatenate([run(*part).numpy() for part in parts])
+    _all_finite(found, f"{model.name}'s slopes at layer {layer!r}")
+    return found
+
+
+def _all_finite(found: np.ndarray, what: str):
+    if (bad := ~np.isfinite(found).reshape(len(found), -1).all(axis=1)).any():
+        raise ValueError(
+            f"{what} are not finite for {bad.sum()} of {len(found)} pictures, the first of them"
+            f" picture {bad.argmax()}"
+        )
 
 
 def checked_layer(model: keras.Model, shape, layer: str | None, places: bool = True) -> str:
@@ -77,8 +83,9 @@ def checked_layer(model: keras.Model, shape, layer: str | None, places: bool = T
     return layer
 
 
-def _codes(model, images, layer):
-    return widened(code_at(model, images, layer))
+def _codes(model, images, layer, places):
+    found = widened(code_at(model, images, layer))
+    return found if places or found.shape.rank == 2 else tf.reduce_mean(found, axis=(1, 2))
 
 
 def _slopes(model, images, indices, layer, function):

@@ -14,6 +14,8 @@ from xai_utils.engine import check_images, keras
 from xai_utils.metrics import holm
 
 OTHERS = 20  # times as many other pictures as a concept has, see `tcav`
+CHANCE = 0.05  # that a verdict on concepts that are nothing is wrong, over all tested together
+EQUAL = 1e-6  # of the largest number in a code: what rounding makes of no difference
 FOLDS = 5  # of the cross-validation: as many pictures are the fewest a concept can have
 
 
@@ -63,6 +65,16 @@ class TestedConcept(NamedTuple):
     p_corrected: float
     accuracy: float
 
+    @property
+    def verdict(self) -> str:
+        """`counts for` or `counts against` the score, compared with random concepts, or `nothing`.
+
+        Nothing is what chance reaches: a corrected p above 0.05.
+        """
+        if not self.p_corrected <= CHANCE:  # nor if p is nan
+            return "nothing"
+        return "counts for" if self.slope > self.chance_slopes.mean() else "counts against"
+
 
 def concept_vector(
     model: keras.Model, concept, others, layer: str | None = None, seed: int = 0
@@ -87,8 +99,8 @@ def concept_vector(
         A `ConceptVector`.
 
     Raises:
-        ValueError: bad images, too few pictures, an unknown layer, one without a code, or codes
-            that are all the same.
+        ValueError: bad images, too few pictures, an unknown layer, one without a code, codes that
+            are not finite, or two mean codes that are the same.
     """
     here, there = (_enough(of, codes(model, of, layer)) for of in (concept, others))
     name = checked_layer(model, check_images(model, concept).shape, layer, places=False)
@@ -159,16 +171,22 @@ def tcav(
 
     Raises:
         ValueError: bad images or target, no concept, too few pictures, an unknown layer or one
-            without a code, or so few `sets` that no corrected p could be as low as 0.05.
+            without a code, others that are the same again, codes or slopes that are not finite, a
+            concept whose mean code is the others', or so few `sets` that no corrected p could be as
+            low as 0.05.
     """
+    if not isinstance(concepts, Mapping):
+        raise ValueError(f"concepts maps names to pictures; it is no {type(concepts).__name__}")
     tests = len(concepts) * len(layers)
     if not tests:
         raise ValueError("say which concepts and which layers: tcav was given none")
-    if tests > 0.05 * (sets + 1):
+    if tests > CHANCE * (sets + 1):
         raise ValueError(
-            f"with {sets} random sets no p of {tests} tests, corrected, can be as low as 0.05:"
-            f" sets must be at least {20 * tests - 1}"
+            f"with {sets} random sets no p of {tests} tests, corrected, can be as low as {CHANCE}:"
+            f" sets must be at least {round(tests / CHANCE) - 1}"
         )
+    if not np.size(images):
+        raise ValueError("images is empty: give pictures of the class whose score is asked about")
     for name, of in {**concepts, "others": others}.items():
         _enough(of, of, name)
     largest = max(map(len, concepts.values()))
@@ -183,6 +201,11 @@ def tcav(
         of_class = slopes(model, images, target, layer)
         of_class = of_class.sum(axis=tuple(range(1, of_class.ndim - 1)))
         code_of_others = codes(model, others, layer)
+        if (different := len(np.unique(code_of_others, axis=0))) < OTHERS * largest:
+            raise ValueError(
+                f"others has {len(others)} pictures, but only {different} different codes at layer"
+                f" {layer!r}: the same pictures again are no more pictures"
+            )
         name = checked_layer(model, check_images(model, images).shape, layer, places=False)
         chance = {}  # concepts of as many pictures share their random concepts
         for concept, pictures in concepts.items():
@@ -230,9 +253,12 @@ def _tested(concept, of_class, counterparts, random) -> tuple:
 def _normal(concept: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The unit normal towards the concept."""
     codes_, kinds = _labelled(concept, others)
-    spread = codes_.var(axis=0).mean()
-    if not spread:
-        raise ValueError("the codes of the concept and of the other pictures are all the same")
+    apart = np.abs(concept.mean(axis=0, dtype=float) - others.mean(axis=0, dtype=float)).max()
+    if apart <= EQUAL * np.abs(codes_).max():
+        raise ValueError(
+            "the concept's pictures and the others have the same mean code, so there is no"
+            " direction from these to those: are they the same pictures?"
+        )
     normal = _ridge(codes_).fit(codes_, kinds, compute_sample_weight("balanced", kinds)).coef_
     return (normal / np.linalg.norm(normal)).astype(np.float32)
 
