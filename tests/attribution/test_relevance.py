@@ -409,10 +409,14 @@ def test_settings_that_do_not_fit():
     told("layer 'early' .Conv2D. of gap has no rule", composite={"dense": "zero"})
     told("no layer 'convs'", composite={"convs": "zero", "dense": "zero"})
     told("layer 'features' does not read the pixels", composite={"conv": "box", "dense": "zero"})
+    told("composite is one of .* not .'zero'.", composite=["zero"])
+    told("there is no rule .'zero'.", composite={"conv": ["zero"], "dense": "zero"})
+    told("Box holds .* an array", composite={"first": Box(np.zeros(3), np.ones(3)), "conv": "zero"})
     told("sums have the rule zero or epsilon, not flat", composite={"conv": "zero", "sum": "flat"})
     told("gate is one of signal, half, not 'all'", gate="all")
     told("channel 3 of which layer", channel=3)
-    told("'features' has channels 0 to 5, not 6", channel=6, layer="features")
+    for channel in (6, 1.5, "two"):
+        told(f"'features' has channels 0 to 5, not {channel!r}", channel=channel, layer="features")
     with pytest.raises(ValueError, match="alpha - beta is 1 .* not with 2 and 0"):
         AlphaBeta(2.0, 0.0)
 
@@ -453,3 +457,34 @@ def test_one_sigmoid_unit_and_an_output_of_several():
     chosen = attribution.lrp(two_outputs(), batch(), lambda said: said["logits"][:, 1], "zero")
     expected = attribution.lrp(gap_net(), batch(), 1, "zero")
     np.testing.assert_allclose(chosen, expected, atol=1e-6)
+
+
+def test_outputs_that_are_made_of_each_other():
+    """What passes between two outputs is relevance, and is counted once."""
+    model, images = gap_net(), batch()
+    features = models.find_layer(model, "features").output
+    both = keras.Model(model.inputs, [features, model.output])
+    for composite in ("zero", "epsilon_gamma_box"):
+        expected = attribution.lrp(model, images, 1, composite)
+        found = attribution.lrp(both, images, lambda said: said[1][:, 1], composite)
+        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_first_layer_that_runs_twice_has_the_bounds_of_each_run():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.SeparableConv2D(4, 3, use_bias=False)
+    twice = shared(inputs) + shared(layers.Rescaling(-1)(inputs))
+    head = layers.Dense(2, use_bias=False)
+    model = keras.Model(inputs, head(layers.GlobalAveragePooling2D()(layers.ReLU()(twice))))
+    # the pixels less the pixels are nothing, layer by layer
+    images = batch(8)
+    np.testing.assert_array_equal(model(images), 0)
+    assert not attribution.lrp(model, images, 0).any()
+    alone = keras.Model(inputs, head(layers.GlobalAveragePooling2D()(shared(inputs))))
+    again = keras.Model(
+        inputs, head(layers.GlobalAveragePooling2D()(shared(layers.Rescaling(1)(inputs))))
+    )
+    np.testing.assert_allclose(
+        attribution.lrp(again, images, 0), attribution.lrp(alone, images, 0), rtol=1e-4, atol=1e-7
+    )

@@ -323,8 +323,9 @@ class Propagation:
         *before, (apply, weight) = _linear_parts(layer)
 
         def step(inputs, outputs, *parts):
+            # a separable convolution has two steps a call
             calls = sum(
-                isinstance(known, LinearStep) and known.layer is layer
+                isinstance(known, LinearStep) and known.apply is parts[0]
                 for known in self.steps.values()
             )
             return self._stand_in(
@@ -491,7 +492,8 @@ class Propagation:
             return wrap
 
         with replaced_calls({layer: noting(layer) for layer in layers}):
-            self.model(tf.fill([1, *self.images.shape[1:]], tf.cast(value, self.images.dtype)))
+            one = self.images[:1]  # pictures of several sizes have one that is known as it runs
+            self.model(tf.fill(tf.shape(one), tf.cast(value, one.dtype)), training=False)
         return found
 
     # Backwards

@@ -5,6 +5,7 @@ and composites are in `attribution.rules`.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -72,8 +73,8 @@ def lrp(
     if channel is None:
         return _run(model, images, target, _maps, composite, gate, layer=layer).numpy()
     count = layer_shape(model, tuple(np.shape(images)), layer)[-1]
-    if not 0 <= channel < count:
-        raise ValueError(f"{layer!r} has channels 0 to {count - 1}, not {channel}")
+    if not isinstance(channel, Integral) or not 0 <= channel < count:
+        raise ValueError(f"{layer!r} has channels 0 to {count - 1}, not {channel!r}")
     chosen = tf.constant(channel)
     return _run(model, images, target, _conditional, composite, gate, chosen, layer=layer).numpy()
 
@@ -94,14 +95,18 @@ def channel_relevance(
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
         layer: name or path of a layer or operation that returns one tensor.
-        composite: as in `lrp`.
-        gate: as in `lrp`.
+        composite: which layer has which rule: `epsilon_gamma_box`, `epsilon_plus_flat`,
+            `epsilon_alpha2_beta1`; a rule or its name for all layers; or a dict of kinds and names
+            of layers to rules, see `lrp`.
+        gate: where one part of the network multiplies another: `signal` (all for what is gated) or
+            `half`.
 
     Returns:
         float32 `(N, channels)`, signed, in logits.
 
     Raises:
-        ValueError: as `lrp`.
+        ValueError: bad images, target, composite or layer, a score that does not depend on the
+            layer, a layer or operation without a rule.
     """
     return _run(model, images, target, _channels, composite, gate, layer=layer).numpy()
 
@@ -133,15 +138,19 @@ def conservation(
         model: Keras model, images `(N, H, W, C)` to outputs.
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
-        composite: as in `lrp`.
-        gate: as in `lrp`.
+        composite: which layer has which rule: `epsilon_gamma_box`, `epsilon_plus_flat`,
+            `epsilon_alpha2_beta1`; a rule or its name for all layers; or a dict of kinds and names
+            of layers to rules, see `lrp`.
+        gate: where one part of the network multiplies another: `signal` (all for what is gated) or
+            `half`.
 
     Returns:
         For each image its steps, from the outputs down. The score less everything absorbed is the
         sum of the map.
 
     Raises:
-        ValueError: as `lrp`.
+        ValueError: bad images, target or composite, a score that does not depend on the pixels, a
+            layer or operation without a rule.
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
@@ -175,9 +184,11 @@ def _begun(model, images, indices, composite, gate, pixels, function, names=(), 
     outputs, activations = propagation.run(images, pixels, names)
     found = score(widened(outputs), indices, function)
     ends = [output for output in tf.nest.flatten(outputs) if output.dtype.is_floating]
+    # one output may be made of another: what passes between them is relevance already
+    gradients = tf.gradients(found, ends, stop_gradients=ends)
     seen = [
         (end, _lifted(model) * end * gradient)
-        for end, gradient in zip(ends, tf.gradients(found, ends), strict=True)
+        for end, gradient in zip(ends, gradients, strict=True)
         if gradient is not None
     ]
     return propagation, *map(list, zip(*seen, strict=True)), activations

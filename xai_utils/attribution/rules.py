@@ -45,7 +45,15 @@ class Linear:
     bounds: tuple | None
 
     def back(self, shares: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-        """What the outputs' `shares` are worth at the inputs: the transposed of `apply`."""
+        """What shares of the outputs are worth at the inputs: the transposed of `apply`.
+
+        Args:
+            shares: a tensor of the outputs' shape.
+            weight: in the place of the layer's weights, of their shape.
+
+        Returns:
+            A tensor of the inputs' shape.
+        """
         inputs = tf.stop_gradient(self.inputs)
         return tf.gradients(self.apply(inputs, weight), inputs, shares)[0]
 
@@ -77,7 +85,11 @@ class Epsilon(Rule):
 
 @dataclass(frozen=True)
 class Zero(Epsilon):
-    """Shares of `a w` (LRP-0): gradient times input, if no layer has a bias."""
+    """Shares of `a w` (LRP-0): gradient times input, if no layer has a bias.
+
+    Attributes:
+        epsilon: 0.
+    """
 
     epsilon: float = 0.0
 
@@ -229,7 +241,7 @@ def read_composite(composite) -> tuple:
         said = COMPOSITES[composite]
     elif isinstance(composite, Mapping):
         said = composite
-    elif isinstance(composite, Rule) or composite in RULES:
+    elif isinstance(composite, Rule) or isinstance(composite, str) and composite in RULES:
         said = dict.fromkeys(("conv", "dense", "normalisation"), composite)
         said |= {"sum": composite} if isinstance(_rule(composite), Epsilon) else {}
     else:
@@ -243,14 +255,28 @@ def read_composite(composite) -> tuple:
 
 def _rule(said) -> Rule:
     if isinstance(said, Rule):
+        try:
+            hash(said)
+        except TypeError as error:
+            raise ValueError(
+                f"{type(said).__name__} holds what cannot be a key, such as an array: make it a"
+                " frozen dataclass of numbers"
+            ) from error
         return said
-    if said not in RULES:
+    if not isinstance(said, str) or said not in RULES:
         raise ValueError(f"there is no rule {said!r}: it is one of {', '.join(RULES)}")
     return RULES[said]
 
 
 def rule_name(rule: Rule) -> str:
-    """A rule as people write it, such as `gamma 0.25` or `alpha_beta 1, 0`."""
+    """A rule as people write it, such as `gamma 0.25` or `alpha_beta 1, 0`.
+
+    Args:
+        rule: a dataclass of numbers.
+
+    Returns:
+        Its name in `RULES`, or that of its class, and its numbers.
+    """
     kinds = {type(known): name for name, known in RULES.items() if name != "z_plus"}
     values = [getattr(rule, field.name) for field in fields(rule)]
     told = ", ".join(f"{value:g}" for value in values if value is not None)
@@ -258,7 +284,15 @@ def rule_name(rule: Rule) -> str:
 
 
 def beside(outputs, epsilon: float):
-    """Outputs with epsilon added, of the sign that they have."""
+    """Outputs with epsilon added, of the sign that they have.
+
+    Args:
+        outputs: tensor of any shape.
+        epsilon: not negative, in units of outputs.
+
+    Returns:
+        A tensor of the same shape; where an output is 0, epsilon itself.
+    """
     return tf.where(outputs < 0, outputs - epsilon, outputs + epsilon) if epsilon else outputs
 
 
