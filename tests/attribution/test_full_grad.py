@@ -26,6 +26,12 @@ def parts_of(model, images, target=1):
     return parts
 
 
+@tf.function
+def risen(x):
+    """What a user may have compiled: a function with a constant and a bend of its own."""
+    return tf.nn.relu(x) ** 2 + 0.3
+
+
 def normalised():
     norm = layers.BatchNormalization(name="norm")
     model = network(norm, layers.ReLU())
@@ -47,6 +53,7 @@ NETWORKS = {
     "softsign": (lambda: network(layers.Activation("softsign")), None),
     "softmax": (lambda: network(layers.Softmax()), None),
     "layer normalisation": (lambda: network(layers.LayerNormalization()), None),
+    "compiled by hand": (lambda: network(layers.Lambda(risen, name="bent")), None),
     "grouped": (lambda: network(layers.Conv2D(4, 3, groups=2), layers.ReLU()), None),
 }
 
@@ -109,7 +116,15 @@ def test_the_map_against_a_loop_over_the_layers():
     np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-3)
 
 
+@tf.function
+def halves(x):
+    return tf.nn.relu(x), x + 1
+
+
 def test_a_step_is_named():
+    model = network(layers.Lambda(lambda x: tf.add(*halves(x)), name="halves"))
+    with pytest.raises(ValueError, match="full_grad has no rule for PartitionedCall, in halves; "):
+        attribution.full_grad(model, IMAGES, 1)
     model = network(layers.Lambda(lambda x: x * tf.cast(x > 0, x.dtype), name="counts"))
     with pytest.raises(ValueError, match="full_grad has no rule for Cast, in counts; "):
         attribution.full_grad(model, IMAGES, 1)

@@ -9,6 +9,7 @@ from xai_utils.attribution.operations import (
     Step,
     again,
     carried_back,
+    is_convolution,
     known_scores,
     layer_of,
     no_rule,
@@ -74,8 +75,10 @@ def _full_grad(model, images, indices, function):
     found = []
 
     def rule(step):
-        came = step.pulled_back()
-        if (left := _left_over(step)) is not None:
+        if step.operation.type in CALLS and len(step.incoming) > 1:
+            raise no_rule("full_grad", model, step)
+        left, came = _left_over(step), step.pulled_back()
+        if left is not None:
             found.append((layer_of(model, step.operation), step.incoming[0] * left))
         elif all(value is None for value in came):
             raise no_rule("full_grad", model, step)
@@ -85,7 +88,7 @@ def _full_grad(model, images, indices, function):
     gradient = existing(carried_back(images, scores, rule).get(images.ref()), model)
     layers = _by_layer([*found, ("input", images * gradient)])
     maps = sum(
-        _one_map(product, images.shape[1:3])
+        _one_map(product, tf.shape(images)[1:3])
         for products in layers.values()
         for product in products
         if product.shape.rank == 4 and tuple(product.shape[1:3]) != (1, 1)
@@ -106,7 +109,7 @@ def _left_over(step: Step):
         ]
         return again(operation, without)[0]
     both = operation.type in ("Maximum", "Minimum") and len(step.wanted) == 2
-    if operation.type in (*LINEAR, *_SCALING, *CALLS) or both:
+    if operation.type in (*LINEAR, *_SCALING) or both or is_convolution(step):
         return None
     if operation.type in PRODUCTS and len(step.wanted) == 1:
         return None

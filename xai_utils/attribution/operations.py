@@ -37,7 +37,14 @@ ELEMENTWISE = frozenset(
         " Square Tanh"
     )
 )
-_CONVOLUTION = {"Const", "Conv2D", "DepthwiseConv2dNative", "NoOp", "ReadVariableOp"}
+_CONVOLUTION = {
+    "Const",
+    "Conv2D",
+    "DepthwiseConv2dNative",
+    "Identity",
+    "NoOp",
+    "ReadVariableOp",
+}
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")  # Keras compiles grouped convolutions so
 # What they give does not depend on the values, or nobody sees how.
 _OPAQUE = ("EagerPyFunc", "OnesLike", "PyFunc", "Rank", "Shape", "ShapeN", "Size", "ZerosLike")
@@ -77,7 +84,9 @@ class Step:
             return list(incoming)
         if self.operation.type in CALLS:
             sources = [inputs[k] for k in self.wanted]
-            return self._gradients(self.operation.outputs, sources, incoming)
+            # once differentiated, a call also returns what its derivative needs
+            outputs = self.operation.outputs[: len(incoming)]
+            return self._gradients(outputs, sources, incoming)
         fresh = [tf.identity(x) if k in self.wanted else x for k, x in enumerate(inputs)]
         return self._gradients(
             again(self.operation, fresh), [fresh[k] for k in self.wanted], incoming
@@ -165,6 +174,12 @@ def is_linear(step: Step) -> bool:
     if not all(tensor.dtype.is_floating for tensor in [*taken, operation.outputs[0]]):
         return False  # a choice, or whole numbers
     return operation.type in LINEAR or operation.type in PRODUCTS and len(step.wanted) == 1
+
+
+def is_convolution(step: Step) -> bool:
+    """Whether an operation calls a function that is a convolution and nothing else."""
+    operation = step.operation
+    return operation.type in CALLS and _called(operation) <= _CONVOLUTION
 
 
 def _called(operation) -> set[str]:
