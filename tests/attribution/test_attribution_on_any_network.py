@@ -58,6 +58,22 @@ def maps_of(name, model, images, target=0):
     return attribution.METHODS[name](model, images, target, **CHEAP.get(name, {}))
 
 
+@pytest.fixture(scope="module")
+def of_any_size():
+    return bright_net(None, None, 3), bright_net(20, 32, 3)
+
+
+@pytest.mark.parametrize("name", [n for n in attribution.METHODS if n not in OF_ATTENTION])
+def test_a_network_of_any_size_after_pictures_of_another_size(name, of_any_size):
+    any_size, one_size = of_any_size
+    maps_of(name, any_size, planted(24, 24, 3)[0])
+    images, _ = planted(20, 32, 3)
+    expected = maps_of(name, one_size, images)
+    np.testing.assert_allclose(
+        maps_of(name, any_size, images), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
+    )
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float32"])
 @pytest.mark.parametrize("name", attribution.METHODS)
 def test_float32_maps_find_the_object_and_a_batch_gives_what_its_images_give(name, kind, networks):

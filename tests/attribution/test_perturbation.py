@@ -410,6 +410,16 @@ def test_several_areas_are_their_masks_and_the_mean_of_them():
         np.testing.assert_allclose(alone[1][0], masks[i], atol=1e-4)
 
 
+def test_grids_one_after_another_give_what_each_gives_alone():
+    images = np.random.default_rng(0).uniform(50, 250, (1, 24, 24, 3)).astype(np.float32)
+    shared, _ = square_reader()
+    for grid in (8, 12):
+        settings = {"grid": grid, "radius": 1.0, "steps": 9, "fill": "black"}
+        maps = attribution.extremal_perturbation(shared, images, 0, **settings)
+        alone = attribution.extremal_perturbation(square_reader()[0], images, 0, **settings)
+        np.testing.assert_allclose(maps, alone, atol=1e-4)
+
+
 def test_a_smooth_mask_treats_the_border_as_the_middle_and_keeps_what_is_flat():
     smooth_mask = import_module("xai_utils.attribution.extremal").smooth_mask
     for value in (0.0, 0.4):

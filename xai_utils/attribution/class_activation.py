@@ -571,7 +571,7 @@ def _cam(model, images, indices, layer):
 def _masked_by_channel(model, images, norm, indices, pairs, function):
     """Scores `(F,)` of F pictures, each masked by one channel of its own map."""
     masks = tf.gather_nd(tf.transpose(norm, (0, 3, 1, 2)), pairs)[..., None]
-    masks = tf.cast(tf.image.resize(masks, images.shape[1:3])[..., 0], images.dtype)
+    masks = tf.cast(tf.image.resize(masks, tf.shape(images)[1:3])[..., 0], images.dtype)
     return scores(
         model,
         masked(tf.gather(images, pairs[:, 0]), masks),

@@ -79,7 +79,7 @@ def extremal_perturbation(
     ends = compiled(model, scores, function=function)
     bare, whole = ends(cover, indices), ends(batch, indices)
     gain = tf.maximum(tf.abs(whole - bare), 1e-6)
-    settings = {"function": function, "radius": radius}
+    settings = {"function": function, "grid": grid, "radius": radius}
     step = compiled(model, _step, **settings)
     weights = np.geomspace(FIRST_WEIGHT, LAST_WEIGHT, steps)
     masks, kept = [], []
@@ -131,11 +131,13 @@ def smooth_mask(cells: tf.Tensor, radius: float) -> tf.Tensor:
     return tf.reduce_sum(spread * tf.nn.softmax(COLDNESS * spread), axis=-1)
 
 
-def _step(model, images, cover, indices, gain, areas, now, cells, first, second, function, radius):
+def _step(
+    model, images, cover, indices, gain, areas, now, cells, first, second, function, grid, radius
+):
     """One step of Adam on the cells of each mask; `now`: the area's weight, the step's number."""
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(cells)
-        mask = smooth_mask(cells, radius)
+        mask = _smooth(cells, grid, radius)
         shown = masked(images, _enlarged(mask, images), cover)
         kept = scores(model, shown, indices, function) / gain
     rising = existing(tape.gradient(kept, mask), model)
@@ -164,9 +166,14 @@ def _wanted(mask, rising, areas):
     return tf.reshape(wanted, tf.shape(mask))
 
 
-def _shown(model, images, cover, indices, cells, function, radius):
-    mask = _enlarged(smooth_mask(cells, radius), images)
+def _shown(model, images, cover, indices, cells, function, grid, radius):
+    mask = _enlarged(_smooth(cells, grid, radius), images)
     return mask, scores(model, masked(images, mask, cover), indices, function)
+
+
+def _smooth(cells, grid, radius):
+    # another grid than the one traced first would have a size that is known only when it runs
+    return smooth_mask(tf.ensure_shape(cells, (None, grid, grid)), radius)
 
 
 def _enlarged(mask, images):

@@ -328,7 +328,9 @@ def _gradient_x_input(model, images, indices, function):
 def _stacked_gradient(model, copies, indices, function):
     """Gradients `(F, N, H, W, C)` of F copies of the batch, in one pass."""
     count = tf.shape(copies)[0]
-    flat = tf.reshape(copies, (-1, *copies.shape[2:]))
+    # pictures of several sizes have one that is known only when it runs
+    flat = tf.reshape(copies, tf.concat([[-1], tf.shape(copies)[2:]], axis=0))
+    flat = tf.ensure_shape(flat, (None, *copies.shape[2:]))
     tiled = tf.tile(indices, [count, *[1] * (len(indices.shape) - 1)])
     gradient = _pixel_gradient(model, flat, tiled, function)
     return tf.reshape(gradient, tf.shape(copies))
@@ -347,7 +349,7 @@ def _shap_sum(model, images, indices, starts, sigma, seed, samples, function):
         # a pair of its own for each of the three
         way, place, spread = (tf.stack([seed, 3 * sample + k]) for k in range(3))
         start = tf.gather(starts, tf.random.stateless_uniform((), way, 0, kinds, tf.int32))
-        noise = tf.random.stateless_normal(images.shape[1:], spread, dtype=images.dtype)
+        noise = tf.random.stateless_normal(tf.shape(images)[1:], spread, dtype=images.dtype)
         end = images + sigma * noise
         fraction = tf.random.stateless_uniform((), place, dtype=images.dtype)
         return start + fraction * (end - start), end - start
@@ -365,7 +367,7 @@ def _noisy_sums(model, images, indices, sigma, seed, samples, function):
 
     def draw(sample):
         return tf.random.stateless_normal(
-            images.shape[1:], tf.stack([seed, sample]), dtype=images.dtype
+            tf.shape(images)[1:], tf.stack([seed, sample]), dtype=images.dtype
         )
 
     noise = tf.map_fn(draw, samples, fn_output_signature=images.dtype)

@@ -130,6 +130,7 @@ def rise(
         )
     indices, function = fixed_target(model, batch, target)
     settings = {
+        "size": tuple(batch.shape[1:3]),
         "grid": grid,
         "black": pixel_range(model, batch)[0],
         "probability": probability,
@@ -283,9 +284,21 @@ def rise_masks(
 
 
 def _rise_sums(
-    model, images, indices, keep, seed, numbers, grid, function, black, probability, centred, errors
+    model,
+    images,
+    indices,
+    keep,
+    seed,
+    numbers,
+    size,
+    grid,
+    function,
+    black,
+    probability,
+    centred,
+    errors,
 ):
-    masks = rise_masks(numbers, images.shape[1:3], grid, keep, seed, images.dtype)
+    masks = rise_masks(numbers, size, grid, keep, seed, images.dtype)
     left = _masked_scores(
         model, images, masks, indices, function, black=black, probability=probability
     )
