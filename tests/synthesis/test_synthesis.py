@@ -10,6 +10,7 @@ from xai_utils.models import capture_before_activation
 from xai_utils.synthesis.optimisation import UPDATES, State
 
 layers = keras.layers
+FREE = ("pixels", "fourier")  # parameterisations that can be any picture
 FEW = {"steps": 4, "settle": 0.5}
 MOVED = {"parameterisation": "fourier", "jitter": 3, "scale": 0.1, "rotate": 5}
 
@@ -175,7 +176,7 @@ def test_updates_are_those_of_keras():
 
 @pytest.mark.parametrize("shape", [(9, 12, 3), (8, 7, 1)])
 def test_every_parameter_gives_a_picture_in_range(shape):
-    for name in synthesis.image_priors.PARAMETERISATIONS:
+    for name in FREE:
         values = 1000 * synthesis.image_priors.start(name, range(4), shape, 60, "float32")
         images = synthesis.image_priors.to_images(
             name, synthesis.image_priors.project(name, values), shape
@@ -186,7 +187,7 @@ def test_every_parameter_gives_a_picture_in_range(shape):
         np.testing.assert_allclose(plain, 127.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", synthesis.image_priors.PARAMETERISATIONS)
+@pytest.mark.parametrize("name", FREE)
 @pytest.mark.parametrize("shape", [(32, 32, 3), (15, 22, 3), (16, 16, 1)])
 def test_the_start_is_noise_of_the_spread_asked_for(name, shape):
     values = synthesis.image_priors.start(name, range(300), shape, 10, "float32")
@@ -552,3 +553,74 @@ def test_bad_targets():
         synthesis.activation_maximization(sequential(), 0)
     found = synthesis.activation_maximization(sequential(), 0, shape=(8, 8, 3), **FEW)
     assert found.images.shape == (1, 8, 8, 3)
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 3), (7, 9, 3), (6, 5, 1), (9, 8, 5)])
+@pytest.mark.parametrize("parameterisation", FREE)
+def test_pictures_come_back_from_their_parameters(parameterisation, shape):
+    images = np.random.default_rng(0).uniform(1, 254, (2, *shape))
+    values = synthesis.image_priors.from_images(parameterisation, tf.constant(images))
+    noise = synthesis.image_priors.start(parameterisation, [0, 1], shape, 20.0, tf.float64)
+    assert values.shape == noise.shape
+    back = synthesis.image_priors.to_images(parameterisation, values, shape)
+    np.testing.assert_allclose(back, images, atol=1e-9)
+
+
+def test_a_search_can_begin_with_a_picture():
+    model, weights = gap_net(), np.ones((2, 1), np.float32)
+    images = np.random.default_rng(0).uniform(20, 230, (2, 12, 12, 3)).astype(np.float32)
+
+    def brightness(_model, images, constants):
+        return -tf.reduce_mean(images, axis=(1, 2, 3)) * constants[:, 0]
+
+    for parameterisation in FREE:
+        found = synthesis.optimise(
+            model,
+            (brightness,),
+            tf.constant(weights),
+            (12, 12, 3),
+            begin=images,
+            steps=5,
+            parameterisation=parameterisation,
+        )
+        np.testing.assert_allclose(found.frames[0], images, atol=0.01)
+        assert (found.images.mean(axis=(1, 2, 3)) > images.mean(axis=(1, 2, 3)) + 1).all()
+    with pytest.raises(ValueError, match="maco holds magnitudes"):
+        synthesis.optimise(
+            model,
+            (brightness,),
+            tf.constant(weights),
+            (12, 12, 3),
+            begin=images,
+            parameterisation="maco",
+        )
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (15, 22, 3), (12, 9, 1), (8, 10, 5)])
+def test_maco_keeps_the_magnitudes_of_photographs_whatever_the_phases(shape):
+    priors = synthesis.image_priors
+    natural = priors.natural_magnitudes(*shape)
+    values = priors.start("maco", range(3), shape, 0, tf.float64)
+    for phases in (values, 10 * values):
+        images = priors.to_images("maco", phases, shape)
+        assert images.shape == (3, *shape) and 0 <= images.numpy().min() < images.numpy().max()
+        inside = (images.numpy() > 0.5) & (images.numpy() < 254.5)
+        assert inside.all(), "the inverse of the sigmoid would not be exact"
+        kept = np.abs(priors.spectrum(images))
+        np.testing.assert_allclose(kept, np.broadcast_to(natural, kept.shape), atol=1e-7)
+    assert (natural[:, 1:, 1:] > 0).all() and natural[0, 0, 0] == 0
+
+
+def test_maco_finds_a_picture_by_its_phases_alone():
+    """A network that sees one frequency, in one phase: that phase is found."""
+    wave = np.cos(2 * np.pi * 2 * np.arange(16) / 16 + 0.7)
+    matrix = np.repeat(np.tile(wave, 16), 3)[:, None] / 768
+    found = synthesis.activation_maximization(
+        linear(matrix, 16), 0, parameterisation="maco", steps=100, seed=3
+    )
+    assert found.losses[-1, 0] < 0 and found.losses[-1, 0] < found.losses[0, 0]
+    image = tf.constant(found.images, tf.float64)
+    coefficient = synthesis.image_priors.spectrum(image)[0, 0, 0, 2].numpy()
+    assert abs(np.angle(coefficient) - 0.7) < 0.15
+    natural = synthesis.image_priors.natural_magnitudes(16, 16, 3)
+    np.testing.assert_allclose(np.abs(synthesis.image_priors.spectrum(image))[0], natural, atol=0.5)

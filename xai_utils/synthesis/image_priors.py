@@ -4,12 +4,13 @@ All functions take and return batches, treat every picture of a batch by itself,
 by `tf.function`.
 """
 
+import functools
 import math
 
 import numpy as np
 
 from xai_utils.engine import tf
-from xai_utils.pictures import warped
+from xai_utils.pictures import load_image, prepare, warped
 
 MIDDLE = 127.5  # grey, and half the range of pixel values
 TYPICAL = (
@@ -18,7 +19,8 @@ TYPICAL = (
 FLAT = (
     1e-8  # inside the root of total variation: keeps its gradient finite where the picture is flat
 )
-PARAMETERISATIONS = ("pixels", "fourier")
+PARAMETERISATIONS = ("pixels", "fourier", "maco")
+NATURAL = ("cat", "coffee", "astronaut", "rocket", "motorcycle")  # their spectrum is that of `maco`
 
 # Grey, red against blue, green against magenta: nearly independent in photographs. Their spreads
 # are measured on this suite's photographs (a test measures them again), relative to grey.
@@ -30,19 +32,26 @@ def start(parameterisation: str, seeds, shape: tuple, noise: float, dtype) -> tf
     """Parameters of noise pictures, one for each seed.
 
     Args:
-        parameterisation: `pixels` (white noise) or `fourier` (coefficients; noise that is as smooth
-            as photographs).
+        parameterisation: `pixels` (white noise), `fourier` (coefficients; noise that is as smooth
+            as photographs) or `maco` (phases, drawn evenly).
         seeds: N whole numbers. A picture depends on its own seed alone.
         shape: `(H, W, C)` of a picture.
-        noise: standard deviation of the pictures, in grey levels.
+        noise: standard deviation of the pictures, in grey levels; that of `maco` is photographs'.
         dtype: of the parameters.
 
     Returns:
         `(N, H, W, C)` for pixels, from -1 (black) to 1; `(N, C, H, W // 2 + 1, 2)` for Fourier
         coefficients, real and imaginary, of which each has the same spread and is of one frequency
-        of one decorrelated colour.
+        of one decorrelated colour; `(N, C, H, W // 2 + 1)` phases in radians.
     """
     height, width, channels = shape
+    if parameterisation == "maco":
+        size = (channels, height, width // 2 + 1)
+        drawn = [
+            tf.random.stateless_uniform(size, (int(seed), -1), -math.pi, math.pi, dtype)
+            for seed in seeds
+        ]
+        return tf.stack(drawn)
     fourier = parameterisation == "fourier"
     size = (2, channels, height, width // 2 + 1) if fourier else shape
     drawn = tf.stack(
@@ -59,11 +68,13 @@ def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tens
     """Pictures from parameters.
 
     `fourier`: `255 sigmoid(colour matrix x inverse FFT(coefficients / frequency))`.
+    `maco`: the coefficients have the phases given, and the mean magnitudes of photographs.
     Source: Olah, Mordvintsev & Schubert, "Feature visualization" (Distill 2017), section
-    "Preconditioning".
+    "Preconditioning"; Fel et al., "Unlocking feature visualization for deep networks with magnitude
+    constrained optimization" (NeurIPS 2023), equation 4.
 
     Args:
-        parameterisation: `pixels` or `fourier`.
+        parameterisation: `pixels`, `fourier` or `maco`.
         values: parameters, of the shape that `start` makes.
         shape: `(H, W, C)` of a picture.
 
@@ -73,12 +84,98 @@ def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tens
     if parameterisation == "pixels":
         return MIDDLE + MIDDLE * values
     height, width, channels = shape
-    scale = tf.constant(_frequency_scale(height, width)[..., None], values.dtype)
-    pictures = tf.transpose(_inverse_fft(height, width, values * scale), (0, 2, 3, 1))
+    if parameterisation == "maco":
+        magnitudes = tf.constant(natural_magnitudes(height, width, channels), values.dtype)
+        phases = _of_real_pictures(values, width)
+        parts = [magnitudes * tf.cos(phases), magnitudes * tf.sin(phases)]
+        coefficients = tf.stack(parts, axis=-1)
+    else:
+        coefficients = values * tf.constant(
+            _frequency_scale(height, width)[..., None], values.dtype
+        )
+    pictures = tf.transpose(_inverse_fft(height, width, coefficients), (0, 2, 3, 1))
     if channels == 3:
-        mixing = COLOURS.T * SPREADS * math.sqrt(3 / (SPREADS**2).sum())
-        pictures = tf.einsum("nhwd,cd->nhwc", pictures, tf.constant(mixing, values.dtype))
+        mixing = tf.constant(_mixing(), values.dtype)
+        pictures = tf.einsum("nhwd,cd->nhwc", pictures, mixing)
     return 2 * MIDDLE * tf.sigmoid(pictures)
+
+
+def from_images(parameterisation: str, images: tf.Tensor) -> tf.Tensor:
+    """Parameters of given pictures: `to_images` turned around.
+
+    Args:
+        parameterisation: `pixels` or `fourier`.
+        images: tensor `(N, H, W, C)` in 0..255. The sigmoid of `fourier` never reaches black or
+            white: values come back no nearer to either than half a grey level.
+
+    Returns:
+        Parameters, of the shape that `start` makes and the images' type.
+
+    Raises:
+        ValueError: `maco`, whose magnitudes are not free to be a given picture's.
+    """
+    if parameterisation == "pixels":
+        return images / MIDDLE - 1
+    if parameterisation == "maco":
+        raise ValueError("maco holds magnitudes: it cannot begin with a picture; use fourier")
+    transformed = spectrum(images)
+    scale = _frequency_scale(*images.shape[1:3])[..., None]
+    parts = tf.stack([tf.math.real(transformed), tf.math.imag(transformed)], axis=-1)
+    return parts / tf.constant(scale, images.dtype)
+
+
+def spectrum(images: tf.Tensor) -> tf.Tensor:
+    """The Fourier coefficients that `to_images` makes a picture of, before the sigmoid.
+
+    Args:
+        images: tensor `(N, H, W, C)` in 0..255; values come no nearer to either end than half a
+            grey level.
+
+    Returns:
+        Complex `(N, C, H, W // 2 + 1)`, of decorrelated colours where there are three.
+    """
+    share = tf.clip_by_value(images, 0.5, 254.5) / (2 * MIDDLE)
+    pictures = tf.math.log(share / (1 - share))
+    if images.shape[3] == 3:
+        unmixing = tf.constant(np.linalg.inv(_mixing()), images.dtype)
+        pictures = tf.einsum("nhwc,dc->nhwd", pictures, unmixing)
+    return tf.signal.rfft2d(tf.transpose(pictures, (0, 3, 1, 2)))
+
+
+@functools.lru_cache(maxsize=8)
+def natural_magnitudes(height: int, width: int, channels: int) -> np.ndarray:
+    """The mean magnitude of each Fourier coefficient over five photographs of the suite.
+
+    Args:
+        height, width: of the pictures, in pixels.
+        channels: of the pictures; where there are not three, all have the spectrum of grey.
+
+    Returns:
+        float64 `(C, H, W // 2 + 1)`, as of `spectrum`. That of frequency 0 is 0: the mean colour is
+        grey.
+    """
+    photographs = np.stack(
+        [prepare(load_image(name), (height, width), resizing="crop") for name in NATURAL]
+    )
+    magnitudes = np.abs(spectrum(tf.constant(photographs, tf.float64))).mean(axis=0)
+    magnitudes[:, 0, 0] = 0
+    return magnitudes if channels == 3 else np.repeat(magnitudes[:1], channels, axis=0)
+
+
+def _of_real_pictures(phases: tf.Tensor, width: int) -> tf.Tensor:
+    """Phases `(N, C, H, W // 2 + 1)` such that coefficients keep their magnitudes in a picture.
+
+    A column that is its own mirror image, the first and of an even width the last, holds pairs of
+    rows whose phases must be opposite.
+    """
+    opposite = tf.roll(tf.reverse(phases, [2]), 1, 2)
+    mirrored = tf.constant(_mirrored(width) == 1)
+    return tf.where(mirrored, (phases - opposite) / 2, phases)
+
+
+def _mixing() -> np.ndarray:
+    """From independent colours to red, green and blue, `(3, 3)`."""
+    return COLOURS.T * SPREADS * math.sqrt(3 / (SPREADS**2).sum())
 
 
 def project(parameterisation: str, values: tf.Tensor) -> tf.Tensor:

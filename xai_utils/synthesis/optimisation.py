@@ -75,9 +75,10 @@ def optimise(
     restarts: int = 1,
     every: int = 0,
     pixels: tuple[float, float] | None = None,
+    begin=None,
     progress: Callable | None = None,
 ) -> Synthesis:
-    """Minimise an objective over pictures, from noise.
+    """Minimise an objective over pictures, from noise or from given ones.
 
     Interrupting the kernel ends it as if the steps had been fewer. So does a loss that is not
     finite, with a warning.
@@ -86,14 +87,15 @@ def optimise(
         model: Keras model, images `(N, H, W, C)` to outputs.
         objective: `(function, *settings)`, hashable; losses `(N,)` are
             `function(model, images, constants, *settings)`.
-        constants: one for each picture, along the first axis.
+        constants: one for each picture, along the first axis; a tensor or a tuple of them.
         shape: `(H, W, C)` of a picture.
         steps: updates; the objective is looked at once more.
-        parameterisation: `pixels`, clipped to the pixel range at every step, or `fourier`, see
-            `image_priors.to_images`.
+        parameterisation: `pixels`, clipped to the pixel range at every step, `fourier`, or `maco`,
+            whose phases alone are free, see `image_priors.to_images`.
         optimiser: `adam`, or `sgd` with momentum.
         rate: learning rate. `adam`: step of a parameter, of which 1 is half the range of pixel
-            values (`pixels`) or the natural size of a coefficient (`fourier`); default .05. `sgd`:
+            values (`pixels`), the natural size of a coefficient (`fourier`) or a radian (`maco`);
+            default .05. `sgd`:
             as if a picture were a vector of length 1, so that it does not depend on the number of
             pixels; default 1.
         alpha_weight, alpha: weight and power of `image_priors.alpha_norm`.
@@ -107,6 +109,8 @@ def optimise(
         every: take a frame every so many steps; 0 takes only the first and the last.
         pixels: the smallest and the largest pixel value of the model; default what is known of it,
             see `engine.pixel_range`.
+        begin: pictures to begin from, one for each constant, in the model's pixel range; default
+            noise.
         progress: called as `progress(step, steps, losses)` before the first step and after each.
 
     Returns:
@@ -135,8 +139,9 @@ def optimise(
         rate=(rate or 0, 0),
     )
     dtype, rate = float_type(model), RATES[optimiser] if rate is None else rate
-    seeds = np.tile(seed + np.arange(restarts), len(constants))
-    constants = tf.repeat(constants, restarts, axis=0)
+    count = len(tf.nest.flatten(constants)[0])
+    seeds = np.tile(seed + np.arange(restarts), count)
+    constants = tf.nest.map_structure(lambda of: tf.repeat(of, restarts, axis=0), constants)
     run = compiled(
         model,
         step,
@@ -150,7 +155,12 @@ def optimise(
     )
     weights = tf.constant((alpha_weight, tv_weight), dtype)
     amounts = tf.constant((jitter, scale, rotate), dtype)
-    state = _start(parameterisation, seeds, shape, noise, dtype)
+    if begin is None:
+        values = image_priors.start(parameterisation, seeds, shape, noise, dtype)
+    else:
+        begun = (tf.cast(tf.repeat(begin, restarts, axis=0), dtype) - low) * (255 / (high - low))
+        values = image_priors.from_images(parameterisation, begun)
+    state = _start(parameterisation, values, shape)
     settling = steps - round(settle * steps)
     losses, frames, taken, stopped = [], [], [], ""
     try:
@@ -180,9 +190,10 @@ def optimise(
                 break
             if number == 0 and not np.all(slope):
                 flat = int(np.argmin(slope))
+                where = "noise" if begin is None else "picture"
                 raise ValueError(
-                    f"the loss of picture {flat} has no gradient at the noise it starts from: dead"
-                    " units?"
+                    f"the loss of picture {flat} has no gradient at the {where} it starts from:"
+                    " dead units?"
                 )
             state = after
             losses.append(loss)
@@ -301,10 +312,9 @@ def _sgd(state, gradient, _age, rate, size):
 UPDATES = {"adam": _adam, "sgd": _sgd}
 
 
-def _start(parameterisation, seeds, shape, noise, dtype) -> State:
-    values = image_priors.start(parameterisation, seeds, shape, noise, dtype)
+def _start(parameterisation, values, shape) -> State:
     zeros = tf.zeros_like(values)
-    least = tf.fill([len(seeds)], tf.constant(np.inf, dtype))
+    least = tf.fill([len(values)], tf.constant(np.inf, values.dtype))
     return State(
         values, zeros, zeros, image_priors.to_images(parameterisation, values, shape), least
     )
