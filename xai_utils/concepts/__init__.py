@@ -3,7 +3,8 @@
 A code is what a layer returns for a picture. `concept_vector` finds the direction of a concept in
 it, `tcav` asks whether the score depends on that direction more than on random ones. `craft` finds
 the parts that codes are sums of, and how much a class rests on each, `similar` the pictures whose
-codes are nearest to a picture's, and `influence` the training pictures that made an answer.
+codes are nearest to a picture's. `influence` says which training pictures made an answer,
+`exchange` and `counterfactual` what would change it.
 """
 
 import lazy_loader
@@ -12,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "codes": ["codes", "slopes"],
+        "counterfactual": ["Counterfactual", "Exchange", "counterfactual", "exchange"],
         "factors": ["Factors", "craft", "factor_maps"],
         "influence": ["Influence", "influence", "self_influence"],
         "neighbours": [
