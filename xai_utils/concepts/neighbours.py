@@ -84,7 +84,8 @@ def index_of(
     Args:
         classifier: of `load_model`.
         source: names and paths of pictures; or the path of a folder, of whose pictures all are
-            taken, however deep; or that of a CSV file with a column `path`, a manifest of `make evaluate`.
+            taken, however deep; or that of a CSV file with a column `path`, a manifest of
+            `make evaluate`.
         layer: name or path of a layer or operation that returns `(N, h, w, K)`, tokens that are a
             grid of places, or `(N, K)`; default the one whose map is pooled or flattened before the
             head.
