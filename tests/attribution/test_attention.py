@@ -138,6 +138,9 @@ def test_what_cannot_be_recorded_is_said():
     )
     with pytest.raises(ValueError, match="has no MultiHeadAttention .* say by layers="):
         attribution.attention(convolutions, batch(32))
+    for named in ("attention0", []):
+        with pytest.raises(ValueError, match="layers is a list of names, such as"):
+            attribution.attention_rollout(transformer(), batch(32), layers=named)
     with pytest.raises(ValueError, match="no layer 'attention9'; nearest: attention"):
         attribution.attention(transformer(), batch(32), layers=["attention9"])
     with pytest.raises(ValueError, match="attends from other tokens than to"):

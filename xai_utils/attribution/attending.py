@@ -195,6 +195,8 @@ def _prepared(model, images, target, function, layers, **settings):
     """
     batch = check_images(model, images)
     indices, of_outputs = check_target(model, batch, target)
+    if isinstance(layers, str) or (layers is not None and not len(layers)):
+        raise ValueError(f"layers is a list of names, such as ['attention'], not {layers!r}")
     names = None if layers is None else tuple(layers)
     run = compiled(model, function, names=names, function=of_outputs, **settings)
     try:

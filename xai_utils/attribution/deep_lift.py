@@ -18,6 +18,7 @@ from xai_utils.attribution.operations import (
     is_linear,
     known_scores,
     no_rule,
+    summed_to,
 )
 from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import fixed_target
@@ -131,16 +132,8 @@ def _rescaled(pair: _Pair):
     """A function of each number by itself: the change of the output over that of the input."""
     step = pair.step
     (k,), (incoming,) = step.wanted, step.incoming
-    product = _summed(step.inputs[k], widened(incoming) * pair.rise)
+    product = summed_to(widened(incoming) * pair.rise, step.inputs[k])
     return [pair.divided(k, product, step.pulled_back()[0])]
-
-
-def _summed(x, value):
-    """What comes back to x where x was repeated to the shape of `value`."""
-    if x.shape.as_list() == value.shape.as_list():
-        return value
-    fresh = tf.zeros_like(x, value.dtype)
-    return tf.gradients(fresh + tf.zeros_like(value), fresh, value)[0]
 
 
 def _product(pair: _Pair):

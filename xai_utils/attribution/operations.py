@@ -119,6 +119,22 @@ def again(operation: tf.Operation, inputs: Sequence) -> list:
     return tf.nest.flatten(make(**given))
 
 
+def summed_to(value: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    """What comes back to a tensor that was repeated to the shape of a value.
+
+    Args:
+        value: what came to the repeated tensor.
+        tensor: of a shape that broadcasts to that of `value`.
+
+    Returns:
+        The value added up over the repeats, of the tensor's shape.
+    """
+    if value.shape.as_list() == tensor.shape.as_list():
+        return value
+    fresh = tf.zeros_like(tensor, value.dtype)
+    return tf.gradients(fresh + tf.zeros_like(value), fresh, value)[0]
+
+
 def between(start: tf.Tensor, end: tf.Tensor) -> list[tf.Operation]:
     """The operations that depend on the values of one tensor and lead to another, as they run."""
     leading, waiting = set(), [end.op]

@@ -9,10 +9,10 @@ their rule is about several operations at once. Everything else, in a layer, in 
 or in a user's `call`, is a TensorFlow operation of few kinds, and has the rule of its kind.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from xai_utils.attribution.operations import again, summed_to
 from xai_utils.attribution.rules import KINDS, Box, Linear, Rule, beside, rule_name
 from xai_utils.engine import keras, tf, widened
 from xai_utils.models import (
@@ -715,38 +715,14 @@ def _one_of_batch(tensors) -> list:
 def _to(relevance, given, moving, weights) -> list:
     """Shares of relevance for those inputs that see the pixels, in the inputs' own shapes."""
     return [
-        weight * _summed_to(relevance, tensor) if moves else None
+        weight * summed_to(relevance, tensor) if moves else None
         for tensor, moves, weight in zip(given, moving, weights, strict=True)
     ]
-
-
-def _summed_to(relevance, tensor):
-    """Relevance of what a tensor was broadcast to, added up to the tensor's own shape."""
-    if relevance.shape.rank == tensor.shape.rank and relevance.shape[1:] == tensor.shape[1:]:
-        return relevance
-    tensor = tf.stop_gradient(tensor)
-    return tf.gradients(tensor + tf.zeros_like(relevance), tensor, relevance)[0]
 
 
 def _own_gradient(operation, given, incoming) -> list:
     """The gradient that an operation has without any rule."""
     given = [tf.stop_gradient(tensor) for tensor in given]
     floating = [tensor for tensor in given if tensor.dtype.is_floating]
-    found = iter(tf.gradients(_again(operation, given), floating, incoming))
+    found = iter(tf.gradients(again(operation, given), floating, incoming))
     return [next(found) if tensor.dtype.is_floating else None for tensor in given]
-
-
-def _again(operation, given):
-    """What an operation computes of other inputs."""
-    function, waiting = getattr(tf.raw_ops, operation.type), list(given)
-    attributes = {attribute.name for attribute in operation.op_def.attr}
-    names = [name for name in inspect.signature(function).parameters if name != "name"]
-    settings = {name: operation.get_attr(name) for name in names if name in attributes}
-    inputs = [name for name in names if name not in attributes]
-    for name, argument in zip(inputs, operation.op_def.input_arg, strict=True):
-        if argument.number_attr:
-            count = operation.get_attr(argument.number_attr)
-            settings[name] = [waiting.pop(0) for _ in range(count)]
-        else:
-            settings[name] = waiting.pop(0)
-    return function(**settings)

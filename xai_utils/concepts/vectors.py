@@ -178,6 +178,8 @@ def tcav(
     """
     if not isinstance(concepts, Mapping):
         raise ValueError(f"concepts maps names to pictures; it is no {type(concepts).__name__}")
+    if isinstance(layers, str):
+        raise ValueError(f"layers is a list of layers, such as [{layers!r}], not one name")
     tests = len(concepts) * len(layers)
     if not tests:
         raise ValueError("say which concepts and which layers: tcav was given none")

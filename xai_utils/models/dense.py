@@ -7,6 +7,7 @@ interpretable semantic segmentation via gradient-weighted class activation mappi
 equation 1).
 """
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,8 +178,11 @@ def pixel(
     Returns:
         A target for every technique, also a callable from outputs `(N, h, w, classes)` to scores
         `(N,)`; then row and column are those of the output, and classes must be indices.
+
+    Raises:
+        ValueError: row or column are no whole numbers.
     """
-    return Pixel(row, column, target_class, against)
+    return Pixel(*_row_and_column((row, column), "pixel"), target_class, against)
 
 
 def component(
@@ -201,11 +205,12 @@ def component(
         A target for every technique.
 
     Raises:
-        ValueError: neither a class nor a place.
+        ValueError: neither a class nor a place, or a place that is not two whole numbers.
     """
     if target_class is None and at is None:
         raise ValueError("component needs a class, or the row and column of a pixel, at=(20, 31)")
-    return Component(target_class, at and (int(at[0]), int(at[1])), against)
+    at = None if at is None else _row_and_column(at, "component at")
+    return Component(target_class, at, against)
 
 
 def places(model: keras.Model, images, target) -> np.ndarray:
@@ -380,6 +385,14 @@ def _at_size(mask: np.ndarray, size: tuple, picture: tuple) -> np.ndarray:
     flat = mask.reshape(-1, *mask.shape[-2:], 1).astype(np.float32)
     covered = tf.image.resize(flat, size, "area").numpy()[..., 0] >= 0.5 - 1e-6
     return covered.reshape(*mask.shape[:-2], *size)
+
+
+def _row_and_column(place, what: str) -> tuple[int, int]:
+    try:
+        row, column = map(operator.index, place)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what}: a row and a column are needed, not {place!r}") from None
+    return row, column
 
 
 def _within(place: tuple, picture: tuple, size: tuple, what: str) -> tuple[int, int]:
