@@ -87,8 +87,8 @@ def exchange(
     Greedily: of all pairs of a place here and a place there that were not used, the one after
     whose exchange the wanted class is furthest ahead, until it is the answer, or no exchange brings
     it further ahead. What is above the layer answers.
-    Source: Goyal et al., "Counterfactual visual explanations" (ICML 2019), section 3.2.1, there
-    with all pairs tried and the class's log-probability for the margin.
+    Source: Goyal et al., "Counterfactual visual explanations" (ICML 2019); there with
+    all pairs tried and the class's log-probability for the margin.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
@@ -148,7 +148,7 @@ def counterfactual(
     is how far the wanted class is before the others in logits, `m` the same at the probability
     asked for if there were two classes, and the distance a mean square, in units of 10 grey levels.
     Source: Wachter, Mittelstadt & Russell, "Counterfactual explanations without opening the black
-    box" (Harvard Journal of Law & Technology 2017), equation 1, with another loss.
+    box" (Harvard Journal of Law & Technology 2017), equation 2, with another loss.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.

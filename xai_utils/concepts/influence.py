@@ -45,7 +45,7 @@ def influence(
     exactly what fitting it anew gives. The codes stay as they are: what a picture did to the layers
     below is not counted.
     Source: Cook, "Detection of influential observation in linear regression" (Technometrics 1977),
-    equation 5, with a penalty. For whole networks Koh & Liang, "Understanding black-box predictions
+    here with a penalty. For whole networks Koh & Liang, "Understanding black-box predictions
     via influence functions" (ICML 2017), approximate what is exact here.
 
     Args:
