@@ -70,8 +70,8 @@ def to_images(parameterisation: str, values: tf.Tensor, shape: tuple) -> tf.Tens
     `fourier`: `255 sigmoid(colour matrix x inverse FFT(coefficients / frequency))`.
     `maco`: the coefficients have the phases given, and the mean magnitudes of photographs.
     Source: Olah, Mordvintsev & Schubert, "Feature visualization" (Distill 2017), section
-    "Preconditioning"; Fel et al., "Unlocking feature visualization for deep networks with magnitude
-    constrained optimization" (NeurIPS 2023), equation 4.
+    "Preconditioning"; Fel et al., "Unlocking feature visualization for deeper networks with
+    magnitude constrained optimization" (NeurIPS 2023).
 
     Args:
         parameterisation: `pixels`, `fourier` or `maco`.
@@ -134,17 +134,25 @@ def spectrum(images: tf.Tensor) -> tf.Tensor:
     Returns:
         Complex `(N, C, H, W // 2 + 1)`, of decorrelated colours where there are three.
     """
+    return tf.signal.rfft2d(_planes(images))
+
+
+def _planes(images: tf.Tensor) -> tf.Tensor:
+    """Decorrelated colours before the sigmoid, `(N, C, H, W)`."""
     share = tf.clip_by_value(images, 0.5, 254.5) / (2 * MIDDLE)
     pictures = tf.math.log(share / (1 - share))
     if images.shape[3] == 3:
         unmixing = tf.constant(np.linalg.inv(_mixing()), images.dtype)
         pictures = tf.einsum("nhwc,dc->nhwd", pictures, unmixing)
-    return tf.signal.rfft2d(tf.transpose(pictures, (0, 3, 1, 2)))
+    return tf.transpose(pictures, (0, 3, 1, 2))
 
 
 @functools.lru_cache(maxsize=8)
 def natural_magnitudes(height: int, width: int, channels: int) -> np.ndarray:
     """The mean magnitude of each Fourier coefficient over five photographs of the suite.
+
+    They are faded out towards their edges (Hann's window): the jump from one edge to the opposite
+    one would else be in the spectrum, and draws a cross in every picture.
 
     Args:
         height, width: of the pictures, in pixels.
@@ -157,7 +165,11 @@ def natural_magnitudes(height: int, width: int, channels: int) -> np.ndarray:
     photographs = np.stack(
         [prepare(load_image(name), (height, width), resizing="crop") for name in NATURAL]
     )
-    magnitudes = np.abs(spectrum(tf.constant(photographs, tf.float64))).mean(axis=0)
+    planes = _planes(tf.constant(photographs, tf.float64)).numpy()
+    planes -= planes.mean(axis=(2, 3), keepdims=True)
+    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
+    faded = planes * window / np.sqrt((window**2).mean())
+    magnitudes = np.abs(np.fft.rfft2(faded)).mean(axis=0)
     magnitudes[:, 0, 0] = 0
     return magnitudes if channels == 3 else np.repeat(magnitudes[:1], channels, axis=0)
 
