@@ -488,3 +488,21 @@ def test_a_first_layer_that_runs_twice_has_the_bounds_of_each_run():
     np.testing.assert_allclose(
         attribution.lrp(again, images, 0), attribution.lrp(alone, images, 0), rtol=1e-4, atol=1e-7
     )
+
+
+class Bent(layers.Layer):
+    """An activation that a user's own layer calls."""
+
+    def call(self, x):
+        return keras.activations.gelu(x)
+
+
+def test_an_activation_in_a_users_call_is_that_of_its_layer():
+    found = []
+    for bent in (layers.Activation("gelu"), Bent()):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((12, 12, 3))
+        x = bent(layers.Conv2D(4, 3)(inputs))
+        model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+        found.append(attribution.lrp(model, batch(), 1, "epsilon"))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-7)

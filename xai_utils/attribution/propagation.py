@@ -12,7 +12,7 @@ or in a user's `call`, is a TensorFlow operation of few kinds, and has the rule 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xai_utils.attribution.operations import again, summed_to
+from xai_utils.attribution.operations import ELEMENTWISE, again, summed_to
 from xai_utils.attribution.rules import KINDS, Box, Linear, Rule, beside, rule_name
 from xai_utils.engine import keras, tf, widened
 from xai_utils.models import (
@@ -66,30 +66,7 @@ MOVING = {
     "MatrixBandPart",
 }
 # A number of its own for each input: relevance goes through as it is.
-ALONE = {
-    "Relu",
-    "Relu6",
-    "LeakyRelu",
-    "Elu",
-    "Selu",
-    "Softplus",
-    "Softsign",
-    "Tanh",
-    "Sigmoid",
-    "Erf",
-    "Neg",
-    "Abs",
-    "Square",
-    "Sqrt",
-    "Rsqrt",
-    "Exp",
-    "Log",
-    "Log1p",
-    "Pow",
-    "Maximum",
-    "Minimum",
-    "ClipByValue",
-}
+ALONE = ELEMENTWISE | {"Neg"}
 # Sums of their inputs, with weights that were not learned: each gets its share.
 SUMS = {
     "AddV2",
@@ -107,7 +84,7 @@ SUMS = {
 # Linear in each of two inputs.
 PRODUCTS = {"Mul", "RealDiv", "BatchMatMulV2", "MatMul", "Einsum"}
 REPLACED = ALONE | SUMS | PRODUCTS | {"Softmax"}
-GATES = {"Sigmoid", "Tanh", "Erf", "Softmax", "Relu6"}
+GATES = {"Sigmoid", "Tanh", "Erf", "Erfc", "Softmax", "Relu6"}
 POSITIVE = {"Relu", "Relu6", "Sigmoid", "Softmax", "Softplus", "Exp", "Square", "Abs"}
 STILL_POSITIVE = {
     "MaxPool",
