@@ -19,7 +19,7 @@ from xai_utils import attribution, keras, metrics, models, pictures
 from xai_utils.models import small_kinds, small_transformer
 
 PICTURES, SEED = 60, 4242  # that the table rests on; of their drawing
-AT_LEAST = 0.95  # share of right answers, below which a network has no row
+AT_LEAST = 0.95  # share of right answers, up to which a network has no column
 TRANSFORMERS = {
     "ViT, class token": ("class token", 0),
     "ViT, mean of tokens": ("mean", 0),
@@ -104,9 +104,8 @@ def main(count: int = PICTURES, *chosen: str) -> None:
         right = float(np.mean(models.logits_of(model, scenes.images).argmax(1) == scenes.labels))
         print(f"{name}: {right:.1%} right, {model.count_params()} weights", file=sys.stderr)
         if right <= AT_LEAST:
-            raise SystemExit(
-                f"{name} answers {right:.1%} of the pictures right, not {AT_LEAST:.0%}"
-            )
+            print(f"  left out: it is to answer more than {AT_LEAST:.0%} right", file=sys.stderr)
+            continue
         shares = {}
         for technique in attribution.TECHNIQUES:
             shares[technique] = found(model, technique, scenes)

@@ -15,7 +15,7 @@ from xai_utils.attribution.operations import (
     no_rule,
 )
 from xai_utils.engine import check_images, compiled, keras, tf
-from xai_utils.models import fixed_target
+from xai_utils.models import ATTENTION, fixed_target, walk
 
 # Linear, but for a constant among what they take
 _ADDING = (
@@ -44,7 +44,9 @@ def full_grad(model: keras.Model, images, target=None, return_parts: bool = Fals
     What a network subtracts of its pixels first is such a bias too. The map is
     `psi(x dS/dx) + sum over the layers of psi(b dS/db)`: psi takes absolute values, brings them to
     0..1 over all positions and channels of the layer, adds up its channels and enlarges the result
-    to the picture, bilinear. Layers without positions are in the score's parts and not in the map.
+    to the picture, bilinear. Layers without positions, the inside of attention layers, and windows
+    of a picture, which stand one after another in the batch, are in the score's parts and not in
+    the map.
     Source: Srinivas & Fleuret, "Full-gradient representation for neural network visualization"
     (NeurIPS 2019), equations 2, 7 and 8; brought to 0..1 as in the authors' code.
 
@@ -87,13 +89,20 @@ def _full_grad(model, images, indices, function):
     scores = known_scores(model, images, indices, function)
     gradient = existing(carried_back(images, scores, rule).get(images.ref()), model)
     layers = _by_layer([*found, ("input", images * gradient)])
+    attention = [path for path, layer in walk(model) if isinstance(layer, ATTENTION)]
     maps = sum(
-        _one_map(product, tf.shape(images)[1:3])
-        for products in layers.values()
+        _one_map(product, images)
+        for name, products in layers.items()
         for product in products
-        if product.shape.rank == 4 and tuple(product.shape[1:3]) != (1, 1)
+        if product.shape.rank == 4
+        and tuple(product.shape[1:3]) != (1, 1)
+        and not any(f"{name}/".startswith(f"{path}/") for path in attention)
     )
-    return maps, {name: sum(map(_total, products)) for name, products in layers.items()}
+    count = tf.shape(images)[0]
+    return maps, {
+        name: sum(_total(product, count) for product in products)
+        for name, products in layers.items()
+    }
 
 
 def _left_over(step: Step):
@@ -138,12 +147,20 @@ def _by_layer(found) -> dict:
     return {name: list(shapes.values()) for name, shapes in layers.items()}
 
 
-def _one_map(product, size):
+def _one_map(product, images):
+    return tf.cond(
+        tf.shape(product)[0] == tf.shape(images)[0],
+        lambda: _scaled(product, tf.shape(images)[1:3]),
+        lambda: tf.zeros_like(images[..., 0]),  # of windows: not places of a whole picture
+    )
+
+
+def _scaled(product, size):
     sizes = tf.abs(product)
     least, most = (f(sizes, (1, 2, 3), keepdims=True) for f in (tf.reduce_min, tf.reduce_max))
     scaled = tf.math.divide_no_nan(sizes - least, most - least)
     return tf.image.resize(tf.reduce_sum(scaled, -1, keepdims=True), size)[..., 0]
 
 
-def _total(product):
-    return tf.reduce_sum(tf.reshape(product, (tf.shape(product)[0], -1)), -1)
+def _total(product, count):
+    return tf.reduce_sum(tf.reshape(product, (count, -1)), -1)

@@ -74,7 +74,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "name_classes",
             "read_labels",
         ],
-        "layers": ["find_layer", "replaced_calls", "up_to", "walk"],
+        "layers": ["ATTENTION", "find_layer", "replaced_calls", "up_to", "walk"],
         "load": ["DETECTOR", "EMBEDDED", "Classifier", "load_model", "return_networks"],
         "maps": [
             "NEED_ONLY_SCORES",
