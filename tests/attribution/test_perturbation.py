@@ -181,7 +181,7 @@ def test_subtracting_the_mean_takes_noise_away_where_the_level_is_high():
     _, noisy, _ = attribution.rise(model, images, 1, 400, grid=4, centred=False, return_error=True)
     maps, calm, _ = attribution.rise(model, images, 1, 400, grid=4, return_error=True)
     # the level, about 10, comes along with every mask; the score itself varies by what truth says
-    assert noisy.mean() > 2 * calm.mean()
+    assert noisy.mean() > 1.5 * calm.mean()
     assert np.abs((maps[0] - truth) / calm[0]).max() < 5
 
 

@@ -803,8 +803,8 @@ def test_cards(site, monkeypatch):
     record = code("record()", recorded(monkeypatch, **numbers))
     site.add("21_grad_cam--b", record, changed=["steps"], given={"steps": 64})
     site.add("00_start--a", seconds=61)
-    site.add("99_new--c", title="")
-    found = soup(site.index("99_new--c", "21_grad_cam--b", "00_start--a", "21_grad_cam--b"))
+    site.add("new--c", title="")
+    found = soup(site.index("new--c", "21_grad_cam--b", "00_start--a", "21_grad_cam--b"))
     assert [part.get_text() for part in found.select(".part h2")] == [
         "Start",
         "Class activation",

@@ -528,7 +528,7 @@ def test_a_code_that_cannot_be_matched():
         ({"tv_weight": float("nan")}, "tv_weight .* not nan"),
         ({"rate": -1}, "rate .* not -1"),
         ({"settle": 2}, "settle is a share"),
-        ({"parameterisation": "pixel"}, "one of pixels, fourier, not 'pixel'"),
+        ({"parameterisation": "pixel"}, "one of pixels, fourier, maco, not 'pixel'"),
         ({"optimiser": "lbfgs"}, "one of adam, sgd, not 'lbfgs'"),
     ],
 )

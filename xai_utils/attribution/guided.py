@@ -144,8 +144,9 @@ def _modified_gradient(model, images, indices, rule, function):
     overridden = graph.gradient_override_map({kind: _rule_name(rule, kind) for kind in RELUS})
     with overridden, noted_calls(model, graph) as calls:
         scores = score(widened(model(images, training=False)), indices, function)
+    gradient = existing(tf.gradients(scores, images)[0], model)
     _check_activations(model, graph, images, scores, calls, _SPOKEN[rule])
-    return existing(tf.gradients(scores, images)[0], model)
+    return gradient
 
 
 def _check_activations(model, graph, images, scores, calls, rule) -> None:

@@ -24,7 +24,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "subplots",
             "tiles",
         ],
-        "record": ["RECORD", "USED", "Ended", "end", "record", "show_value", "text", "used"],
+        "record": [
+            "RECORD",
+            "USED",
+            "Ended",
+            "end",
+            "one_answer_only",
+            "record",
+            "show_value",
+            "text",
+            "used",
+        ],
         "widgets": ["progress", "stepper"],
     },
 )

@@ -99,6 +99,23 @@ def end(why):
     raise Ended(why)
 
 
+def one_answer_only(classifier, notebook: str):
+    """End the notebook here, well, if its network answers at every pixel.
+
+    Args:
+        classifier: of `models.load_model`.
+        notebook: its number, as the line names it.
+
+    Raises:
+        Ended: the network's answers are no single one for a picture.
+    """
+    if classifier.dense:
+        end(
+            f"{notebook} asks for one answer a picture; {classifier.name} answers at every pixel:"
+            " see 53"
+        )
+
+
 def _clean(name, value):
     if not name.isidentifier():
         raise ValueError(f"record: {name!r} is not a name; use letters, digits and _")
