@@ -25,9 +25,14 @@ ROOMS_OFFERED = (
     "bird_or_tree",
     "efficientnet_lite",
     "image_priors",
+    "lamp_or_buoy",
+    "rules",
+    "small_kinds",
     "small_networks",
+    "small_segmentation",
     "small_transformer",
     "ssd_mobilenet",
+    "textures",
 )
 PYTHONS = ["3.11.9", "3.12.3", "3.13.1"]
 
