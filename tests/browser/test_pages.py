@@ -391,7 +391,7 @@ def test_frames_that_share_a_picture_are_stepped_through(reader, tmp_path):
 
 
 def test_stepper_of_the_real_site(reader):
-    path = next((path for path in REAL_PAGES if path.stem.startswith("21_grad_cam")), None)
+    path = next((path for path in REAL_PAGES if path.stem.startswith("21_grad_cam--")), None)
     if path is None:
         pytest.skip("no reports/site here")
     page = reader.open(path)
