@@ -21,6 +21,17 @@ def gap_net(
     return keras.Model(inputs, head(x), name="gap")
 
 
+def colour_net(head, scale: float = 1) -> keras.Model:
+    """Channels `seen` are a picture's red, green and blue over `scale`, pooled into two classes."""
+    inputs = keras.Input((8, 8, 3))
+    seen = layers.Conv2D(3, 1, use_bias=False, name="seen")(inputs)
+    pooled = layers.GlobalAveragePooling2D()(seen)
+    model = keras.Model(inputs, layers.Dense(2, use_bias=False, name="head")(pooled))
+    model.get_layer("seen").set_weights([np.eye(3, dtype=np.float32)[None, None] / scale])
+    model.get_layer("head").set_weights([np.float32(head)])
+    return model
+
+
 def sequential(seed: int = 0) -> keras.Sequential:
     """Without an Input layer: built by its first batch."""
     keras.utils.set_random_seed(seed)

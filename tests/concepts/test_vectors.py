@@ -1,5 +1,6 @@
 """Concept vectors: directions that are known, and a test that is right about chance."""
 
+import nets
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,13 +14,7 @@ layers = keras.layers
 @pytest.fixture(scope="module")
 def colours():
     """A network whose channels are a picture's red, green and blue, pooled into two classes."""
-    inputs = keras.Input((8, 8, 3))
-    seen = layers.Conv2D(3, 1, use_bias=False, name="seen")(inputs)
-    pooled = layers.GlobalAveragePooling2D()(seen)
-    model = keras.Model(inputs, layers.Dense(2, use_bias=False, name="head")(pooled))
-    model.get_layer("seen").set_weights([np.eye(3, dtype=np.float32)[None, None] / 100])
-    model.get_layer("head").set_weights([np.float32([[2, 0], [0, 1], [-1, 0]])])
-    return model
+    return nets.colour_net([[2, 0], [0, 1], [-1, 0]], scale=100)
 
 
 def of_colour(channel, count=12, seed=0):

@@ -296,10 +296,7 @@ def build(kind: str, seed: int = 0) -> keras.Model:
     x = KINDS[kind](layers.GroupNormalization(-1, name="light")(x))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(inputs, layers.Dense(2, name="logits")(x), name=f"small_{kind}")
-    for number, weights in enumerate(model.trainable_variables):
-        if weights.path.endswith("kernel"):  # attention gives its parts one seed, so not by it
-            glorot = keras.initializers.GlorotUniform(1000 * seed + number)
-            weights.assign(glorot(weights.shape))
+    small_networks.draw_kernels(model, seed)
     name_classes(model, pictures.bird_or_tree.CLASSES)
     return model
 

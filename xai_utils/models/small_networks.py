@@ -57,6 +57,19 @@ def build(seed: int = 0) -> keras.Model:
     return model
 
 
+def draw_kernels(model: keras.Model, seed: int):
+    """Draw all kernels of a network anew, each from a seed of its own.
+
+    Args:
+        model: any Keras model; attention's parts too, which Keras would give one seed.
+        seed: of them all.
+    """
+    for number, weights in enumerate(model.trainable_variables):
+        if weights.path.endswith("kernel"):
+            glorot = keras.initializers.GlorotUniform(1000 * seed + number)
+            weights.assign(glorot(weights.shape))
+
+
 def adam(steps: int) -> keras.optimizers.Optimizer:
     """Adam, whose learning rate falls to nothing.
 

@@ -99,10 +99,7 @@ def build(head: str = "class token", registers: int = 0, seed: int = 0) -> keras
         x = layers.Cropping1D((extra, 0), name="places")(x) if extra else x
         x = layers.GlobalAveragePooling1D(name="pool")(x)
     model = keras.Model(inputs, layers.Dense(2, name="logits")(x), name="small_transformer")
-    for number, weights in enumerate(model.trainable_variables):
-        if weights.path.endswith("kernel"):  # attention gives its parts one seed, so not by it
-            glorot = keras.initializers.GlorotUniform(1000 * seed + number)
-            weights.assign(glorot(weights.shape))
+    small_networks.draw_kernels(model, seed)
     name_classes(model, pictures.bird_or_tree.CLASSES)
     return model
 

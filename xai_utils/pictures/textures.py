@@ -37,9 +37,7 @@ def stripes(
         ValueError: no picture, a size or a period below one pixel, bounds that are no two numbers
             in their order, or other than two colours.
     """
-    rng = np.random.default_rng(seed)
-    height, width = _sides(count, size)
-    across, _ = _turned(count, height, width, period, degrees, rng)
+    across, _, rng = _turned(count, size, seed, period, degrees)
     return _coloured(across % 1 < 0.5, colours, rng)
 
 
@@ -68,9 +66,7 @@ def checks(
         ValueError: no picture, a size or a period below one pixel, bounds that are no two numbers
             in their order, or other than two colours.
     """
-    rng = np.random.default_rng(seed)
-    height, width = _sides(count, size)
-    down, along = _turned(count, height, width, period, degrees, rng)
+    down, along, rng = _turned(count, size, seed, period, degrees)
     return _coloured((down % 1 < 0.5) ^ (along % 1 < 0.5), colours, rng)
 
 
@@ -104,9 +100,7 @@ def dots(
     """
     if not 0 < share <= 0.78:
         raise ValueError(f"dots cover a share of the picture above 0, at most 0.78, not {share}")
-    rng = np.random.default_rng(seed)
-    height, width = _sides(count, size)
-    down, along = _turned(count, height, width, period, degrees, rng)
+    down, along, rng = _turned(count, size, seed, period, degrees)
     return _coloured((down % 1 - 0.5) ** 2 + (along % 1 - 0.5) ** 2 < share / np.pi, colours, rng)
 
 
@@ -153,8 +147,10 @@ def _sides(count, size) -> tuple[int, int]:
     return height, width
 
 
-def _turned(count, height, width, period, degrees, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of finer pixels on each picture's own grid, in periods."""
+def _turned(count, size, seed, period, degrees) -> tuple:
+    """Rows and columns of finer pixels on each picture's own grid, in periods; the generator."""
+    rng = np.random.default_rng(seed)
+    height, width = _sides(count, size)
     low, high = _bounds(period, "period")
     short = min(height, width)
     if low * short < 1:
@@ -170,7 +166,7 @@ def _turned(count, height, width, period, degrees, rng) -> tuple[np.ndarray, np.
     rows, columns = rows[:, None], columns[None]
     down = (rows * np.cos(angle) + columns * np.sin(angle)) / periods + phase[0]
     along = (columns * np.cos(angle) - rows * np.sin(angle)) / periods + phase[1]
-    return down, along
+    return down, along, rng
 
 
 def _bounds(given, name: str) -> tuple[float, float]:
