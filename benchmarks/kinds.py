@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 from scipy import ndimage
 
-from xai_utils import attribution, keras, metrics, models, pictures
+from xai_utils import attribution, keras, metrics, models, pictures, tf
 from xai_utils.models import small_kinds, small_segmentation, small_transformer
 
 PICTURES, SEED = 60, 4242  # whose maps the table rests on; of their drawing
@@ -110,18 +110,49 @@ def of_the_square(model: keras.Model, count: int) -> Question:
     return Question(right, images, why, drawn.beside_mask[lamps], outside)
 
 
-def found(model: keras.Model, technique: str, asked: Question) -> float | None:
-    """The share of pictures in which a map's peak lies where it should; None where refused."""
+def found(model: keras.Model, technique: str, asked: Question, sign: int = 1) -> float | None:
+    """The share of pictures in which a map's peak lies where it should; None where refused.
+
+    With `sign=-1` it is the lowest place that is looked for.
+    """
     method, settings = attribution.METHODS[technique], SETTINGS.get(technique, {})
     try:
         maps = method(model, asked.images, asked.target, **settings)
     except ValueError:
         return None
-    sized = metrics.picture_sized(maps, asked.images.shape)
+    sized = sign * metrics.picture_sized(maps, asked.images.shape)
     sized = np.abs(sized) if technique in OF_EITHER_SIGN else sized
     left = np.where(asked.searched, sized, sized.min() - 1)
     hits = [metrics.pointing(one, mask) for one, mask in zip(left, asked.right)]
     return float(np.mean(hits))
+
+
+def why(model: keras.Model, asked: Question) -> str:
+    """What is behind cells near chance: a component without a sign, a flat patch's normalisation.
+
+    Args:
+        model: one of the networks of birds and fish.
+        asked: what its maps were asked.
+
+    Returns:
+        A sentence with what was measured on the same pictures.
+    """
+    lowest = found(model, "eigen_cam", asked, sign=-1)
+    said = f"the lowest place of Eigen-CAM lies on the object in {lowest:.0%}"
+    patches = [i for i, one in enumerate(model.layers) if isinstance(one, keras.layers.Conv2D)][0]
+    if not isinstance(model.layers[patches + 1], keras.layers.LayerNormalization):
+        return said
+    steps = [one.name for one in model.layers[patches : patches + 2]]
+    images = tf.constant(asked.images, tf.float32)
+    with tf.GradientTape() as tape, models.capture(model, steps, tape) as recorded:
+        of_label = tf.gather(model(images), asked.target, axis=1, batch_dims=1)
+    shares = []
+    for name, slope in zip(steps, tape.gradient(of_label, [recorded[one] for one in steps])):
+        size = np.linalg.norm(slope.numpy(), axis=-1)
+        large = np.repeat(np.repeat(size, 48 // size.shape[1], 1), 48 // size.shape[2], 2)
+        places = [mask[values == values.max()] for values, mask in zip(large, asked.right)]
+        shares.append(f"{np.mean([place.any() for place in places]):.0%} at {name}")
+    return f"{said}; the largest gradient at one of its places in {', '.join(shares)}"
 
 
 # At one pixel the sign says which way its value would have to change.
@@ -136,7 +167,7 @@ def main(count: int = PICTURES, *chosen: str) -> None:
         chosen: parts of names of networks; default all.
     """
     warnings.simplefilter("ignore")  # a map of zeros has no peak, and counts as a miss
-    columns, chances = {}, {}
+    columns, chances, said = {}, {}, []
     for name, make in networks().items():
         if chosen and not any(part in name for part in chosen):
             continue
@@ -152,12 +183,15 @@ def main(count: int = PICTURES, *chosen: str) -> None:
             shares[technique] = found(model, technique, asked)
             print(f"  {technique}: {shares[technique]}", file=sys.stderr, flush=True)
         columns[name], chances[name] = {"right answers": right, **shares}, asked.chance
+        if name != "U-Net":  # whose layers notebook 53 compares
+            said.append(f"{name}: {why(model, asked)}")
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for row in ("right answers", *attribution.TECHNIQUES):
         cells = [_cell(column[row], chances[name]) for name, column in columns.items()]
         print(f"| {attribution.spoken(row) if row in attribution.TECHNIQUES else row} |", end="")
         print(f" {' | '.join(cells)} |")
     print(f"| a random map | {' | '.join(f'{chance:.0%}' for chance in chances.values())} |")
+    print("\n".join(said))
 
 
 def _cell(share: float | None, chance: float) -> str:
