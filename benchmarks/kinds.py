@@ -110,12 +110,12 @@ def of_the_square(model: keras.Model, count: int) -> Question:
     return Question(right, images, why, drawn.beside_mask[lamps], outside)
 
 
-def found(model: keras.Model, technique: str, asked: Question, sign: int = 1) -> float | None:
+def found(model: keras.Model, technique: str, asked: Question, sign=1, **settings) -> float | None:
     """The share of pictures in which a map's peak lies where it should; None where refused.
 
     With `sign=-1` it is the lowest place that is looked for.
     """
-    method, settings = attribution.METHODS[technique], SETTINGS.get(technique, {})
+    method, settings = attribution.METHODS[technique], SETTINGS.get(technique, {}) | settings
     try:
         maps = method(model, asked.images, asked.target, **settings)
     except ValueError:
@@ -152,7 +152,12 @@ def why(model: keras.Model, asked: Question) -> str:
         large = np.repeat(np.repeat(size, 48 // size.shape[1], 1), 48 // size.shape[2], 2)
         places = [mask[values == values.max()] for values, mask in zip(large, asked.right)]
         shares.append(f"{np.mean([place.any() for place in places]):.0%} at {name}")
-    return f"{said}; the largest gradient at one of its places in {', '.join(shares)}"
+    last_sum, _ = list(models.map_layers(model, asked.images.shape))[-2:]
+    earlier = found(model, "grad_cam", asked, layer=last_sum)
+    return (
+        f"{said}; the largest gradient at one of its places in {', '.join(shares)}; Grad-CAM at"
+        f" {last_sum}, before the last normalisation: {earlier:.0%}"
+    )
 
 
 # At one pixel the sign says which way its value would have to change.
