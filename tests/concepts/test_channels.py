@@ -72,3 +72,12 @@ def test_what_cannot_be_done_says_so(colours, settings, message):
     with pytest.raises(ValueError, match=message) as told:
         concepts.channels(colours, spotted()[0], 0, **({"count": 3} | settings))
     assert "\n" not in str(told.value)
+
+
+def test_highest_crops_are_around_the_highest_place_of_each_picture():
+    maps = np.zeros((3, 4, 4))
+    maps[0, 1, 2], maps[2, 3, 3] = 1, 2
+    images = np.arange(3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8, 1)
+    cut, places = concepts.highest_crops(maps, images, 2, 4)
+    assert places.tolist() == [[2, 4, 4], [0, 1, 3]]  # the first was moved inside
+    np.testing.assert_array_equal(cut[1], images[0, 1:5, 3:7])

@@ -1,12 +1,15 @@
 """The explorer's controls. What they compute is in `state`, what it looks like in `drawing`."""
 
+import asyncio
 import contextlib
+import hashlib
 import math
 import time
 
 import ipywidgets
 
 from xai_suite.explorer import drawing
+from xai_suite.explorer.parts import find_parts, read_others
 from xai_suite.explorer.state import (
     QUICK,
     SLOW,
@@ -26,9 +29,12 @@ from xai_suite.explorer.state import (
 )
 from xai_utils import pictures
 from xai_utils.attribution import left_out, spoken
-from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
+from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, fingerprint, own_cards
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
+PAUSE = 0.2  # seconds in which another wish can come before the parts are computed
+COST = "some {} seconds for the first picture of a network, {} for each other"
+KEPT = 50  # drawn parts that are shown again without being computed
 GRID = 8  # cells along each side of the picture that is clicked on
 NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
 
@@ -66,11 +72,15 @@ class Explorer:
         took: techniques and layer -> seconds of their last answer by this network.
         loaded: what was typed for the network that answers; empty before the first.
         shown: the answer that is shown, in words; empty before the first.
+        made: network, layer, class, picture and what is searched -> drawn parts, and what there is
+            not.
+        waiting: the task that computes parts; what is wished for next cancels it.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
         self.source_name, self.loaded, self.shown, self.quiet, self.took = "", "", "", False, {}
+        self.made, self.waiting, self.others, self.network = {}, None, {}, ""
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -104,7 +114,12 @@ class Explorer:
         self.second = _control(
             ipywidgets.Dropdown, "beside it", options=[(NO_SECOND,) * 2, *named], value=second
         )
-        self.layer = _control(ipywidgets.Dropdown, "layer (CAMs)", options=[LAST_LAYER])
+        self.layer = _control(ipywidgets.Dropdown, "layer (CAMs, parts)", options=[LAST_LAYER])
+        self.wants_parts = _control(ipywidgets.Checkbox, "parts and neighbours", value=False)
+        self.wants_parts.tooltip = (
+            "the factors that this picture's score rests on most, and the pictures that the network"
+            f" finds most alike, at the layer chosen: {COST}"
+        )
         self.crop_columns = _span("crop across, %", (0, 100))
         self.crop_rows = _span("crop down, %", (0, 100))
         self.brightness = _slider("brightness, grey levels", -160, 160)
@@ -120,6 +135,7 @@ class Explorer:
         self.alert, self.status = ipywidgets.HTML(), ipywidgets.HTML()
         self.busy, self.note = ipywidgets.HTML(), ipywidgets.HTML()
         self.figure, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        self.parts = ipywidgets.HTML()
         self.base = ipywidgets.HTML(layout={"grid_area": "1 / 1 / 2 / 2", "margin": "0"})
 
     def _cells(self):
@@ -164,6 +180,7 @@ class Explorer:
             self.technique,
             self.second,
             self.layer,
+            self.wants_parts,
         ]
         dials = [
             self.brightness,
@@ -191,6 +208,7 @@ class Explorer:
                     layout=row,
                 ),
                 self.status,
+                self.parts,
                 keep,
             ]
         )
@@ -208,6 +226,7 @@ class Explorer:
             self.second: self._draw,
         }
         for control in (
+            self.wants_parts,
             self.layer,
             self.brightness,
             self.flip,
@@ -231,8 +250,7 @@ class Explorer:
             self.alert.value = ""
             act(change)
         except Exception as error:
-            text = (str(error).splitlines() or [""])[0] or type(error).__name__
-            self.alert.value = drawing.alert(text)
+            self.alert.value = drawing.alert(_first_line(error))
         finally:
             self.busy.value = ""
 
@@ -246,11 +264,14 @@ class Explorer:
         if self.shown:
             self.figure.add_class(drawing.OLD)
             self.table.add_class(drawing.OLD)
+            self.parts.add_class(drawing.OLD)
             self.status.value = drawing.told(f"Shown is the answer before: {self.shown}.")
 
     def _mark_new(self, status: str):
         self.figure.remove_class(drawing.OLD)
         self.table.remove_class(drawing.OLD)
+        if not self.waiting:
+            self.parts.remove_class(drawing.OLD)
         self.status.value = status
 
     def _set(self, **values):
@@ -275,6 +296,8 @@ class Explorer:
             raise
         self.loaded = self.model.value
         before, self.classifier, self.took = self.classifier, loaded, {}
+        self._leave_parts()
+        self.network = ""
         self._size_cells(loaded.input_size)
         self._set(
             layer_options=[LAST_LAYER, *layer_names(loaded)],
@@ -341,6 +364,7 @@ class Explorer:
         try:
             yield
         except Exception:
+            self._leave_parts()
             self._mark_old()
             raise
 
@@ -433,7 +457,9 @@ class Explorer:
             raise ValueError("there is no picture yet: choose or upload one")
         start, state = time.perf_counter(), self._state()
         for slider in (self.brightness, self.shift, self.columns, self.rows, self.mask, self.keep):
-            slider.continuous_update = not set(state.techniques) & set(SLOW)
+            slider.continuous_update = not (
+                self.wants_parts.value or set(state.techniques) & set(SLOW)
+            )
         asked = f"{' and '.join(map(spoken, state.techniques))} for "
         asked += drawing.plain(self.classifier.labels[state.target])
         if self.took.get((state.techniques, state.layer), math.inf) > PATIENCE:
@@ -451,6 +477,72 @@ class Explorer:
         runs = list(possible_runs(self.classifier, state, ""))
         if list(self.notebook.options) != runs:
             self.notebook.options = runs
+        self._show_parts(state, now.seen)
+
+    # --- parts and neighbours ---------------------------------------------------------------------
+
+    def _show_parts(self, state: State, seen):
+        """Show the parts of what is seen if they are wished for, from before or in a while.
+
+        In a kernel they are computed once it has nothing else to do; a wish that comes first
+        cancels them.
+        """
+        self._leave_parts()
+        if not self.wants_parts.value:
+            self._parts_are("", ())
+            return
+        self.network = self.network or fingerprint(self.classifier.model)
+        names = tuple(name for name in self.picture.options if name != UPLOADED)
+        content = hashlib.sha256(seen.tobytes()).hexdigest()
+        key = self.network, state.layer, state.target, content, self.source_name, names
+        if key in self.made:
+            self._parts_are(*self.made[key])
+            return
+        self.parts.add_class(drawing.OLD)
+        work = self._compute_parts(key, self.classifier, state, seen)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a script, not a kernel
+            asyncio.run(work)
+        else:
+            self.waiting = loop.create_task(work)
+
+    def _leave_parts(self):
+        """What is being computed is no longer wished for."""
+        if self.waiting:
+            self.waiting.cancel()
+        self.waiting = None
+
+    async def _compute_parts(self, key, classifier, state: State, seen):
+        """In steps, between which the kernel answers what else is wished for."""
+        network, *_, name, names = key
+        try:
+            if (network, names) not in self.others:
+                await self._tell_step(f"Reading the {len(names)} pictures offered")
+                self.others = {(network, names): read_others(classifier, names)}
+            await self._tell_step("Looking for parts and neighbours")
+            others = self.others[network, names]
+            found = find_parts(classifier, seen, state.target, others, state.layer, name)
+            drawn = drawing.parts(classifier, name or UPLOADED, found, state.target)
+        except Exception as error:  # of memory too: the map stays
+            drawn, missing = "", (_first_line(error),)
+        else:
+            missing = found.missing
+            self.made[key] = drawn, missing
+            while len(self.made) > KEPT:
+                del self.made[next(iter(self.made))]
+        self.busy.value, self.waiting = "", None
+        self._parts_are(drawn, missing)
+
+    async def _tell_step(self, what: str):
+        self.busy.value = drawing.told(f"{what} ... What you change meanwhile comes first.")
+        await asyncio.sleep(PAUSE)
+
+    def _parts_are(self, drawn: str, missing):
+        self.parts.value = drawn
+        self.parts.remove_class(drawing.OLD)
+        if missing:
+            self.alert.value += drawing.alert("; ".join(missing))
 
     def _show_picture(self, seen, state: State):
         alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
@@ -468,6 +560,10 @@ class Explorer:
             possible = possible_runs(self.classifier, self._state(), image)
         path = save_run(self.notebook.value, name, possible[self.notebook.value])
         self.status.value = drawing.saved(path.stem, saved)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _named(techniques) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 from PIL import Image, ImageDraw
 
+from xai_suite.explorer.parts import SHOWN, Parts
 from xai_suite.explorer.state import Answer, State, likeliest
 from xai_utils import attribution, show
 
@@ -159,6 +160,100 @@ def status(classifier, answer: Answer, milliseconds: float) -> str:
     text = f"{classifier.name} now says {said}"
     took = f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
     return f'<p role="status" style="{INK}">{escape(text)}. Answered in <b>{took}</b>.</p>'
+
+
+def parts(classifier, name: str, found: Parts, target: int) -> str:
+    """The strongest factors, a row each, and the nearest pictures below them, as one figure.
+
+    Args:
+        name: of the picture, for the text alternative.
+        found: of `find_parts`.
+        target: class whose score the importance is of.
+    """
+    rows, titles = [], []
+    for r in range(_shown(found)):
+        here = show.Tile(found.seen, found.maps[..., r], "" if r else "where it is", "amount")
+        own = [show.Tile(crop, title="" if r else "most of it") for crop in found.factors.crops[r]]
+        other = [
+            show.Tile(place.crop, title=f"{_short(place.name)} {100 * place.share:.0f} %")
+            for place in (found.elsewhere[r] if found.elsewhere else ())
+        ]
+        rows.append([here, *own, *other])
+        titles.append(f"{r + 1}: {_index(found, r)}")
+    if found.nearest:
+        near = [
+            show.Tile(one.image, title=f"{_short(one.name)} {one.similarity:.2f}")
+            for one in found.nearest
+        ]
+        rows.append(near)
+        titles.append("nearest")
+    if not rows:
+        return ""
+    drawn = show.light(show.tiles(rows, titles, width=1.6))
+    explained = plain(classifier.labels[target])
+    said = escape(" ".join(_rests_on(found, explained)))
+    image = show.picture(drawn, " ".join(_in_words(found, name, explained)))
+    return (
+        f'<figure style="margin: 8px 0">{image}<figcaption style="{INK}; max-width: 90ch">{said}'
+        "</figcaption></figure>"
+    )
+
+
+def _shown(found: Parts) -> int:
+    return min(SHOWN, len(found.factors.vectors)) if found.factors else 0
+
+
+def _short(name: str) -> str:
+    """A picture's name for a small tile: the file's, at most 10 letters."""
+    name = plain(name.split("/")[-1])
+    return name if len(name) <= 10 else f"{name[:9]}…"
+
+
+def _index(found: Parts, r: int) -> str:
+    return f"{found.factors.importance[r]:.2f} ± {found.factors.errors[r]:.2f}"
+
+
+def _rests_on(found: Parts, explained: str) -> list[str]:
+    """What the figure shows and how little it rests on."""
+    said = []
+    if found.factors:
+        count = len(found.factors.vectors)
+        said += [
+            f"Parts for {explained} at layer {found.layer}: {found.crops} crops of this one picture"
+            f" as sums of {count} factors, the {_shown(found)} most important shown. Left of each"
+            " row stands how much the score rests on it (total Sobol index ± error).",
+            f"The factors make up {100 * found.held:.0f} % of the picture's own map; the index says"
+            " nothing of the rest.",
+        ]
+    if found.elsewhere:
+        said.append(
+            f"Right: the places with most of it in {found.searched} other pictures, in % of the"
+            " most in this one."
+        )
+    if found.nearest:
+        said.append(
+            f"{'Last row: the' if found.factors else 'The'} nearest of {found.searched} other"
+            f" pictures, with the cosine of their codes and this one's at layer {found.layer}; of"
+            " so few even the nearest may be far."
+        )
+    return said
+
+
+def _in_words(found: Parts, name: str, explained: str) -> list[str]:
+    """The text alternative: order and place of the factors, and the nearest pictures."""
+    said, name = [], name.split("/")[-1]
+    for r in range(_shown(found)):
+        where = f"most of it {_peak(found.maps[..., r])}"
+        places = found.elsewhere[r] if found.elsewhere else ()
+        other = " and ".join(f"{place.name} ({100 * place.share:.0f} %)" for place in places)
+        elsewhere = f"; elsewhere in {other}" if other else ""
+        said.append(
+            f"Factor {r + 1} of {name} for {explained}, {_index(found, r)}: {where}{elsewhere}."
+        )
+    if found.nearest:
+        near = ", ".join(f"{one.name} {one.similarity:.2f}" for one in found.nearest)
+        said.append(f"Nearest to {name}, by the cosine: {near}.")
+    return said
 
 
 def saved(run: str, more: str = "") -> str:

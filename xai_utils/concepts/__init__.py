@@ -12,7 +12,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "channels": ["Channels", "channels"],
+        "channels": ["Channels", "channels", "highest_crops"],
         "codes": ["codes", "slopes"],
         "counterfactual": ["Counterfactual", "Exchange", "counterfactual", "exchange"],
         "factors": ["Factors", "craft", "factor_maps"],

@@ -78,7 +78,7 @@ def channels(
     _check(maps, searched, count, best, crop)
     relevance = channel_relevance(model, batch, target, layer=layer, composite=composite)
     numbers = np.argsort(-np.abs(relevance), axis=1, kind="stable")[:, :count]
-    found = {int(k): _highest(maps[..., k], searched, best, crop) for k in np.unique(numbers)}
+    found = {int(k): highest_crops(maps[..., k], searched, best, crop) for k in np.unique(numbers)}
     return Channels(
         numbers,
         np.take_along_axis(relevance, numbers, axis=1),
@@ -98,17 +98,32 @@ def _check(maps, searched, count, best, crop):
             raise ValueError(f"{name} must be 1 to {highest}, got {value}")
 
 
-def _highest(maps: np.ndarray, searched: np.ndarray, best: int, crop: int):
-    """The crops around the highest place of a channel `(M, h, w)`, and whence they are."""
+def highest_crops(
+    maps: np.ndarray, images: np.ndarray, best: int, crop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of pictures around the places where a map is highest, one a picture, highest first.
+
+    A crop that would reach over the edge is moved inside.
+
+    Args:
+        maps: a number at each place of each picture, `(M, h, w)`, such as a channel or a factor.
+        images: the pictures, `(M, H, W, C)`.
+        best: how many crops, at most M.
+        crop: their side in pixels, at most the pictures' shorter side.
+
+    Returns:
+        The crops `(best, crop, crop, C)`, and int `(best, 3)`, whence they are: picture, top row,
+        left column.
+    """
     flat = maps.reshape(len(maps), -1)
     order = np.argsort(-flat.max(axis=1), kind="stable")[:best]
-    cut, places = [], []
+    places = []
     for n in order:
         at = np.unravel_index(flat[n].argmax(), maps.shape[1:])
-        row, left = (
+        corner = (
             int(np.clip(round((place + 0.5) * extent / cells - crop / 2), 0, extent - crop))
-            for place, extent, cells in zip(at, searched.shape[1:3], maps.shape[1:], strict=True)
+            for place, extent, cells in zip(at, images.shape[1:3], maps.shape[1:], strict=True)
         )
-        cut.append(searched[n, row : row + crop, left : left + crop])
-        places.append((n, row, left))
+        places.append((int(n), *corner))
+    cut = [images[n, row : row + crop, left : left + crop] for n, row, left in places]
     return np.stack(cut), np.array(places)

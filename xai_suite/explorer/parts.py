@@ -1,0 +1,193 @@
+"""The parts and neighbours of a picture, which the explorer shows beside its maps on request."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xai_utils import concepts, models
+from xai_utils.concepts import Factors
+from xai_utils.models import Classifier
+from xai_utils.pictures import PictureError
+
+FACTORS, SHOWN = 5, 4  # that the crops are sums of, and the most important of them that are shown
+GRID, SAMPLES = 6, 32  # crops along each side, and points in each of the sets of the importance
+BEST = 2  # crops of each factor, of the picture and of others each
+LEAST = 0.01  # of the most in the picture, that another must have of a factor to be shown
+NEAREST = 2 * BEST + 1  # pictures, as many as a factor's row has tiles
+
+
+@dataclass(frozen=True)
+class Others:
+    """The pictures that are searched; M of those offered, which the network can read.
+
+    Attributes:
+        names: M names.
+        images: prepared, `(M, H, W, C)`.
+        refused: why the first that cannot be read is not among them; empty if all are.
+    """
+
+    names: tuple[str, ...]
+    images: np.ndarray
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A place of another picture that has much of a factor.
+
+    Attributes:
+        name: of the picture.
+        crop: the place, `(crop, crop, C)`.
+        share: how much of the factor is there, of the most that the explained picture has: 1 for
+            as much.
+    """
+
+    name: str
+    crop: np.ndarray
+    share: float
+
+
+@dataclass(frozen=True)
+class Near:
+    """A near picture.
+
+    Attributes:
+        name: of the picture.
+        image: prepared, `(H, W, C)`.
+        similarity: the cosine of both codes, -1 to 1.
+    """
+
+    name: str
+    image: np.ndarray
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A picture's parts and neighbours.
+
+    Attributes:
+        seen: the picture, `(H, W, C)`.
+        layer: whose codes are read.
+        searched: how many other pictures were.
+        factors: of the crops of this one picture, the most important first; None for none.
+        crops: how many these are.
+        maps: how much of each factor is where, `(h, w, R)`.
+        held: share of the squares of the picture's map that the factors make up, 0 to 1.
+        elsewhere: for each factor the places with most of it, one a picture.
+        nearest: the nearest pictures, nearest first.
+        missing: a line each for what there is not, and why.
+    """
+
+    seen: np.ndarray
+    layer: str
+    searched: int
+    factors: Factors | None = None
+    crops: int = 0
+    maps: np.ndarray | None = None
+    held: float = 0.0
+    elsewhere: tuple[tuple[Elsewhere, ...], ...] = ()
+    nearest: tuple[Near, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def read_others(classifier: Classifier, names: Sequence[str]) -> Others:
+    """Those of the pictures that this network can read, prepared for it."""
+    read, refused = {}, ""
+    for name in names:
+        try:
+            read[name] = classifier.prepare(name)[0]
+        except (PictureError, ValueError) as error:  # of other channels, or a file that is gone
+            refused = refused or _line(error)
+    empty = np.zeros((0, *classifier.input_size, classifier.channels), np.float32)
+    return Others(tuple(read), np.stack([*read.values()]) if read else empty, refused)
+
+
+def find_parts(
+    classifier: Classifier,
+    seen: np.ndarray,
+    target: int,
+    others: Others,
+    layer: str | None = None,
+    name: str = "",
+) -> Parts:
+    """The strongest factors of a picture for a class, and the pictures that are nearest to it.
+
+    Factors are those of the crops of this picture alone (`concepts.craft`): the pictures that the
+    explorer offers are of many classes, and crops of different classes have one factor a picture.
+    What is not possible, such as factors of a layer with negative values, is said in `missing`.
+
+    Args:
+        seen: the picture, `(H, W, C)`, prepared.
+        target: class whose score the factors' importance is of.
+        others: pictures to search for near ones and for the factors.
+        layer: whose codes are read; default the last one that computes features.
+        name: of the picture; the one of this name is not among the others.
+
+    Raises:
+        ValueError: a layer without codes, or codes that are not finite.
+    """
+    code = concepts.codes(classifier.model, seen[None], layer, places=True)[0]
+    layer = layer or classifier.conv_layer
+    kept = [n for n, other in enumerate(others.names) if other != name]
+    names, images = tuple(others.names[n] for n in kept), others.images[kept]
+    made, missing = {}, []
+    if len(names):
+        made["nearest"] = _nearest(classifier, seen, names, images, layer)
+    else:
+        reason = f" ({others.refused})" if others.refused else ""
+        missing.append(f"no neighbours: {classifier.name} has no other picture to search{reason}")
+    try:
+        made |= _factors(classifier, seen, code, target, names, images, layer)
+    except ValueError as error:
+        missing.append(f"no factors: {_line(error)}")
+    return Parts(seen, layer, len(names), missing=tuple(missing), **made)
+
+
+def _nearest(classifier, seen, names, images, layer) -> tuple[Near, ...]:
+    model = classifier.model
+    codes = concepts.codes(model, images, layer)
+    index = concepts.Index(codes, names, models.fingerprint(model), layer)
+    found = concepts.similar(model, seen[None], index, min(NEAREST, len(names)))
+    return tuple(
+        Near(names[n], images[n], 1 - float(distance))
+        for n, distance in zip(found.numbers[0], found.distances[0], strict=True)
+    )
+
+
+def _factors(classifier, seen, code, target, names, images, layer) -> dict:
+    count = min(FACTORS, code.shape[-1])
+    found = concepts.craft(
+        classifier.model, seen[None], target, count, layer, grid=GRID, samples=SAMPLES, best=BEST
+    )
+    maps = concepts.factor_maps(classifier.model, seen[None], found)[0]
+    left = np.square(code - maps @ found.vectors).sum() / np.square(code).sum()
+    elsewhere = ()
+    if len(names):
+        in_others = concepts.factor_maps(classifier.model, images, found)
+        elsewhere = tuple(
+            _elsewhere(in_others[..., r], names, images, found.crop, float(maps[..., r].max()))
+            for r in range(count)
+        )
+    crops = math.prod(min(GRID, extent - found.crop + 1) for extent in seen.shape[:2])
+    held = float(1 - left)
+    return dict(factors=found, crops=crops, maps=maps, held=held, elsewhere=elsewhere)
+
+
+def _elsewhere(maps, names, images, crop, most) -> tuple[Elsewhere, ...]:
+    """Where a factor is in other pictures; nowhere if the picture itself has none of it."""
+    if not most:
+        return ()
+    cut, places = concepts.highest_crops(maps, images, min(BEST, len(names)), crop)
+    shares = maps.max(axis=(1, 2)) / most
+    return tuple(
+        Elsewhere(names[n], part, float(shares[n]))
+        for part, n in zip(cut, places[:, 0], strict=True)
+        if shares[n] >= LEAST
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
