@@ -148,6 +148,20 @@ def play(page, tmp_path):
     changes(page, MAP, lambda: slider(page, "brightness, grey levels").press("ArrowLeft"))
     assert page.evaluate(NO_WORDS) == 0
     waits_in_sight(page)
+    parts_beside_the_map(page)
+
+
+def parts_beside_the_map(page):
+    """They come when ticked, after the map, and go when they are not wished for any longer."""
+    tick, said = page.get_by_label("parts and neighbours"), page.get_by_role("status")
+    tick.check()
+    said.filter(has_text="the 27 pictures offered").wait_for()
+    parts = page.locator('img[alt*="Nearest to your upload, by the cosine: "]')
+    parts.wait_for()
+    assert parts.get_attribute("alt").startswith("Factor 1 of your upload for goldfish, ")
+    assert page.evaluate(NO_WORDS) == 0
+    tick.uncheck()
+    parts.wait_for(state="detached")
 
 
 def waits_in_sight(page):

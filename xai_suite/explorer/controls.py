@@ -33,7 +33,10 @@ from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, fingerprint, own_
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
 PAUSE = 0.2  # seconds in which another wish can come before the parts are computed
-COST = "some {} seconds for the first picture of a network, {} for each other"
+COST = (  # measured on two processors; an answer from before costs nothing
+    "with efficientnet_lite0 about 4 seconds of processor time for the first picture, 2 for each"
+    " other; larger networks take longer"
+)
 KEPT = 50  # drawn parts that are shown again without being computed
 GRID = 8  # cells along each side of the picture that is clicked on
 NO_SECOND, LAST_LAYER, UPLOADED = "none", "last (default)", "your upload"
