@@ -158,7 +158,7 @@ def parts_beside_the_map(page):
     said.filter(has_text="the 27 pictures offered").wait_for()
     parts = page.locator('img[alt*="Nearest to your upload, by the cosine: "]')
     parts.wait_for()
-    assert parts.get_attribute("alt").startswith("Factor 1 of your upload for goldfish, ")
+    assert parts.get_attribute("alt").startswith("Factor 1 of your upload for ")
     assert page.evaluate(NO_WORDS) == 0
     tick.uncheck()
     parts.wait_for(state="detached")
