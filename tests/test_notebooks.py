@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from xai_utils import keras, models, show
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_STATEMENTS = 15  # in a cell of code, those inside of others counted too; ruff minds its lines
+
+TRAIN_BESIDE_YOURS = [
+    path
+    for path in NOTEBOOKS
+    if ".trained(" in path.read_text(encoding="utf-8") and '"model = ' in path.read_text("utf-8")
+]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -141,6 +149,35 @@ def test_exercises_come_as_stub_solution_check(notebook):
         assert asserted, "a check asserts something"
         for node in asserted:
             assert node.msg is not None, f"say what is wrong: {ast.unparse(node)}"
+
+
+@pytest.fixture(scope="module")
+def unsuited(tmp_path_factory) -> str:
+    """A network for none of them: one Dense layer, so no map of features and no attention."""
+    pixels = keras.Input((8, 8, 3))
+    value = keras.layers.Dense(1)(keras.layers.Flatten()(pixels))
+    path = tmp_path_factory.mktemp("unsuited") / "mine.keras"
+    keras.Model(pixels, value).save(path)
+    path.with_suffix(".yaml").write_text("task: regression\npreprocessing: none\nlabels: [value]\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("notebook", TRAIN_BESIDE_YOURS, indirect=True, ids=lambda path: path.stem)
+def test_a_network_that_a_notebook_cannot_take_is_named_before_any_training(
+    notebook, unsuited, monkeypatch
+):
+    def trained(*args, **settings):
+        raise AssertionError("trained before the network was looked at")
+
+    for room in (models.small_networks, models.small_transformer, models.small_segmentation):
+        monkeypatch.setattr(room, "trained", trained)
+    monkeypatch.chdir(ROOT / "notebooks")
+    given = {}
+    with pytest.raises(show.Ended):
+        for cell in code(notebook):
+            exec(source(cell), given)
+            if "parameters" in tags(cell):
+                given["model"] = unsuited
 
 
 def test_nothing_depends_on_the_machine(notebook):
