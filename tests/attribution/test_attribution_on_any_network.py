@@ -102,6 +102,15 @@ def test_half_precision_explains_as_float32_does(name, networks):
     assert np.corrcoef(half.ravel(), single.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("name", attribution.METHODS)
+def test_maps_are_float32_of_a_network_of_float64_too(name, networks):
+    model = (bright_vit if name in OF_ATTENTION else bright_net)(24, 24, 3, "float64")
+    images, _ = planted(24, 24, 3)
+    maps, single = maps_of(name, model, images), maps_of(name, networks(name, "float32"), images)
+    assert model.compute_dtype == "float64" and maps.dtype == np.float32
+    np.testing.assert_allclose(maps, single, rtol=1e-3, atol=1e-3 * np.abs(single).max())
+
+
 COUNT_CHANNELS_TOGETHER = [
     *(name for name in attribution.METHODS if "cam" in name and "guided" not in name),
     *("gradient_x_input", "integrated_gradients", "lrp", "deep_lift"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xai_utils.engine import check_images, compiled, keras, tf, widened
+from xai_utils.engine import check_images, compiled, in_float32, keras, tf, widened
 from xai_utils.models import capture_attention, check_target, read_tokens, score
 
 # of which layers the gradient is sought
@@ -51,7 +51,7 @@ def attention(
     """
     sought = ALL if gradient else NONE
     _, found = _prepared(model, images, target, _recorded, layers, sought=sought)
-    stacked = [np.stack([layer.numpy() for layer in part], axis=1) for part in found if part]
+    stacked = [np.stack(in_float32(part), axis=1) for part in found if part]
     return tuple(stacked) if gradient else stacked[0]
 
 
@@ -220,7 +220,7 @@ def _map(model, images, target, function, layers, along=None, **settings) -> np.
     grid, read = read_tokens(model, batch.shape, found[0].shape[-1])
     row = tf.repeat(tf.constant(read, found[0].dtype)[None], len(batch), axis=0)
     row = (along or _followed)(row, found)
-    return grid.as_map(row[..., None])[..., 0].numpy()
+    return in_float32(grid.as_map(row[..., None])[..., 0])
 
 
 def _followed(row, layers):

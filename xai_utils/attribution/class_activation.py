@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xai_utils.attribution.gradients import existing
-from xai_utils.engine import check_images, compiled, in_parts, keras, tf, widened
+from xai_utils.engine import check_images, compiled, in_float32, in_parts, keras, tf, widened
 from xai_utils.models import (
     capture,
     check_layer,
@@ -124,7 +124,7 @@ def cams(
     )
     maps, signs = run(batch, [indices for indices, _ in checked])
     maps = {
-        name: {method: found.numpy() for method, found in of_layer.items()}
+        name: {method: in_float32(found) for method, found in of_layer.items()}
         for name, of_layer in maps.items()
     }
     for name, of_layer in maps.items():
@@ -388,7 +388,7 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
     exact = 1e-4 if tf.as_dtype(model.compute_dtype).size > 2 else 1e-2
     if not gap.numpy() < exact:
         raise ValueError(_NOT_GAP.format(model.name, layer))
-    return maps.numpy()
+    return in_float32(maps)
 
 
 _NOT_GAP = (
@@ -441,7 +441,8 @@ def score_cam(
             :, None
         ]
     left[tuple(alive.T)] = np.concatenate(kept or [np.zeros(0)])
-    result = tf.einsum("nhwk,nk->nhw", maps, tf.nn.softmax(left)).numpy()
+    weights = tf.nn.softmax(tf.cast(left, maps.dtype))
+    result = in_float32(tf.einsum("nhwk,nk->nhw", maps, weights))
     result = np.maximum(result, 0) if relu else result
     active = maps.numpy().any(axis=(1, 2, 3))
     _warn_where_dead("score_cam", layer, result, active)
@@ -521,7 +522,7 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
     batch = check_images(model, images)
     check_target(model, batch, target)
     layer = check_layer(model, batch.shape, layer)
-    maps = compiled(model, _eigen_cam, layer=layer)(batch).numpy()
+    maps = in_float32(compiled(model, _eigen_cam, layer=layer)(batch))
     _warn_where_dead("eigen_cam", layer, maps, maps.any(axis=(1, 2)))
     return maps
 
@@ -532,7 +533,7 @@ def _eigen_cam(model, images, layer):
     # (h w)^2 is far smaller than K^2: the first left singular vector, scaled, is the projection.
     values, vectors = tf.linalg.eigh(tf.matmul(flat, flat, transpose_b=True))
     first = vectors[..., -1] * tf.sqrt(tf.nn.relu(values[..., -1:]))
-    first *= tf.where(tf.reduce_sum(first, axis=1, keepdims=True) < 0, -1.0, 1.0)
+    first = tf.where(tf.reduce_sum(first, axis=1, keepdims=True) < 0, -first, first)
     return tf.reshape(first, tf.shape(maps)[:3])
 
 

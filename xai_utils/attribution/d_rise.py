@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from xai_utils.attribution.perturbation import mask_average, mask_sums, rise_masks
-from xai_utils.engine import compiled, in_parts, tf
+from xai_utils.engine import compiled, in_float32, in_parts, tf
 from xai_utils.models import Detection, Detector, all_boxes, overlaps
 from xai_utils.pictures import masked
 
@@ -97,8 +97,8 @@ def d_rise(
         sums = [one + more for one, more in zip(sums, run(*given))]
     maps, errors = mask_average(*sums, masks, centred)
     shape = (len(detections), *image.shape[:2])
-    maps = maps.numpy().reshape(shape)
-    return (maps, errors.numpy().reshape(shape)) if return_error else maps
+    maps = in_float32(maps).reshape(shape)
+    return (maps, in_float32(errors).reshape(shape)) if return_error else maps
 
 
 def similarity(aimed, classes, boxes, probabilities, objectness) -> tf.Tensor:

@@ -20,7 +20,7 @@ from xai_utils.attribution.operations import (
     no_rule,
     summed_to,
 )
-from xai_utils.engine import check_images, compiled, keras, tf, widened
+from xai_utils.engine import check_images, compiled, in_float32, keras, tf, widened
 from xai_utils.models import fixed_target
 
 NEAR = 1e-6  # two numbers that differ by less, relative to their sizes, are a point
@@ -62,7 +62,7 @@ def deep_lift(model: keras.Model, images, target=None, baseline="black", seed=0)
     indices, function = fixed_target(model, batch, target)
     run = compiled(model, _deep_lift, function=function)
     starts = starts_for(model, batch, baseline, seed)
-    return np.mean([run(batch, indices, start).numpy() for start in starts], axis=0)
+    return in_float32(sum(run(batch, indices, start) for start in starts) / len(starts))
 
 
 def _deep_lift(model, images, indices, start, function):

@@ -14,7 +14,7 @@ from xai_utils.attribution.operations import (
     layer_of,
     no_rule,
 )
-from xai_utils.engine import check_images, compiled, keras, tf
+from xai_utils.engine import check_images, compiled, in_float32, keras, tf
 from xai_utils.models import ATTENTION, fixed_target, walk
 
 # Linear, but for a constant among what they take
@@ -69,8 +69,8 @@ def full_grad(model: keras.Model, images, target=None, return_parts: bool = Fals
     indices, function = fixed_target(model, batch, target)
     maps, parts = compiled(model, _full_grad, function=function)(batch, indices)
     if not return_parts:
-        return maps.numpy()
-    return maps.numpy(), {name: part.numpy() for name, part in parts.items()}
+        return in_float32(maps)
+    return in_float32((maps, parts))
 
 
 def _full_grad(model, images, indices, function):
@@ -151,7 +151,7 @@ def _one_map(product, images):
     return tf.cond(
         tf.shape(product)[0] == tf.shape(images)[0],
         lambda: _scaled(product, tf.shape(images)[1:3]),
-        lambda: tf.zeros_like(images[..., 0]),  # of windows: not places of a whole picture
+        lambda: tf.zeros(tf.shape(images)[:3]),  # of windows: not places of a whole picture
     )
 
 

@@ -9,7 +9,16 @@ from numbers import Real
 
 import numpy as np
 
-from xai_utils.engine import check_images, compiled, in_parts, keras, no_gradient, pixel_range, tf
+from xai_utils.engine import (
+    check_images,
+    compiled,
+    in_float32,
+    in_parts,
+    keras,
+    no_gradient,
+    pixel_range,
+    tf,
+)
 from xai_utils.models import NEED_ONLY_SCORES, check_target, fixed_target, scores
 from xai_utils.pictures import covers_for
 
@@ -33,7 +42,7 @@ def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
         ValueError: bad images or target, or a score that does not depend on the pixels.
     """
     batch, indices, function = _checked(model, images, target)
-    return compiled(model, _pixel_gradient, function=function)(batch, indices).numpy()
+    return in_float32(compiled(model, _pixel_gradient, function=function)(batch, indices))
 
 
 def saliency(model: keras.Model, images, target=None) -> np.ndarray:
@@ -53,7 +62,7 @@ def saliency(model: keras.Model, images, target=None) -> np.ndarray:
         ValueError: bad images or target, or a score that does not depend on the pixels.
     """
     batch, indices, function = _checked(model, images, target)
-    return compiled(model, _saliency, function=function)(batch, indices).numpy()
+    return in_float32(compiled(model, _saliency, function=function)(batch, indices))
 
 
 def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
@@ -74,7 +83,7 @@ def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
         ValueError: bad images or target, or a score that does not depend on the pixels.
     """
     batch, indices, function = _checked(model, images, target)
-    return compiled(model, _gradient_x_input, function=function)(batch, indices).numpy()
+    return in_float32(compiled(model, _gradient_x_input, function=function)(batch, indices))
 
 
 def smooth_grad(
@@ -200,10 +209,10 @@ def integrated_gradients(
     )
     maps = tf.reduce_sum((batch - start) * total / steps, axis=-1)
     if not return_gap:
-        return maps.numpy()
+        return in_float32(maps)
     run = compiled(model, scores, function=function)
     gap = tf.reduce_sum(maps, axis=(1, 2)) - (run(batch, indices) - run(start, indices))
-    return maps.numpy(), gap.numpy()
+    return in_float32((maps, gap))
 
 
 def gradient_shap(
@@ -255,7 +264,7 @@ def gradient_shap(
     settings = tf.constant(noise * (high - low), batch.dtype), tf.constant(seed)
     parts = in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))
     total = sum(run(batch, indices, starts, *settings, part) for part in parts)
-    return (total / samples).numpy()
+    return in_float32(total / samples)
 
 
 def starts_for(model: keras.Model, images: tf.Tensor, baseline, seed: int = 0) -> list[tf.Tensor]:
@@ -292,7 +301,7 @@ def _noisy_moments(
     ]
     first, squares = (sum(part) / samples for part in zip(*sums, strict=True))
     variance = tf.nn.relu(squares - first**2) * samples / max(samples - 1, 1)
-    return first.numpy(), variance.numpy()
+    return in_float32((first, variance))
 
 
 def _pixel_gradient(model, images, indices, function):
@@ -349,9 +358,9 @@ def _shap_sum(model, images, indices, starts, sigma, seed, samples, function):
         # a pair of its own for each of the three
         way, place, spread = (tf.stack([seed, 3 * sample + k]) for k in range(3))
         start = tf.gather(starts, tf.random.stateless_uniform((), way, 0, kinds, tf.int32))
-        noise = tf.random.stateless_normal(tf.shape(images)[1:], spread, dtype=images.dtype)
-        end = images + sigma * noise
-        fraction = tf.random.stateless_uniform((), place, dtype=images.dtype)
+        noise = tf.random.stateless_normal(tf.shape(images)[1:], spread)
+        end = images + sigma * tf.cast(noise, images.dtype)
+        fraction = tf.cast(tf.random.stateless_uniform((), place), images.dtype)
         return start + fraction * (end - start), end - start
 
     copies, ways = tf.map_fn(draw, samples, fn_output_signature=(images.dtype, images.dtype))
@@ -366,9 +375,9 @@ def _noisy_sums(model, images, indices, sigma, seed, samples, function):
     """
 
     def draw(sample):
-        return tf.random.stateless_normal(
-            tf.shape(images)[1:], tf.stack([seed, sample]), dtype=images.dtype
-        )
+        # drawn in float32, so that a seed means the same noise in every precision
+        noise = tf.random.stateless_normal(tf.shape(images)[1:], tf.stack([seed, sample]))
+        return tf.cast(noise, images.dtype)
 
     noise = tf.map_fn(draw, samples, fn_output_signature=images.dtype)
     gradient = _stacked_gradient(model, images + sigma * noise[:, None], indices, function)

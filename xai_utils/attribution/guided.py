@@ -17,7 +17,7 @@ from xai_utils.attribution.activations import (
 )
 from xai_utils.attribution.class_activation import grad_cam
 from xai_utils.attribution.gradients import existing
-from xai_utils.engine import check_images, compiled, keras, tf, widened
+from xai_utils.engine import check_images, compiled, in_float32, keras, tf, widened
 from xai_utils.models import check_target, score
 
 _SPOKEN = {"guided": "guided backpropagation", "deconvnet": "deconvnet"}
@@ -111,7 +111,8 @@ def modified_gradient(model: keras.Model, images, target, rule: str) -> np.ndarr
     """The pixel gradient `(N, H, W, C)` under a ReLU rule, `guided` or `deconvnet`."""
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
-    return compiled(model, _modified_gradient, rule=rule, function=function)(batch, indices).numpy()
+    run = compiled(model, _modified_gradient, rule=rule, function=function)
+    return in_float32(run(batch, indices))
 
 
 def _strongest_channel(gradient: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from xai_utils.attribution.sensitivity import sobol_design, total_indices
-from xai_utils.engine import check_images, compiled, in_parts, keras, pixel_range, tf
+from xai_utils.engine import check_images, compiled, in_float32, in_parts, keras, pixel_range, tf
 from xai_utils.models import fixed_target, scores
 from xai_utils.pictures import covers_for, masked
 
@@ -65,11 +65,8 @@ def occlusion(
         for part in in_parts(corners, IMAGES_AT_ONCE // len(batch))
     ]
     whole = compiled(model, scores, function=function)(batch, indices)
-    return (
-        (whole[:, None] - tf.concat(left, axis=1))
-        .numpy()
-        .reshape(len(batch), len(rows), len(columns))
-    )
+    lost = in_float32(whole[:, None] - tf.concat(left, axis=1))
+    return lost.reshape(len(batch), len(rows), len(columns))
 
 
 def rise(
@@ -148,8 +145,8 @@ def rise(
             break
     maps, errors = mask_average(*sums, done, centred)
     shape = (len(batch), *batch.shape[1:3])
-    maps = maps.numpy().reshape(shape)
-    return (maps, errors.numpy().reshape(shape), done) if return_error else maps
+    maps = in_float32(maps).reshape(shape)
+    return (maps, in_float32(errors).reshape(shape), done) if return_error else maps
 
 
 def sobol(

@@ -12,7 +12,7 @@ import numpy as np
 from xai_utils.attribution.gradients import existing
 from xai_utils.attribution.propagation import Propagation
 from xai_utils.attribution.rules import read_composite
-from xai_utils.engine import check_images, compiled, keras, pixel_range, tf, widened
+from xai_utils.engine import check_images, compiled, in_float32, keras, pixel_range, tf, widened
 from xai_utils.models import check_layer, check_target, fixed_target, layer_shape, score
 
 GATES = ("signal", "half")
@@ -71,12 +71,12 @@ def lrp(
     if layer is not None and channel is None:
         layer = check_layer(model, tuple(np.shape(images)), layer)
     if channel is None:
-        return _run(model, images, target, _maps, composite, gate, layer=layer).numpy()
+        return _run(model, images, target, _maps, composite, gate, layer=layer)
     count = layer_shape(model, tuple(np.shape(images)), layer)[-1]
     if not isinstance(channel, Integral) or not 0 <= channel < count:
         raise ValueError(f"{layer!r} has channels 0 to {count - 1}, not {channel!r}")
     chosen = tf.constant(channel)
-    return _run(model, images, target, _conditional, composite, gate, chosen, layer=layer).numpy()
+    return _run(model, images, target, _conditional, composite, gate, chosen, layer=layer)
 
 
 def channel_relevance(
@@ -108,7 +108,7 @@ def channel_relevance(
         ValueError: bad images, target, composite or layer, a score that does not depend on the
             layer, a layer or operation without a rule.
     """
-    return _run(model, images, target, _channels, composite, gate, layer=layer).numpy()
+    return _run(model, images, target, _channels, composite, gate, layer=layer)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _run(model, images, target, work, composite, gate, *more, **settings):
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
     run = _compiled(model, batch, work, composite, gate, function, **settings)
-    return run(batch, indices, *more)
+    return in_float32(run(batch, indices, *more))
 
 
 def _compiled(model, batch, work, composite, gate, function, **settings):

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "computed_on",
             "float_type",
             "forward",
+            "in_float32",
             "in_parts",
             "in_python",
             "keras",

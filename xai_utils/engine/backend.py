@@ -219,7 +219,7 @@ def computed_on() -> str:
 
 
 def float_type(model: keras.Model) -> str:
-    """The dtype of pictures, scores and maps of a model: `float32`, or `float64` if it computes so.
+    """The dtype of pictures and scores of a model: `float32`, or `float64` if it computes so.
 
     A model of half precision is given float32 too: it rounds for itself, where it was trained to.
 
@@ -246,6 +246,18 @@ def widened(values):
         return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
 
     return tf.nest.map_structure(wide, values)
+
+
+def in_float32(values):
+    """Tensors, or a structure of some, as float32 arrays: maps, whatever a model computes in.
+
+    Args:
+        values: a tensor of any float type, or a list, tuple or dict of some.
+
+    Returns:
+        The same structure of arrays.
+    """
+    return tf.nest.map_structure(lambda value: tf.cast(value, tf.float32).numpy(), values)
 
 
 def forward(model: keras.Model, images) -> tf.Tensor:

@@ -428,8 +428,9 @@ def _blurred(images, seed):
 
 
 def _random(images, seed):
-    # One noise for all pictures, so that a batch gives what its pictures give one by one.
-    values = tf.random.stateless_uniform(images.shape[1:], (seed, 0), dtype=images.dtype).numpy()
+    # One noise for all pictures, so that a batch gives what its pictures give one by one; drawn in
+    # float32, so that a seed means the same in every precision.
+    values = tf.random.stateless_uniform(images.shape[1:], (seed, 0)).numpy().astype(images.dtype)
     low, high = (limit(images, axis=(1, 2, 3), keepdims=True) for limit in (np.min, np.max))
     return low + values * (high - low)
 
