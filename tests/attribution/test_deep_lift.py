@@ -188,6 +188,24 @@ def test_completeness_of_layers(kind):
     assert_complete(network(*MIDDLES[kind]()), IMAGES, BASELINE)
 
 
+def test_completeness_where_a_norm_is_zero_of_one_picture_or_of_both():
+    keras.utils.set_random_seed(1)
+    first = layers.Conv2D(6, 3, use_bias=False, activation="relu")
+    stack = [first, layers.UnitNormalization(), layers.Flatten(), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *stack])
+    images, baseline = IMAGES.copy(), BASELINE.copy()
+    images[:, :6], baseline[:, :6] = 0, 0
+    assert_complete(model, images, baseline)
+    assert_complete(model, IMAGES, np.zeros_like(baseline))
+
+
+def test_a_slope_without_end_is_said():
+    model = of_numbers(lambda x: keras.ops.sqrt(x), size=2)
+    np.testing.assert_allclose(attribution.deep_lift(model, row(4, 9), 1).ravel(), [0, 3])
+    with pytest.raises(ValueError, match=r"no finite map of images \[1\]: .* 'blur'$"):
+        attribution.deep_lift(model, np.concatenate([row(4, 9), row(4, 0)]), 1)
+
+
 @pytest.mark.parametrize("merge", ["Multiply", "Maximum", "Minimum", "Add", "Subtract"])
 def test_completeness_of_merges(merge):
     keras.utils.set_random_seed(3)

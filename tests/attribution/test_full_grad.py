@@ -69,6 +69,18 @@ def test_the_parts_add_up_to_the_score(kind):
     np.testing.assert_allclose(parts["input"], inputs, rtol=1e-4, atol=1e-5)
 
 
+def test_the_norm_of_zeros_brings_nothing():
+    images = IMAGES.copy()
+    images[:, :6] = 0
+    model = network(layers.ReLU(), layers.UnitNormalization(name="unit"))
+    bias = model.get_layer("first").bias
+    bias.assign(-tf.abs(bias))  # where pixels are 0 nothing is left to normalise
+    parts = parts_of(model, images)
+    assert {*parts} == {"input", "first", "unit", "last"}
+    inputs = attribution.gradient_x_input(model, images, 1).sum((1, 2))
+    np.testing.assert_allclose(parts["input"], inputs, rtol=1e-4, atol=1e-6)
+
+
 def test_captums_net_by_hand():
     """Sums of nine pixels less 50 and 75: at which units are on, counted by hand."""
     model, images = captum_net()

@@ -56,13 +56,21 @@ def deep_lift(model: keras.Model, images, target=None, baseline="black", seed=0)
 
     Raises:
         ValueError: bad images or target, an unknown baseline, a score that does not depend on the
-            pixels, or an operation without a rule, which is named with its layer.
+            pixels, an operation without a rule, which is named with its layer, or a map that is
+            not finite.
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
     run = compiled(model, _deep_lift, function=function)
     starts = starts_for(model, batch, baseline, seed)
-    return in_float32(sum(run(batch, indices, start) for start in starts) / len(starts))
+    maps = in_float32(sum(run(batch, indices, start) for start in starts) / len(starts))
+    if endless := np.flatnonzero(~np.isfinite(maps).all(axis=(1, 2))).tolist():
+        raise ValueError(
+            f"deep_lift has no finite map of images {endless}: {model.name} computes something"
+            " infinite for them or the baseline, such as the slope of a root at 0; take another"
+            " baseline, such as 'blur'"
+        )
+    return maps
 
 
 def _deep_lift(model, images, indices, start, function):
@@ -111,7 +119,9 @@ class _Pair:
         return [self.twin(x) for x in self.step.inputs]
 
     def change(self, tensor):
-        return widened(tensor) - widened(self.twin(tensor))
+        ours, theirs = widened(tensor), widened(self.twin(tensor))
+        # two infinite numbers that are the same have no difference
+        return tf.where(ours == theirs, tf.zeros_like(ours), ours - theirs)
 
     @property
     def rise(self):
@@ -123,7 +133,7 @@ class _Pair:
         x = self.step.inputs[k]
         run = self.change(x)
         sizes = tf.abs(widened(x)) + tf.abs(widened(self.twin(x)))
-        is_point = tf.abs(run) <= NEAR * sizes
+        is_point = tf.math.is_finite(run) & (tf.abs(run) <= NEAR * sizes)
         quotient = widened(product) / tf.where(is_point, tf.ones_like(run), run)
         return tf.cast(tf.where(is_point, widened(slope), quotient), x.dtype)
 
@@ -132,7 +142,7 @@ def _rescaled(pair: _Pair):
     """A function of each number by itself: the change of the output over that of the input."""
     step = pair.step
     (k,), (incoming,) = step.wanted, step.incoming
-    product = summed_to(widened(incoming) * pair.rise, step.inputs[k])
+    product = summed_to(tf.math.multiply_no_nan(pair.rise, widened(incoming)), step.inputs[k])
     return [pair.divided(k, product, step.pulled_back()[0])]
 
 
@@ -140,10 +150,22 @@ def _product(pair: _Pair):
     """Of `a b`, a takes `(b + b') / 2`, and b `(a + a') / 2`."""
     step = pair.step
     means = [
-        (x + other) / 2 if k in step.wanted else x
+        _mean_factor(pair, x, other) if k in step.wanted else x
         for k, (x, other) in enumerate(zip(step.inputs, pair.others))
     ]
     return step.pulled_back(means)
+
+
+def _mean_factor(pair: _Pair, x, other):
+    """The mean of a factor in both pictures; of 1 over a norm, of those whose norm is not 0.
+
+    A norm of 0 normalises zeros, which stay zeros whatever stands in for its reciprocal.
+    """
+    roots = [root for root in x.op.inputs if root.op.type == "Rsqrt"]
+    if x.op.type != "Minimum" or not roots:
+        return (x + other) / 2
+    there = [tf.cast(tf.math.is_finite(y), x.dtype) for y in (roots[0], pair.twin(roots[0]))]
+    return tf.math.divide_no_nan(there[0] * x + there[1] * other, there[0] + there[1])
 
 
 def _quotient(pair: _Pair):

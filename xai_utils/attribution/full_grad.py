@@ -81,7 +81,8 @@ def _full_grad(model, images, indices, function):
             raise no_rule("full_grad", model, step)
         left, came = _left_over(step), step.pulled_back()
         if left is not None:
-            found.append((layer_of(model, step.operation), step.incoming[0] * left))
+            brought = tf.math.multiply_no_nan(left, step.incoming[0])
+            found.append((layer_of(model, step.operation), brought))
         elif all(value is None for value in came):
             raise no_rule("full_grad", model, step)
         return came
@@ -127,7 +128,8 @@ def _left_over(step: Step):
     came = step.pulled_back(incoming=[direction])
     pairs = [(value, step.inputs[k]) for k, value in zip(step.wanted, came) if value is not None]
     if operation.type in ELEMENTWISE and pairs[0][1].shape.as_list() == output.shape.as_list():
-        return output - pairs[0][0] * pairs[0][1]
+        slope, given = pairs[0]
+        return output - tf.math.multiply_no_nan(given, slope)
     # what is pulled back is linear in what came, and its own derivative leads the other way
     linear = tf.gradients([v for v, _ in pairs], direction, [x for _, x in pairs])[0]
     return output - linear

@@ -88,9 +88,13 @@ class Step:
             outputs = self.operation.outputs[: len(incoming)]
             return self._gradients(outputs, sources, incoming)
         fresh = [tf.identity(x) if k in self.wanted else x for k, x in enumerate(inputs)]
-        return self._gradients(
+        came = self._gradients(
             again(self.operation, fresh), [fresh[k] for k in self.wanted], incoming
         )
+        if self.operation.type in ELEMENTWISE and came[0].shape.as_list() == incoming[0].shape:
+            # where nothing came nothing goes on, though the slope be infinite, as of a root at 0
+            came[0] = tf.where(incoming[0] == 0, tf.zeros_like(came[0]), came[0])
+        return came
 
     @staticmethod
     def _gradients(outputs, sources, incoming):
