@@ -91,6 +91,14 @@ def is_hard_sigmoid(operation: tf.Operation) -> bool:
     return given.type == "AddV2" and 3 in map(_constant, given.inputs)
 
 
+def is_inside(operation: tf.Operation) -> bool:
+    """Whether a sum is part of an activation: the `x + 3` of hard sigmoid, `1 + tanh` of GELU."""
+    constants = [*map(_constant, operation.inputs)]
+    if 1 in constants and any(given.op.type in ("Erf", "Tanh") for given in operation.inputs):
+        return True
+    return 3 in constants and any(map(is_hard_sigmoid, operation.outputs[0].consumers()))
+
+
 def other_than_relu(graph: tf.Graph, images, scores, calls: list[Call]) -> tuple[str, str] | None:
     """The first activation between pixels and scores that is neither ReLU nor ReLU6.
 

@@ -12,6 +12,7 @@ or in a user's `call`, is a TensorFlow operation of few kinds, and has the rule 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from xai_utils.attribution.activations import is_inside
 from xai_utils.attribution.operations import ELEMENTWISE, again, summed_to
 from xai_utils.attribution.rules import KINDS, Box, Linear, Rule, beside, rule_name
 from xai_utils.engine import keras, tf, widened
@@ -369,9 +370,12 @@ class Propagation:
     def _check(self, operation) -> None:
         kind, where = operation.type, operation.name.rpartition("/")[0] or operation.name
         moving = [tensor for tensor in operation.inputs if self._depends(tensor)]
-        if kind == "IdentityN" and _gradient_type(operation).startswith("CustomGradient"):
-            kind = "an operation with a gradient of its own"
-        elif kind in ("MatMul", "BatchMatMulV2", "Einsum") and len(moving) == 1:
+        if kind == "IdentityN":
+            # It may end a function with a gradient of its own, such as TensorFlow's SiLU: the
+            # operations inside have their rules.
+            operation._set_attr("_gradient_op_type", tf.compat.v1.AttrValue(s=RULE.encode()))
+            return
+        if kind in ("MatMul", "BatchMatMulV2", "Einsum") and len(moving) == 1:
             kind += " with weights of its own"
         elif kind in MOVING | REPLACED:
             return
@@ -475,9 +479,16 @@ class Propagation:
 
     # Backwards
 
-    def back(self, operation, relevance) -> list:
-        """The relevance of an operation's inputs, None where an input does not see the pixels."""
-        relevance = widened(relevance)
+    def back(self, operation, received) -> list:
+        """The relevance of an operation's inputs, None where an input does not see the pixels.
+
+        Args:
+            operation: with one output; or several, which are its inputs.
+            received: the relevance of each output.
+        """
+        if operation.type == "IdentityN" and operation.name not in self.steps:
+            return list(received)
+        relevance = widened(received[0])
         if step := self.steps.get(operation.name):
             passed, absorbed = step.back(relevance)
             self._note(step.path, step.said, relevance, [passed], absorbed)
@@ -509,7 +520,11 @@ class Propagation:
             return _own_gradient(operation, given, relevance)
         if kind in ALONE or (kind in PRODUCTS and sum(moving) == 1):
             return _to(relevance, given, moving, [1] * len(given))
-        if kind in SUMS and fixed and self._reads_pixels(operation.outputs[0]):
+        if (
+            kind in SUMS
+            and fixed
+            and (is_inside(operation) or self._reads_pixels(operation.outputs[0]))
+        ):
             return _to(relevance, given, moving, [1] * len(given))
         if kind in ("Mul", "RealDiv"):
             return _to(relevance, given, moving, self._weights(operation))
@@ -553,7 +568,7 @@ class Propagation:
 
 @tf.RegisterGradient(RULE)
 def _replaced(operation, *relevance):
-    return operation.graph.xai_utils_propagation.back(operation, relevance[0])
+    return operation.graph.xai_utils_propagation.back(operation, relevance)
 
 
 def _depending(images) -> set:
@@ -674,13 +689,6 @@ def _times(x, w):
 def _is_softmax(layer) -> bool:
     activation = getattr(layer, "activation", None)
     return "softmax" in type(layer).__name__.lower() or activation is keras.activations.softmax
-
-
-def _gradient_type(operation) -> str:
-    try:
-        return operation.get_attr("_gradient_op_type").decode()
-    except ValueError:  # it has its own
-        return ""
 
 
 def _one_of_batch(tensors) -> list:
