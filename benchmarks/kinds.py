@@ -172,7 +172,7 @@ def main(count: int = PICTURES, *chosen: str) -> None:
         chosen: parts of names of networks; default all.
     """
     warnings.simplefilter("ignore")  # a map of zeros has no peak, and counts as a miss
-    columns, chances, said = {}, {}, []
+    columns, chances, answers, said = {}, {}, {}, []
     for name, make in networks().items():
         if chosen and not any(part in name for part in chosen):
             continue
@@ -187,14 +187,14 @@ def main(count: int = PICTURES, *chosen: str) -> None:
         for technique in attribution.TECHNIQUES:
             shares[technique] = found(model, technique, asked)
             print(f"  {technique}: {shares[technique]}", file=sys.stderr, flush=True)
-        columns[name], chances[name] = {"right answers": right, **shares}, asked.chance
+        columns[name], chances[name], answers[name] = shares, asked.chance, f"{right:.1%}"
         if name != "U-Net":  # whose layers notebook 53 compares
             said.append(f"{name}: {why(model, asked)}")
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for row in ("right answers", *attribution.TECHNIQUES):
-        cells = [_cell(column[row], chances[name]) for name, column in columns.items()]
-        print(f"| {attribution.spoken(row) if row in attribution.TECHNIQUES else row} |", end="")
-        print(f" {' | '.join(cells)} |")
+    print(f"| right answers | {' | '.join(answers.values())} |")
+    for technique in attribution.TECHNIQUES:
+        cells = [_cell(column[technique], chances[name]) for name, column in columns.items()]
+        print(f"| {attribution.spoken(technique)} | {' | '.join(cells)} |")
     print(f"| a random map | {' | '.join(f'{chance:.0%}' for chance in chances.values())} |")
     print("\n".join(said))
 
