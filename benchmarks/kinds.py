@@ -128,17 +128,20 @@ def found(model: keras.Model, technique: str, asked: Question, sign=1, **setting
 
 
 def why(model: keras.Model, asked: Question) -> str:
-    """What is behind cells near chance: a component without a sign, a flat patch's normalisation.
+    """What is behind cells near chance: other settings, other layers, the other end of a map.
 
     Args:
         model: one of the networks of birds and fish.
         asked: what its maps were asked.
 
     Returns:
-        A sentence with what was measured on the same pictures.
+        A sentence with what was measured on the same pictures, in the same way.
     """
     lowest = found(model, "eigen_cam", asked, sign=-1)
-    said = f"the lowest place of Eigen-CAM lies on the object in {lowest:.0%}"
+    said = f"lowest place of Eigen-CAM {lowest:.0%}"
+    for copies in (8, 64):
+        share = found(model, "var_grad", asked, noise=0.3, samples=copies)
+        said += f"; VarGrad, noise .3, {copies} copies {share:.0%}"
     patches = [i for i, one in enumerate(model.layers) if isinstance(one, keras.layers.Conv2D)][0]
     if not isinstance(model.layers[patches + 1], keras.layers.LayerNormalization):
         return said
@@ -146,18 +149,15 @@ def why(model: keras.Model, asked: Question) -> str:
     images = tf.constant(asked.images, tf.float32)
     with tf.GradientTape() as tape, models.capture(model, steps, tape) as recorded:
         of_label = tf.gather(model(images), asked.target, axis=1, batch_dims=1)
-    shares = []
     for name, slope in zip(steps, tape.gradient(of_label, [recorded[one] for one in steps])):
-        size = np.linalg.norm(slope.numpy(), axis=-1)
-        large = np.repeat(np.repeat(size, 48 // size.shape[1], 1), 48 // size.shape[2], 2)
-        places = [mask[values == values.max()] for values, mask in zip(large, asked.right)]
-        shares.append(f"{np.mean([place.any() for place in places]):.0%} at {name}")
-    last_sum, _ = list(models.map_layers(model, asked.images.shape))[-2:]
-    earlier = found(model, "grad_cam", asked, layer=last_sum)
-    return (
-        f"{said}; the largest gradient at one of its places in {', '.join(shares)}; Grad-CAM at"
-        f" {last_sum}, before the last normalisation: {earlier:.0%}"
-    )
+        sizes = metrics.picture_sized(np.linalg.norm(slope.numpy(), axis=-1), images.shape)
+        hits = [metrics.pointing(one, mask) for one, mask in zip(sizes, asked.right)]
+        said += f"; largest gradient at {name} {np.mean(hits):.0%}"
+    layers = list(models.map_layers(model, images.shape))
+    at = {name: found(model, "grad_cam", asked, layer=name) for name in layers}
+    best = max(at, key=at.get)
+    said += f"; Grad-CAM at {steps[0]} {at[steps[0]]:.0%}, at {layers[-2]}, the last sum,"
+    return f"{said} {at[layers[-2]]:.0%}, at {best}, best of {len(at)} layers, {at[best]:.0%}"
 
 
 # At one pixel the sign says which way its value would have to change.
