@@ -315,13 +315,27 @@ def test_a_separable_convolution_is_its_two_parts():
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@tf.custom_gradient
+def own_sigmoid(x):
+    """A sigmoid with a gradient of its own, which has nothing to do with relevance."""
+    return tf.sigmoid(x), lambda incoming: -incoming
+
+
+OPENED = {
+    "of Keras": lambda x: layers.Dense(3, activation="sigmoid")(x),
+    "a user's": lambda x: layers.Dense(3, activation=own_sigmoid)(x),
+    "a user's, in a call": lambda x: Bent(own_sigmoid)(layers.Dense(3)(x)),
+}
+
+
+@pytest.mark.parametrize("opened", OPENED)
 @pytest.mark.parametrize("gate", ["signal", "half"])
-def test_a_gate_takes_nothing_or_half(gate):
+def test_a_gate_takes_nothing_or_half(gate, opened):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4, 4, 2))
     body = layers.Dense(3, name="signal")(inputs)
-    opened = layers.Dense(3, activation="sigmoid", name="gate")(inputs)
-    x = layers.GlobalAveragePooling2D()(layers.Multiply(name="product")([body, opened]))
+    gated = layers.Multiply(name="product")([body, OPENED[opened](inputs)])
+    x = layers.GlobalAveragePooling2D()(gated)
     model = keras.Model(inputs, layers.Dense(2, use_bias=False)(x))
     signal, whole = (
         attribution.lrp(model, batch(4)[..., :2], 0, "zero", gate, layer=name).sum((1, 2))

@@ -419,7 +419,7 @@ class Propagation:
                     f"layer {step.path!r} ({type(step.layer).__name__}) of {self.model.name} has no"
                     f" rule: give the composite one for {kind!r} or for {step.path!r}"
                 )
-            step.positive = _not_negative(step.inputs, self.steps)
+            step.positive = _not_negative(step.inputs)
 
     def _reads_pixels(self, tensor) -> bool:
         """Whether nothing that was learned lies between the pixels and a tensor."""
@@ -553,12 +553,11 @@ class Propagation:
         """Whether a factor comes from a function that opens and closes, such as a sigmoid."""
         for _ in range(20):
             operation = tensor.op
-            step = self.steps.get(operation.name)
             if operation.type in GATES:
                 return True
-            if isinstance(step, LinearStep):
+            if isinstance(self.steps.get(operation.name), LinearStep):
                 return False
-            given = [operation.inputs[0]] if step else operation.inputs
+            given = [_passed_on(tensor)] if operation.type == "IdentityN" else operation.inputs
             moving = [part for part in given if self._depends(part)]
             if len(moving) != 1:
                 return False
@@ -590,16 +589,24 @@ def _not_padded(tensor):
     return tf.ones_like(tensor[:1])
 
 
-def _not_negative(tensor, steps: dict) -> bool:
+def _passed_on(tensor):
+    """What an `IdentityN` returns as that tensor; its other inputs are beside the point.
+
+    They are what a step, or a function with a gradient of its own, was given.
+    """
+    return tensor.op.inputs[tensor.value_index]
+
+
+def _not_negative(tensor) -> bool:
     """Whether a tensor holds no negative number, as far as its operations tell."""
     operation = tensor.op
     if operation.type in POSITIVE:
         return True
-    if operation.name in steps:
-        return _not_negative(operation.inputs[0], steps)
+    if operation.type == "IdentityN":
+        return _not_negative(_passed_on(tensor))
     if operation.type not in STILL_POSITIVE:
         return False
-    return all(_not_negative(part, steps) for part in operation.inputs if part.dtype.is_floating)
+    return all(_not_negative(part) for part in operation.inputs if part.dtype.is_floating)
 
 
 def _linear_parts(layer) -> list[tuple[Callable, Callable]]:
