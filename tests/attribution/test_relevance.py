@@ -549,3 +549,31 @@ def test_an_activation_in_a_users_call_is_that_of_its_layer(bend, gate):
         found.append(attribution.lrp(model, batch(6), 1, "epsilon", gate))
     # GELU's x + 0.04 x³ is a sum, whose epsilon absorbs a little where x is nearly 0
     np.testing.assert_allclose(*found, rtol=1e-4, atol=5e-3 * np.abs(found[0]).max())
+
+
+def test_a_gradient_of_its_own_is_refused_where_tensorflow_does_not_let_it_go(monkeypatch):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.GlobalAveragePooling2D()(Bent(tf.nn.silu)(layers.Conv2D(2, 3)(inputs)))
+    model = keras.Model(inputs, layers.Dense(2)(x), name="bent")
+    whole = tf.Operation._set_attr
+
+    def only_once(operation, name, value):
+        if name in operation.node_def.attr:
+            raise AttributeError(name)
+        whole(operation, name, value)
+
+    monkeypatch.setattr(tf.Operation, "_set_attr", only_once)
+    with pytest.raises(ValueError, match="no rule for .*: an operation with a gradient of its own"):
+        attribution.lrp(model, batch(6), 1)
+
+
+def test_several_tensors_passed_on_together_have_their_relevance():
+    """`tf.identity_n` has no gradient of its own: it moves values, as two identities do."""
+    found = []
+    for both in (lambda x: tf.identity_n([x, 2 * x])[0], tf.identity):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 6, 3))
+        x = layers.GlobalAveragePooling2D()(Bent(both)(layers.Conv2D(2, 3)(inputs)))
+        found.append(attribution.lrp(keras.Model(inputs, layers.Dense(2)(x)), batch(6), 1))
+    np.testing.assert_allclose(*found, rtol=1e-5)
+    assert np.abs(found[0]).max() > 0

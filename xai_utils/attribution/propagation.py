@@ -370,12 +370,15 @@ class Propagation:
     def _check(self, operation) -> None:
         kind, where = operation.type, operation.name.rpartition("/")[0] or operation.name
         moving = [tensor for tensor in operation.inputs if self._depends(tensor)]
-        if kind == "IdentityN":
-            # It may end a function with a gradient of its own, such as TensorFlow's SiLU: the
+        if kind == "IdentityN" and _gradient_type(operation).startswith("CustomGradient"):
+            # It ends a function with a gradient of its own, such as TensorFlow's SiLU: the
             # operations inside have their rules.
-            operation._set_attr("_gradient_op_type", tf.compat.v1.AttrValue(s=RULE.encode()))
-            return
-        if kind in ("MatMul", "BatchMatMulV2", "Einsum") and len(moving) == 1:
+            try:
+                operation._set_attr("_gradient_op_type", tf.compat.v1.AttrValue(s=RULE.encode()))
+                return
+            except AttributeError:  # it is TensorFlow's own, and not public
+                kind = "an operation with a gradient of its own"
+        elif kind in ("MatMul", "BatchMatMulV2", "Einsum") and len(moving) == 1:
             kind += " with weights of its own"
         elif kind in MOVING | REPLACED:
             return
@@ -696,6 +699,13 @@ def _times(x, w):
 def _is_softmax(layer) -> bool:
     activation = getattr(layer, "activation", None)
     return "softmax" in type(layer).__name__.lower() or activation is keras.activations.softmax
+
+
+def _gradient_type(operation) -> str:
+    try:
+        return operation.get_attr("_gradient_op_type").decode()
+    except ValueError:  # it has its own
+        return ""
 
 
 def _one_of_batch(tensors) -> list:
