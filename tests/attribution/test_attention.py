@@ -180,6 +180,14 @@ def test_windows_and_what_is_no_attention_are_refused():
     assert attribution.raw_attention(model, images, layers=["whole"]).shape == (3, 4, 4)
 
 
+@pytest.mark.parametrize("name", SPEAKING)
+def test_a_gradient_without_end_is_refused(name):
+    whole = transformer()
+    model = keras.Model(whole.input, ops.sqrt(0 * whole.output))
+    with pytest.raises(ValueError, match=r"images \[0, 1, 2\] have no finite map"):
+        getattr(attribution, name)(model, batch(32), 1)
+
+
 def test_a_score_without_attention_is_refused():
     with pytest.raises(ValueError, match="does not depend on the attention of vit"):
         attribution.attention_relevance(transformer(), batch(32), lambda outputs: tf.ones(3))

@@ -255,6 +255,39 @@ def test_every_model_shape_and_batch_as_singles(name, shape):
     assert maps.shape == (3, 12, 12) and maps.dtype == np.float32 and np.abs(maps).max() > 0
 
 
+NOT_FINITE = {
+    **{name: {} for name in ("saliency", "gradient_x_input", "pixel_gradient", "full_grad")},
+    **{name: {"layer": "features"} for name in ("grad_cam", "layer_cam", "hires_cam")},
+    "guided_backprop": {},
+    "guided_grad_cam": {"layer": "features"},
+    "smooth_grad": {"samples": 2, "noise": 0},
+    "var_grad": {"samples": 2, "noise": 0},
+    "integrated_gradients": {"steps": 2, "baseline": 0},
+    "gradient_shap": {"samples": 2, "baseline": 0},
+    "deep_lift": {"baseline": 0},
+    "lrp": {},
+    "channel_relevance": {"layer": "features"},
+    "extremal_perturbation": {"steps": 1, "grid": 4, "fill": 0},
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_a_map_that_is_not_finite_is_refused(name):
+    """The slope of a root at 0 has no end, nor has the logarithm, of which relevance is a share."""
+    inputs = keras.Input((4, 4, 1))
+    x = layers.Activation("relu", name="features")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    bent = keras.ops.log if name in ("lrp", "channel_relevance") else keras.ops.sqrt
+    model = keras.Model(inputs, bent(x), name="rooted")
+    images = np.stack([np.full((4, 4, 1), value, np.float32) for value in (4, 0, 9, 0)])
+    told = r"^images \[1, 3\] have no finite map: rooted computes .*"
+    with pytest.raises(ValueError, match=told + "use occlusion, [^\n]*$") as error:
+        getattr(attribution, name)(model, images, 0, **NOT_FINITE[name])
+    assert ("baseline" in str(error.value)) == ("baseline" in NOT_FINITE[name])
+    maps = getattr(attribution, name)(model, images[::2], 0, **NOT_FINITE[name])
+    assert np.isfinite(maps).all()
+
+
 def test_bad_settings():
     model, images = gap_net(), batch()
     with pytest.raises(ValueError, match="samples must be at least 1"):

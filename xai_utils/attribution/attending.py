@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xai_utils.engine import check_images, compiled, in_float32, keras, tf, widened
+from xai_utils.attribution.gradients import finite
+from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import capture_attention, check_target, read_tokens, score
 
 # of which layers the gradient is sought
@@ -51,7 +52,7 @@ def attention(
     """
     sought = ALL if gradient else NONE
     _, found = _prepared(model, images, target, _recorded, layers, sought=sought)
-    stacked = [np.stack(in_float32(part), axis=1) for part in found if part]
+    stacked = [np.stack(finite(part, model), axis=1) for part in found if part]
     return tuple(stacked) if gradient else stacked[0]
 
 
@@ -153,7 +154,7 @@ def gradient_attention(
     Raises:
         ValueError: bad images or target, no attention, one that is not from a picture's tokens to
             themselves, layers of different numbers of heads or tokens, or tokens that are no grid
-            of places.
+            of places, or a map that is not finite.
     """
     return _map(model, images, target, _gradient_attention, layers)
 
@@ -182,7 +183,7 @@ def attention_relevance(
     Raises:
         ValueError: bad images or target, no attention, one that is not from a picture's tokens to
             themselves, layers of different numbers of heads or tokens, or tokens that are no grid
-            of places.
+            of places, or a map that is not finite.
     """
     return _map(model, images, target, _relevance, layers, along=_gathered)
 
@@ -220,7 +221,7 @@ def _map(model, images, target, function, layers, along=None, **settings) -> np.
     grid, read = read_tokens(model, batch.shape, found[0].shape[-1])
     row = tf.repeat(tf.constant(read, found[0].dtype)[None], len(batch), axis=0)
     row = (along or _followed)(row, found)
-    return in_float32(grid.as_map(row[..., None])[..., 0])
+    return finite(grid.as_map(row[..., None])[..., 0], model)
 
 
 def _followed(row, layers):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xai_utils.attribution.gradients import existing
+from xai_utils.attribution.gradients import existing, finite
 from xai_utils.engine import check_images, compiled, in_float32, in_parts, keras, tf, widened
 from xai_utils.models import (
     capture,
@@ -109,7 +109,7 @@ def cams(
 
     Raises:
         ValueError: an unknown method, bad images or targets, an unknown layer, one without spatial
-            extent, or one that a score does not depend on.
+            extent, one that a score does not depend on, or a map that is not finite.
     """
     if unknown := [name for name in methods if name not in CAMS]:
         raise ValueError(
@@ -124,7 +124,7 @@ def cams(
     )
     maps, signs = run(batch, [indices for indices, _ in checked])
     maps = {
-        name: {method: in_float32(found) for method, found in of_layer.items()}
+        name: {method: np.stack(finite([*found], model)) for method, found in of_layer.items()}
         for name, of_layer in maps.items()
     }
     for name, of_layer in maps.items():
@@ -205,8 +205,8 @@ def grad_cam(
         target, or the layer is dead.
 
     Raises:
-        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
-            score does not depend on.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, one the
+            score does not depend on, or a map that is not finite.
     """
     return _one("grad_cam", model, images, target, layer, relu)
 
@@ -240,8 +240,8 @@ def grad_cam_plus_plus(
         float32 maps `(N, h, w)`, in logits. A warning says why a map is zero everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
-            score does not depend on.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, one the
+            score does not depend on, or a map that is not finite.
     """
     return _one("grad_cam_plus_plus" + "_rescaled" * rescaled, model, images, target, layer, relu)
 
@@ -266,8 +266,8 @@ def layer_cam(
         everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
-            score does not depend on.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, one the
+            score does not depend on, or a map that is not finite.
     """
     return _one("layer_cam", model, images, target, layer, relu)
 
@@ -293,8 +293,8 @@ def hires_cam(
         everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
-            score does not depend on.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, one the
+            score does not depend on, or a map that is not finite.
     """
     return _one("hires_cam", model, images, target, layer, relu)
 
@@ -320,8 +320,8 @@ def xgrad_cam(
         everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, a layer without spatial extent, or one the
-            score does not depend on.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, one the
+            score does not depend on, or a map that is not finite.
     """
     return _one("xgrad_cam", model, images, target, layer, relu)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xai_utils.attribution.gradients import existing, starts_for
+from xai_utils.attribution.gradients import ANOTHER_BASELINE, existing, finite, starts_for
 from xai_utils.attribution.operations import (
     ELEMENTWISE,
     PRODUCTS,
@@ -20,7 +20,7 @@ from xai_utils.attribution.operations import (
     no_rule,
     summed_to,
 )
-from xai_utils.engine import check_images, compiled, in_float32, keras, tf, widened
+from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import fixed_target
 
 NEAR = 1e-6  # two numbers that differ by less, relative to their sizes, are a point
@@ -63,14 +63,8 @@ def deep_lift(model: keras.Model, images, target=None, baseline="black", seed=0)
     indices, function = fixed_target(model, batch, target)
     run = compiled(model, _deep_lift, function=function)
     starts = starts_for(model, batch, baseline, seed)
-    maps = in_float32(sum(run(batch, indices, start) for start in starts) / len(starts))
-    if endless := np.flatnonzero(~np.isfinite(maps).all(axis=(1, 2))).tolist():
-        raise ValueError(
-            f"deep_lift has no finite map of images {endless}: {model.name} computes something"
-            " infinite for them or the baseline, such as the slope of a root at 0; take another"
-            " baseline, such as 'blur'"
-        )
-    return maps
+    maps = sum(run(batch, indices, start) for start in starts) / len(starts)
+    return finite(maps, model, ANOTHER_BASELINE)
 
 
 def _deep_lift(model, images, indices, start, function):

@@ -6,7 +6,7 @@ The function has the signature `method(model, images, target=None, **settings) -
 
 import numpy as np
 
-from xai_utils.attribution.gradients import existing
+from xai_utils.attribution.gradients import existing, finite
 from xai_utils.engine import check_images, compiled, in_parts, keras, tf
 from xai_utils.models import fixed_target, scores
 from xai_utils.pictures import covers_for, masked
@@ -62,8 +62,8 @@ def extremal_perturbation(
 
     Raises:
         ValueError: bad images, target or fill; an area not between 0 and 1; steps or grid below 1,
-            more cells than pixels, a radius that is not above 0, or a score that does not depend on
-            the pixels.
+            more cells than pixels, a radius that is not above 0, a score that does not depend on
+            the pixels, or a map that is not finite.
     """
     batch = check_images(model, images)
     areas, most = np.atleast_1d(np.asarray(area, np.float32)), min(batch.shape[1:3])
@@ -97,7 +97,7 @@ def extremal_perturbation(
         kept.append(score)
     shape = (len(areas), len(batch), *batch.shape[1:3])
     masks = tf.cast(tf.reshape(tf.concat(masks, 0), shape), tf.float32).numpy()
-    maps = masks.mean(axis=0)
+    maps = finite(masks.mean(axis=0), model)
     return (maps, masks, tf.concat(kept, 0).numpy().reshape(shape[:2])) if return_masks else maps
 
 

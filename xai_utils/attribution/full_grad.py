@@ -1,6 +1,6 @@
 """FullGrad: a score taken apart into what the pixels and what each layer's biases bring to it."""
 
-from xai_utils.attribution.gradients import existing
+from xai_utils.attribution.gradients import existing, finite
 from xai_utils.attribution.operations import (
     CALLS,
     ELEMENTWISE,
@@ -14,7 +14,7 @@ from xai_utils.attribution.operations import (
     layer_of,
     no_rule,
 )
-from xai_utils.engine import check_images, compiled, in_float32, keras, tf
+from xai_utils.engine import check_images, compiled, keras, tf
 from xai_utils.models import ATTENTION, fixed_target, walk
 
 # Linear, but for a constant among what they take
@@ -62,15 +62,15 @@ def full_grad(model: keras.Model, images, target=None, return_parts: bool = Fals
         as they run. They add up to the score.
 
     Raises:
-        ValueError: bad images or target, a score that does not depend on the pixels, or an
-            operation without a derivative, which is named with its layer.
+        ValueError: bad images or target, a score that does not depend on the pixels, an
+            operation without a derivative, which is named with its layer, or a map that is not
+            finite.
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
     maps, parts = compiled(model, _full_grad, function=function)(batch, indices)
-    if not return_parts:
-        return in_float32(maps)
-    return in_float32((maps, parts))
+    maps, parts = finite((maps, parts), model)
+    return (maps, parts) if return_parts else maps
 
 
 def _full_grad(model, images, indices, function):

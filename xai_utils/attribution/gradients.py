@@ -26,6 +26,8 @@ PASSES_AT_ONCE = (
     16  # noisy or interpolated copies in one batch: enough to fill the processor, memory stays flat
 )
 
+ANOTHER_BASELINE = "try another baseline, or "  # for pictures without a finite map
+
 
 def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
     """The signed gradient of the score with respect to every pixel value.
@@ -39,10 +41,11 @@ def pixel_gradient(model: keras.Model, images, target=None) -> np.ndarray:
         float32 `(N, H, W, C)`, in logits per grey level for a model of pixels in 0..255.
 
     Raises:
-        ValueError: bad images or target, or a score that does not depend on the pixels.
+        ValueError: bad images or target, a score that does not depend on the pixels, or a map that
+            is not finite.
     """
     batch, indices, function = _checked(model, images, target)
-    return in_float32(compiled(model, _pixel_gradient, function=function)(batch, indices))
+    return finite(compiled(model, _pixel_gradient, function=function)(batch, indices), model)
 
 
 def saliency(model: keras.Model, images, target=None) -> np.ndarray:
@@ -59,10 +62,11 @@ def saliency(model: keras.Model, images, target=None) -> np.ndarray:
         float32 maps `(N, H, W)`, not negative, in logits per grey level.
 
     Raises:
-        ValueError: bad images or target, or a score that does not depend on the pixels.
+        ValueError: bad images or target, a score that does not depend on the pixels, or a map that
+            is not finite.
     """
     batch, indices, function = _checked(model, images, target)
-    return in_float32(compiled(model, _saliency, function=function)(batch, indices))
+    return finite(compiled(model, _saliency, function=function)(batch, indices), model)
 
 
 def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
@@ -80,10 +84,11 @@ def gradient_x_input(model: keras.Model, images, target=None) -> np.ndarray:
         float32 maps `(N, H, W)`, signed, in logits.
 
     Raises:
-        ValueError: bad images or target, or a score that does not depend on the pixels.
+        ValueError: bad images or target, a score that does not depend on the pixels, or a map that
+            is not finite.
     """
     batch, indices, function = _checked(model, images, target)
-    return in_float32(compiled(model, _gradient_x_input, function=function)(batch, indices))
+    return finite(compiled(model, _gradient_x_input, function=function)(batch, indices), model)
 
 
 def smooth_grad(
@@ -116,7 +121,7 @@ def smooth_grad(
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, no samples,
-            negative noise or range.
+            negative noise or range, or a map that is not finite.
     """
     mean, _ = _noisy_moments(model, images, target, samples, noise, input_range, seed)
     return np.abs(mean).max(axis=-1)
@@ -153,7 +158,7 @@ def var_grad(
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, fewer than 2
-            samples, negative noise or range.
+            samples, negative noise or range, or a map that is not finite.
     """
     if samples < 2:
         raise ValueError(f"var_grad needs at least 2 samples to have a variance, not {samples}")
@@ -195,7 +200,7 @@ def integrated_gradients(
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, no steps, an
-            unknown baseline.
+            unknown baseline, or a map that is not finite.
     """
     if steps < 1:
         raise ValueError(f"integrated_gradients needs at least 1 step, not {steps}")
@@ -208,11 +213,12 @@ def integrated_gradients(
         for part in in_parts(fractions, PASSES_AT_ONCE // len(batch))
     )
     maps = tf.reduce_sum((batch - start) * total / steps, axis=-1)
+    found = finite(maps, model, ANOTHER_BASELINE)
     if not return_gap:
-        return in_float32(maps)
+        return found
     run = compiled(model, scores, function=function)
     gap = tf.reduce_sum(maps, axis=(1, 2)) - (run(batch, indices) - run(start, indices))
-    return in_float32((maps, gap))
+    return found, in_float32(gap)
 
 
 def gradient_shap(
@@ -251,7 +257,7 @@ def gradient_shap(
 
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, no samples,
-            negative noise, an unknown baseline.
+            negative noise, an unknown baseline, or a map that is not finite.
     """
     if samples < 1 or noise < 0:
         raise ValueError(
@@ -264,7 +270,7 @@ def gradient_shap(
     settings = tf.constant(noise * (high - low), batch.dtype), tf.constant(seed)
     parts = in_parts(tf.range(samples), PASSES_AT_ONCE // len(batch))
     total = sum(run(batch, indices, starts, *settings, part) for part in parts)
-    return in_float32(total / samples)
+    return finite(total / samples, model, ANOTHER_BASELINE)
 
 
 def starts_for(model: keras.Model, images: tf.Tensor, baseline, seed: int = 0) -> list[tf.Tensor]:
@@ -301,7 +307,7 @@ def _noisy_moments(
     ]
     first, squares = (sum(part) / samples for part in zip(*sums, strict=True))
     variance = tf.nn.relu(squares - first**2) * samples / max(samples - 1, 1)
-    return in_float32((first, variance))
+    return finite((first, variance), model)
 
 
 def _pixel_gradient(model, images, indices, function):
@@ -324,6 +330,31 @@ def existing(gradient, model: keras.Model, where: str = "the pixels"):
             f"{no_gradient(model, where)}, which this needs; {techniques} need only scores"
         )
     return gradient
+
+
+def finite(values, model: keras.Model, instead: str = ""):
+    """Maps, or what else there is of each image, as float32 arrays without NaN or infinity.
+
+    Args:
+        values: tensors `(N, ...)`, one or a structure of some.
+        model: the network.
+        instead: what else may help, such as `try another baseline, or `.
+
+    Returns:
+        The same structure of arrays.
+
+    Raises:
+        ValueError: a number is not finite, of which images, and which techniques need no gradient.
+    """
+    found = in_float32(values)
+    bad = np.any([~np.isfinite(x).reshape(len(x), -1).all(1) for x in tf.nest.flatten(found)], 0)
+    if bad.any():
+        raise ValueError(
+            f"images {np.flatnonzero(bad).tolist()} have no finite map: {model.name} computes"
+            " something infinite or NaN, such as the slope of a root at 0;"
+            f" {instead}use {', '.join(NEED_ONLY_SCORES)}, which need only scores"
+        )
+    return found
 
 
 def _saliency(model, images, indices, function):

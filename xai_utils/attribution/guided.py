@@ -16,8 +16,8 @@ from xai_utils.attribution.activations import (
     other_than_relu,
 )
 from xai_utils.attribution.class_activation import grad_cam
-from xai_utils.attribution.gradients import existing
-from xai_utils.engine import check_images, compiled, in_float32, keras, tf, widened
+from xai_utils.attribution.gradients import existing, finite
+from xai_utils.engine import check_images, compiled, keras, tf, widened
 from xai_utils.models import check_target, score
 
 _SPOKEN = {"guided": "guided backpropagation", "deconvnet": "deconvnet"}
@@ -44,7 +44,8 @@ def guided_backprop(model: keras.Model, images, target=None) -> np.ndarray:
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, a model
             without ReLU, or with an activation for which there is no rule (GELU, SiLU, hard-swish,
-            ELU, leaky ReLU, ...), which is named with a layer that has it.
+            ELU, leaky ReLU, ...), which is named with a layer that has it, or a map that is not
+            finite.
     """
     return _strongest_channel(modified_gradient(model, images, target, "guided"))
 
@@ -70,7 +71,8 @@ def deconvnet(model: keras.Model, images, target=None) -> np.ndarray:
     Raises:
         ValueError: bad images or target, a score that does not depend on the pixels, a model
             without ReLU, or with an activation for which there is no rule (GELU, SiLU, hard-swish,
-            ELU, leaky ReLU, ...), which is named with a layer that has it.
+            ELU, leaky ReLU, ...), which is named with a layer that has it, or a map that is not
+            finite.
     """
     return _strongest_channel(modified_gradient(model, images, target, "deconvnet"))
 
@@ -100,7 +102,7 @@ def guided_grad_cam(
         ValueError: bad images or target, a score that does not depend on the pixels or the layer,
             an unknown layer, one without spatial extent, a model without ReLU, or with an
             activation for which there is no rule (GELU, SiLU, hard-swish, ELU, leaky ReLU, ...),
-            which is named with a layer that has it.
+            which is named with a layer that has it, or a map that is not finite.
     """
     guided = guided_backprop(model, images, target)
     coarse = grad_cam(model, images, target, layer)
@@ -112,7 +114,7 @@ def modified_gradient(model: keras.Model, images, target, rule: str) -> np.ndarr
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
     run = compiled(model, _modified_gradient, rule=rule, function=function)
-    return in_float32(run(batch, indices))
+    return finite(run(batch, indices), model)
 
 
 def _strongest_channel(gradient: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ from numbers import Integral
 
 import numpy as np
 
-from xai_utils.attribution.gradients import existing
+from xai_utils.attribution.gradients import existing, finite
 from xai_utils.attribution.propagation import Propagation
 from xai_utils.attribution.rules import read_composite
-from xai_utils.engine import check_images, compiled, in_float32, keras, pixel_range, tf, widened
+from xai_utils.engine import check_images, compiled, keras, pixel_range, tf, widened
 from xai_utils.models import check_layer, check_target, fixed_target, layer_shape, score
 
 GATES = ("signal", "half")
@@ -64,7 +64,7 @@ def lrp(
 
     Raises:
         ValueError: bad images, target, composite or layer, a score that does not depend on the
-            pixels, a layer or operation without a rule.
+            pixels, a layer or operation without a rule, or a map that is not finite.
     """
     if channel is not None and layer is None:
         raise ValueError(f"channel {channel} of which layer? Say layer= too")
@@ -106,7 +106,7 @@ def channel_relevance(
 
     Raises:
         ValueError: bad images, target, composite or layer, a score that does not depend on the
-            layer, a layer or operation without a rule.
+            layer, a layer or operation without a rule, or relevance that is not finite.
     """
     return _run(model, images, target, _channels, composite, gate, layer=layer)
 
@@ -167,7 +167,7 @@ def _run(model, images, target, work, composite, gate, *more, **settings):
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
     run = _compiled(model, batch, work, composite, gate, function, **settings)
-    return in_float32(run(batch, indices, *more))
+    return finite(run(batch, indices, *more), model)
 
 
 def _compiled(model, batch, work, composite, gate, function, **settings):
