@@ -7,7 +7,7 @@ from nets import batch, gap_net
 from xai_utils import attribution, keras, tf
 from xai_utils.engine import forward
 
-layers = keras.layers
+layers, ops = keras.layers, keras.ops
 
 
 def assert_complete(model, images, baseline, target=1, rtol=1e-4):
@@ -204,6 +204,34 @@ def test_a_slope_without_end_is_said():
     np.testing.assert_allclose(attribution.deep_lift(model, row(4, 9), 1).ravel(), [0, 3])
     with pytest.raises(ValueError, match=r"images \[1\] have no finite map: .* another baseline"):
         attribution.deep_lift(model, np.concatenate([row(4, 9), row(4, 0)]), 1)
+
+
+def test_a_capped_root_of_zero_is_left_out_only_of_what_normalises_zeros():
+    def times(offset):
+        return of_numbers(
+            lambda x: (x[:, 1:] + offset) * ops.minimum(ops.rsqrt(x[:, :1]), 10.0), size=2
+        )
+
+    # 4 / 2 less 1 / 1: -0.5 (1 + 4) / 2 of the root, and 3 (1 + 0.5) / 2
+    maps = attribution.deep_lift(times(1), row(4, 3), 0, row(1, 0))
+    np.testing.assert_allclose(maps.ravel(), [-1.25, 2.25], rtol=1e-6)
+    # the root is 10 in both
+    maps = attribution.deep_lift(times(1), row(0, 3), 0)
+    np.testing.assert_allclose(maps.ravel(), [0, 30], rtol=1e-6)
+    # 3 / 2 less 0 * 10: all of it is that of 3
+    maps = attribution.deep_lift(times(0), row(4, 3), 0)
+    np.testing.assert_allclose(maps.ravel(), [0, 1.5], rtol=1e-6)
+    # 4 / 2 less 1 * 10: the root's -9.5 comes from an infinite change
+    with pytest.raises(ValueError, match=r"images \[0\] have no finite map"):
+        attribution.deep_lift(times(1), row(4, 3), 0)
+
+
+def test_a_bounded_function_of_something_infinite_is_no_zero():
+    for bounded in (lambda x: 5 * ops.minimum(x, 10.0), lambda x: ops.exp(-x), ops.tanh):
+        model = of_numbers(lambda x, bounded=bounded: bounded(ops.rsqrt(x)), size=1)
+        assert_complete(model, row(4), row(1), target=0)
+        with pytest.raises(ValueError, match="no finite map"):
+            attribution.deep_lift(model, row(4), 0)
 
 
 @pytest.mark.parametrize("merge", ["Multiply", "Maximum", "Minimum", "Add", "Subtract"])

@@ -129,6 +129,9 @@ class _Pair:
         sizes = tf.abs(widened(x)) + tf.abs(widened(self.twin(x)))
         is_point = tf.math.is_finite(run) & (tf.abs(run) <= NEAR * sizes)
         quotient = widened(product) / tf.where(is_point, tf.ones_like(run), run)
+        # a change over an infinite one is no 0 that may be multiplied with the infinite one again
+        lost = tf.math.is_inf(run) & (quotient == 0) & (widened(product) != 0)
+        quotient = tf.where(lost, np.nan * quotient, quotient)
         return tf.cast(tf.where(is_point, widened(slope), quotient), x.dtype)
 
 
@@ -144,22 +147,36 @@ def _product(pair: _Pair):
     """Of `a b`, a takes `(b + b') / 2`, and b `(a + a') / 2`."""
     step = pair.step
     means = [
-        _mean_factor(pair, x, other) if k in step.wanted else x
+        (x + other) / 2 if k in step.wanted else x
         for k, (x, other) in enumerate(zip(step.inputs, pair.others))
     ]
-    return step.pulled_back(means)
+    for k, x in enumerate(step.inputs if step.operation.type == "Mul" else []):
+        if roots := _capped_roots(x):
+            means[k], means[1 - k] = _of_a_norm(pair, k, roots[0])
+    came = step.pulled_back(means)
+    return [summed_to(value, step.inputs[k]) for k, value in zip(step.wanted, came)]
 
 
-def _mean_factor(pair: _Pair, x, other):
-    """The mean of a factor in both pictures; of 1 over a norm, of those whose norm is not 0.
+def _capped_roots(x) -> list:
+    """Of a tensor that is 1 over a norm, but no more than so much: 1 over the norm itself."""
+    return [y for y in x.op.inputs if y.op.type == "Rsqrt"] if x.op.type == "Minimum" else []
 
-    A norm of 0 normalises zeros, which stay zeros whatever stands in for its reciprocal.
+
+def _of_a_norm(pair: _Pair, k: int, root) -> tuple:
+    """The means of 1 over a norm, which is input k of a product, and of what it normalises.
+
+    A norm of 0 normalises zeros, which stay zeros whatever stands in for its reciprocal: such a
+    picture is left out of the mean, and the change is all of what is normalised.
     """
-    roots = [root for root in x.op.inputs if root.op.type == "Rsqrt"]
-    if x.op.type != "Minimum" or not roots:
-        return (x + other) / 2
-    there = [tf.cast(tf.math.is_finite(y), x.dtype) for y in (roots[0], pair.twin(roots[0]))]
-    return tf.math.divide_no_nan(there[0] * x + there[1] * other, there[0] + there[1])
+    factors, given = ((pair.step.inputs[j], pair.others[j]) for j in (k, 1 - k))
+    empty = [tf.math.is_inf(y) & (x == 0) for y, x in zip((root, pair.twin(root)), given)]
+    counts = [tf.cast(~left_out, root.dtype) for left_out in empty]
+    kept = sum(tf.math.multiply_no_nan(*both) for both in zip(factors, counts))
+    middle = (given[0] + given[1]) / 2
+    return (
+        tf.math.divide_no_nan(kept, counts[0] + counts[1]),
+        tf.where(empty[0] | empty[1], tf.zeros_like(middle), middle),
+    )
 
 
 def _quotient(pair: _Pair):
