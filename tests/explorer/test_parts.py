@@ -14,7 +14,7 @@ COLOURS = np.diag([200, 160, 170]).astype(np.float32)
 BANDS = np.repeat(np.repeat(COLOURS, 4, axis=0)[None], 12, axis=0)  # red left, blue right
 
 
-def of_colour(activation="relu", offset=0.0, channels=3) -> models.Classifier:
+def of_colour(activation="relu", offset=0.0, channels=3, **said) -> models.Classifier:
     """Three channels, a colour each, pooled; red counts most for the first class, blue least."""
     inputs = keras.Input((12, 12, channels))
     seen = keras.layers.Conv2D(3, 1, activation=activation, name="seen")
@@ -22,7 +22,8 @@ def of_colour(activation="relu", offset=0.0, channels=3) -> models.Classifier:
     model = keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(seen(inputs))))
     seen.set_weights([np.eye(channels, 3)[None, None], np.full(3, offset)])
     head.set_weights([np.array([[1 / 50, 0], [1 / 80, 0], [1 / 170, 0]]), np.zeros(2)])
-    return models.load_model(model, preprocessing="none", labels=["bright", "dark"])
+    said = {"preprocessing": "none", "labels": ["bright", "dark"]} | said
+    return models.load_model(model, **said)
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +158,6 @@ def test_parts_are_computed_when_ticked_and_shown_again_without(made):
     assert not made.brightness.continuous_update  # a dial asks once, where it is left
     first = made.parts.value
     made.technique.value = "gradient_x_input"  # the parts are the same
-    made.wants_parts.value = False
-    assert len(computed) == 1 and not made.parts.value and made.brightness.continuous_update
-    made.wants_parts.value = True
     assert len(computed) == 1 and made.parts.value == first
     layer, explained = made.layer.options[-1], made.classes.value
     for name, value in (("brightness", 9), ("classes", 1 - explained), ("layer", layer)):
@@ -169,6 +167,19 @@ def test_parts_are_computed_when_ticked_and_shown_again_without(made):
     made._set(layer=controls.LAST_LAYER, classes=explained)
     made.reset.click()
     assert len(computed) == 4 and made.parts.value == first
+    made.wants_parts.value = False
+    assert not made.parts.value and made.brightness.continuous_update
+
+
+def test_a_file_that_was_replaced_is_read_when_the_box_is_ticked_again(made):
+    made, computed = made
+    made.wants_parts.value = True
+    green = np.broadcast_to(np.array([0, 7, 0], np.uint8), (12, 12, 3))
+    Image.fromarray(green).save(made.picture.options[1])
+    made.wants_parts.value = False
+    made.wants_parts.value = True
+    assert len(computed) == 2 and (computed[-1][3].images[1] == green).all()
+    assert "dim.png 0.52" in made.parts.value
 
 
 def test_another_picture_or_network_has_parts_of_its_own(made, monkeypatch):
@@ -183,6 +194,24 @@ def test_another_picture_or_network_has_parts_of_its_own(made, monkeypatch):
     assert len(computed) == 3 and computed[-1][0] is another
     assert "no factors: layer " in made.alert.value and "negative values" in made.alert.value
     assert "Nearest to dim.png" in made.parts.value and "Factor" not in made.parts.value
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"labels": ["light", "dim"]}, {"preprocessing": "unit"}, {"activation": "elu"}],
+    ids=lambda said: next(iter(said)),
+)
+def test_another_network_of_the_same_weights_has_parts_of_its_own(made, monkeypatch, said):
+    made, computed = made
+    made.wants_parts.value = True
+    before, another = made.classifier, of_colour(**said)
+    assert models.fingerprint(before.model) == models.fingerprint(another.model)
+    monkeypatch.setattr(controls, "load_classifier", lambda name: another)
+    made.model.value = "another"
+    network, seen, _, others, *_ = computed[-1]
+    assert len(computed) == 2 and network is another and not made.alert.value
+    np.testing.assert_array_equal(others.images, another.prepare(*others.names))
+    assert f"for {another.labels[0]}" in made.parts.value
 
 
 def test_what_cannot_be_computed_is_told_in_a_line_and_the_map_stays(made, monkeypatch):

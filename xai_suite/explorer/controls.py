@@ -29,7 +29,7 @@ from xai_suite.explorer.state import (
 )
 from xai_utils import pictures
 from xai_utils.attribution import left_out, spoken
-from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, fingerprint, own_cards
+from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
 PAUSE = 0.2  # seconds in which another wish can come before the parts are computed
@@ -75,15 +75,16 @@ class Explorer:
         took: techniques and layer -> seconds of their last answer by this network.
         loaded: what was typed for the network that answers; empty before the first.
         shown: the answer that is shown, in words; empty before the first.
-        made: network, layer, class, picture and what is searched -> drawn parts, and what there is
-            not.
+        made: layer, class, picture and what is searched -> drawn parts, and what there is not, by
+            this network.
+        others: names of the pictures offered -> those that are searched, prepared for this network.
         waiting: the task that computes parts; what is wished for next cancels it.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
         self.source_name, self.loaded, self.shown, self.quiet, self.took = "", "", "", False, {}
-        self.made, self.waiting, self.others, self.network = {}, None, {}, ""
+        self.made, self.others, self.waiting = {}, {}, None
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -227,9 +228,9 @@ class Explorer:
             self.named: self._name_class,
             self.technique: self._draw,
             self.second: self._draw,
+            self.wants_parts: self._want_parts,
         }
         for control in (
-            self.wants_parts,
             self.layer,
             self.brightness,
             self.flip,
@@ -299,8 +300,7 @@ class Explorer:
             raise
         self.loaded = self.model.value
         before, self.classifier, self.took = self.classifier, loaded, {}
-        self._leave_parts()
-        self.network = ""
+        self._forget_parts()
         self._size_cells(loaded.input_size)
         self._set(
             layer_options=[LAST_LAYER, *layer_names(loaded)],
@@ -484,6 +484,10 @@ class Explorer:
 
     # --- parts and neighbours ---------------------------------------------------------------------
 
+    def _want_parts(self, _):
+        self._forget_parts()  # a picture's file may be another since the box was ticked before
+        self._draw(None)
+
     def _show_parts(self, state: State, seen):
         """Show the parts of what is seen if they are wished for, from before or in a while.
 
@@ -494,10 +498,9 @@ class Explorer:
         if not self.wants_parts.value:
             self._parts_are("", ())
             return
-        self.network = self.network or fingerprint(self.classifier.model)
         names = tuple(name for name in self.picture.options if name != UPLOADED)
         content = hashlib.sha256(seen.tobytes()).hexdigest()
-        key = self.network, state.layer, state.target, content, self.source_name, names
+        key = state.layer, state.target, content, self.source_name, names
         if key in self.made:
             self._parts_are(*self.made[key])
             return
@@ -510,6 +513,11 @@ class Explorer:
         else:
             self.waiting = loop.create_task(work)
 
+    def _forget_parts(self):
+        """What was computed is no longer true."""
+        self._leave_parts()
+        self.made, self.others = {}, {}
+
     def _leave_parts(self):
         """What is being computed is no longer wished for."""
         if self.waiting:
@@ -518,13 +526,13 @@ class Explorer:
 
     async def _compute_parts(self, key, classifier, state: State, seen):
         """In steps, between which the kernel answers what else is wished for."""
-        network, *_, name, names = key
+        *_, name, names = key
         try:
-            if (network, names) not in self.others:
+            if names not in self.others:
                 await self._tell_step(f"Reading the {len(names)} pictures offered")
-                self.others = {(network, names): read_others(classifier, names)}
+                self.others = {names: read_others(classifier, names)}
             await self._tell_step("Looking for parts and neighbours")
-            others = self.others[network, names]
+            others = self.others[names]
             found = find_parts(classifier, seen, state.target, others, state.layer, name)
             drawn = drawing.parts(classifier, name or UPLOADED, found, state.target)
         except Exception as error:  # of memory too: the map stays
