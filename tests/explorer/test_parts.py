@@ -90,6 +90,9 @@ def test_where_there_can_be_no_factors_the_neighbours_stay_and_the_reason_is_tol
     assert re.match("no factors: layer '[^']*seen' of", missing) and "negative values" in missing
     html = drawing.parts(signed, "bands", found, 0)
     assert "Factor" not in html and ">The nearest of 4 other pictures" in html
+    assert html.startswith(drawing.alert(missing))
+    nothing = parts.Parts(BANDS, "seen", 0, missing=("no factors: a", "no neighbours: b"))
+    assert "no factors: a; no neighbours: b</p>" in drawing.parts(signed, "bands", nothing, 0)
 
 
 def test_a_picture_alone_has_factors_and_no_neighbours(tmp_path):
@@ -192,8 +195,13 @@ def test_another_picture_or_network_has_parts_of_its_own(made, monkeypatch):
     monkeypatch.setattr(controls, "load_classifier", lambda name: another)
     made.model.value = "another"
     assert len(computed) == 3 and computed[-1][0] is another
-    assert "no factors: layer " in made.alert.value and "negative values" in made.alert.value
+    assert "no factors: layer " in made.parts.value and "negative values" in made.parts.value
     assert "Nearest to dim.png" in made.parts.value and "Factor" not in made.parts.value
+    made.run_name.value = "not a name"
+    for fails in (made.save.click, lambda: setattr(made.named, "value", "nobody")):
+        fails()  # which says so in a line of its own
+        assert made.alert.value and "factors" not in made.alert.value
+        assert "no factors: layer " in made.parts.value and not is_old(made)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +232,11 @@ def test_what_cannot_be_computed_is_told_in_a_line_and_the_map_stays(made, monke
     with monkeypatch.context() as broken:
         broken.setattr(controls, "find_parts", fail)
         made.wants_parts.value = True
-    assert "no memory</p>" in made.alert.value and not made.busy.value
+    assert made.parts.value == drawing.alert("no memory") and not made.busy.value
     assert made.figure.value == figure and drawing.OLD not in made.figure._dom_classes
-    assert not made.parts.value and not made.made  # it is tried again
+    assert not made.made  # it is tried again
     made.brightness.value = 5
-    assert "Factor 1" in made.parts.value and not made.alert.value
+    assert "Factor 1" in made.parts.value and "no memory" not in made.parts.value
 
 
 def test_in_a_kernel_only_the_last_wish_is_computed_and_the_map_comes_first(made):
@@ -254,6 +262,32 @@ def test_in_a_kernel_only_the_last_wish_is_computed_and_the_map_comes_first(made
     asyncio.run(person())
 
 
+def test_what_fails_meanwhile_hides_neither_the_task_nor_its_parts(made, monkeypatch):
+    made, computed = made
+
+    def load(name):
+        loading.append(made.busy.value)
+        raise ValueError("cannot be loaded")
+
+    async def person():
+        made.wants_parts.value = True
+        await asyncio.sleep(0)
+        looking = made.busy.value
+        assert "Reading the 3 pictures offered ..." in looking
+        for name, value in (("named", "nobody"), ("model", "vgg99")):
+            getattr(made, name).value = value
+            assert made.alert.value and made.busy.value == looking
+        while made.waiting:
+            await asyncio.sleep(0.01)
+        assert "Factor 1" in made.parts.value and not made.busy.value
+        assert "cannot be loaded" in made.alert.value and len(computed) == 1
+
+    loading = []
+    monkeypatch.setattr(controls, "load_classifier", load)
+    asyncio.run(person())
+    assert len(loading) == 1 and "Loading vgg99 ..." in loading[0]
+
+
 def test_after_a_failed_crop_nothing_is_computed_for_the_picture_before(made):
     made, computed = made
 
@@ -262,6 +296,7 @@ def test_after_a_failed_crop_nothing_is_computed_for_the_picture_before(made):
         made.crop_columns.value = (40, 41)
         await asyncio.sleep(0.1)
         assert "at least 8 x 8" in made.alert.value and not computed and is_old(made)
+        assert not made.busy.value
 
     asyncio.run(person())
 

@@ -75,16 +75,16 @@ class Explorer:
         took: techniques and layer -> seconds of their last answer by this network.
         loaded: what was typed for the network that answers; empty before the first.
         shown: the answer that is shown, in words; empty before the first.
-        made: layer, class, picture and what is searched -> drawn parts, and what there is not, by
-            this network.
+        made: layer, class, picture and what is searched -> drawn parts, by this network.
         others: names of the pictures offered -> those that are searched, prepared for this network.
         waiting: the task that computes parts; what is wished for next cancels it.
+        step: what that task is doing, as `busy` shows it; empty if there is none.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
         self.source_name, self.loaded, self.shown, self.quiet, self.took = "", "", "", False, {}
-        self.made, self.others, self.waiting = {}, {}, None
+        self.made, self.others, self.waiting, self.step = {}, {}, None, ""
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -256,7 +256,7 @@ class Explorer:
         except Exception as error:
             self.alert.value = drawing.alert(_first_line(error))
         finally:
-            self.busy.value = ""
+            self.busy.value = self.step
 
     def _wait_for(self, what: str):
         """Say at once what is being done; the answer that is shown meanwhile is an old one."""
@@ -496,13 +496,13 @@ class Explorer:
         """
         self._leave_parts()
         if not self.wants_parts.value:
-            self._parts_are("", ())
+            self._parts_are("")
             return
         names = tuple(name for name in self.picture.options if name != UPLOADED)
         content = hashlib.sha256(seen.tobytes()).hexdigest()
         key = state.layer, state.target, content, self.source_name, names
         if key in self.made:
-            self._parts_are(*self.made[key])
+            self._parts_are(self.made[key])
             return
         self.parts.add_class(drawing.OLD)
         work = self._compute_parts(key, self.classifier, state, seen)
@@ -522,7 +522,7 @@ class Explorer:
         """What is being computed is no longer wished for."""
         if self.waiting:
             self.waiting.cancel()
-        self.waiting = None
+        self.waiting, self.step = None, ""
 
     async def _compute_parts(self, key, classifier, state: State, seen):
         """In steps, between which the kernel answers what else is wished for."""
@@ -536,24 +536,22 @@ class Explorer:
             found = find_parts(classifier, seen, state.target, others, state.layer, name)
             drawn = drawing.parts(classifier, name or UPLOADED, found, state.target)
         except Exception as error:  # of memory too: the map stays
-            drawn, missing = "", (_first_line(error),)
+            drawn = drawing.alert(_first_line(error))
         else:
-            missing = found.missing
-            self.made[key] = drawn, missing
+            self.made[key] = drawn
             while len(self.made) > KEPT:
                 del self.made[next(iter(self.made))]
-        self.busy.value, self.waiting = "", None
-        self._parts_are(drawn, missing)
+        self.busy.value, self.waiting, self.step = "", None, ""
+        self._parts_are(drawn)
 
     async def _tell_step(self, what: str):
-        self.busy.value = drawing.told(f"{what} ... What you change meanwhile comes first.")
+        self.step = drawing.told(f"{what} ... What you change meanwhile comes first.")
+        self.busy.value = self.step
         await asyncio.sleep(PAUSE)
 
-    def _parts_are(self, drawn: str, missing):
+    def _parts_are(self, drawn: str):
         self.parts.value = drawn
         self.parts.remove_class(drawing.OLD)
-        if missing:
-            self.alert.value += drawing.alert("; ".join(missing))
 
     def _show_picture(self, seen, state: State):
         alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
