@@ -18,6 +18,7 @@ from xai_suite.explorer.state import (
     change,
     check_new_run,
     crop,
+    first_line,
     layer_names,
     likeliest,
     load_classifier,
@@ -254,7 +255,7 @@ class Explorer:
             self.alert.value = ""
             act(change)
         except Exception as error:
-            self.alert.value = drawing.alert(_first_line(error))
+            self.alert.value = drawing.alert(first_line(error))
         finally:
             self.busy.value = self.step
 
@@ -536,7 +537,7 @@ class Explorer:
             found = find_parts(classifier, seen, state.target, others, state.layer, name)
             drawn = drawing.parts(classifier, name or UPLOADED, found, state.target)
         except Exception as error:  # of memory too: the map stays
-            drawn = drawing.alert(_first_line(error))
+            drawn = drawing.alert(first_line(error))
         else:
             self.made[key] = drawn
             while len(self.made) > KEPT:
@@ -569,10 +570,6 @@ class Explorer:
             possible = possible_runs(self.classifier, self._state(), image)
         path = save_run(self.notebook.value, name, possible[self.notebook.value])
         self.status.value = drawing.saved(path.stem, saved)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _named(techniques) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xai_suite.explorer.state import first_line
 from xai_utils import concepts, models
 from xai_utils.concepts import Factors
 from xai_utils.models import Classifier
@@ -100,7 +101,7 @@ def read_others(classifier: Classifier, names: Sequence[str]) -> Others:
         try:
             read[name] = classifier.prepare(name)[0]
         except (PictureError, ValueError) as error:  # of other channels, or a file that is gone
-            refused = refused or _line(error)
+            refused = refused or first_line(error)
     empty = np.zeros((0, *classifier.input_size, classifier.channels), np.float32)
     return Others(tuple(read), np.stack([*read.values()]) if read else empty, refused)
 
@@ -142,7 +143,7 @@ def find_parts(
     try:
         made |= _factors(classifier, seen, code, target, names, images, layer)
     except ValueError as error:
-        missing.append(f"no factors: {_line(error)}")
+        missing.append(f"no factors: {first_line(error)}")
     return Parts(seen, layer, len(names), missing=tuple(missing), **made)
 
 
@@ -187,7 +188,3 @@ def _elsewhere(maps, names, images, crop, most) -> tuple[Elsewhere, ...]:
         for part, n in zip(cut, places[:, 0], strict=True)
         if shares[n] >= LEAST
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
