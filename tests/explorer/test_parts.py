@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from xai_suite.explorer import controls, drawing, parts
-from xai_utils import keras, models
+from xai_utils import concepts, keras, models
 
 COLOURS = np.diag([200, 160, 170]).astype(np.float32)
 BANDS = np.repeat(np.repeat(COLOURS, 4, axis=0)[None], 12, axis=0)  # red left, blue right
@@ -26,17 +26,18 @@ def of_colour(activation="relu", offset=0.0, channels=3, **said) -> models.Class
     return models.load_model(model, **said)
 
 
-@pytest.fixture(scope="module")
-def others():
+def searched(by, layer=None) -> parts.Others:
     """A green and a blue picture, one that is the bands at half the light, and the bands again."""
     green, blue = (np.broadcast_to(COLOURS[n], (12, 12, 3)) for n in (1, 2))
     images = np.stack([2 * green, blue, BANDS / 2, BANDS])
-    return parts.Others(("meadow", "sky", "dim", "bands"), images)
+    codes = concepts.codes(by.model, images, layer, places=True)
+    return parts.Others(("meadow", "sky", "dim", "bands"), images, codes, layer or by.conv_layer)
 
 
 @pytest.fixture(scope="module")
-def found(others):
-    return parts.find_parts(of_colour(), BANDS, 0, others, name="bands")
+def found():
+    network = of_colour()
+    return parts.find_parts(network, BANDS, 0, searched(network), "bands")
 
 
 def test_factors_come_in_the_order_of_what_the_score_rests_on(found):
@@ -82,9 +83,9 @@ def test_the_figure_says_the_order_the_places_the_neighbours_and_what_it_rests_o
     assert "the nearest of 3 other pictures" in caption
 
 
-def test_where_there_can_be_no_factors_the_neighbours_stay_and_the_reason_is_told(others):
+def test_where_there_can_be_no_factors_the_neighbours_stay_and_the_reason_is_told():
     signed = of_colour(None, -60.0)
-    found = parts.find_parts(signed, BANDS, 0, others)
+    found = parts.find_parts(signed, BANDS, 0, searched(signed))
     assert found.factors is None and len(found.nearest) == 4  # not named: it is among the others
     (missing,) = found.missing
     assert re.match("no factors: layer '[^']*seen' of", missing) and "negative values" in missing
@@ -107,10 +108,13 @@ def test_a_picture_alone_has_factors_and_no_neighbours(tmp_path):
     assert "Factor 3 of bands" in html and "earest" not in html
 
 
-def test_a_layer_without_places_is_one_line(others):
+def test_a_layer_without_places_is_one_line():
+    network = of_colour()
     with pytest.raises(ValueError, match="head.*returns") as caught:
-        parts.find_parts(of_colour(), BANDS, 0, others, "head")
+        parts.read_others(network, ["cat"], "head")
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="head.*returns"):  # without others to read it for
+        parts.find_parts(network, BANDS, 0, parts.read_others(network, ["gone"], "head"))
 
 
 def test_pictures_that_cannot_be_read_are_left_out_with_the_first_reason(tmp_path):
@@ -167,6 +171,8 @@ def test_parts_are_computed_when_ticked_and_shown_again_without(made):
         before = len(computed)
         getattr(made, name).value = value  # another question
         assert len(computed) == before + 1 and not made.alert.value
+        read = computed[-1][3]  # the others and their codes: once a layer
+        assert (read is computed[0][3]) == (name != "layer") and read.codes.any()
     made._set(layer=controls.LAST_LAYER, classes=explained)
     made.reset.click()
     assert len(computed) == 4 and made.parts.value == first

@@ -77,7 +77,7 @@ class Explorer:
         loaded: what was typed for the network that answers; empty before the first.
         shown: the answer that is shown, in words; empty before the first.
         made: layer, class, picture and what is searched -> drawn parts, by this network.
-        others: names of the pictures offered -> those that are searched, prepared for this network.
+        others: layer and names of the pictures offered -> those that are searched, by this network.
         waiting: the task that computes parts; what is wished for next cancels it.
         step: what that task is doing, as `busy` shows it; empty if there is none.
     """
@@ -527,14 +527,13 @@ class Explorer:
 
     async def _compute_parts(self, key, classifier, state: State, seen):
         """In steps, between which the kernel answers what else is wished for."""
-        *_, name, names = key
+        layer, *_, name, names = key
         try:
-            if names not in self.others:
+            if (layer, names) not in self.others:
                 await self._tell_step(f"Reading the {len(names)} pictures offered")
-                self.others = {names: read_others(classifier, names)}
+                self.others = {(layer, names): read_others(classifier, names, layer)}
             await self._tell_step("Looking for parts and neighbours")
-            others = self.others[names]
-            found = find_parts(classifier, seen, state.target, others, state.layer, name)
+            found = find_parts(classifier, seen, state.target, self.others[layer, names], name)
             drawn = drawing.parts(classifier, name or UPLOADED, found, state.target)
         except Exception as error:  # of memory too: the map stays
             drawn = drawing.alert(first_line(error))
