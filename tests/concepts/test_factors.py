@@ -61,6 +61,9 @@ def test_the_map_of_a_factor_is_its_amount_at_each_place(network, found):
     expected = amounts[..., order_of(found.vectors)]
     assert maps.dtype == np.float32 and maps.min() >= 0
     np.testing.assert_allclose(maps, expected, atol=0.05 * amounts.max())
+    codes = concepts.codes(network, images, found.layer, places=True)  # which may be there already
+    np.testing.assert_array_equal(concepts.factor_amounts(codes, found.vectors), maps)
+    np.testing.assert_array_equal(concepts.factor_amounts(codes[0, 1], found.vectors), maps[0, 1])
 
 
 def test_importance_under_a_linear_head_is_the_square_of_the_part(network, found):
@@ -163,6 +166,8 @@ def test_factors_of_another_network_are_refused(network, found):
         concepts.factor_maps(network, images, found._replace(vectors=found.vectors[:, :5]))
     with pytest.raises(ValueError, match="factors is what craft returns, not ndarray"):
         concepts.factor_maps(network, images, found.vectors)
+    with pytest.raises(ValueError, match="have 6 channels, but the codes 5"):
+        concepts.factor_amounts(np.ones((2, 5)), found.vectors)
 
 
 def shares_on(model, scenes, chosen, factors):

@@ -150,6 +150,19 @@ def test_a_damaged_model_file_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no layer\nand more"), "no layer"),
+        (RuntimeError("\n  a library's\n"), "a library's"),
+        (MemoryError(), "MemoryError"),
+        (OSError("\n"), "OSError"),
+    ],
+)
+def test_an_error_is_one_line_that_says_something(error, line):
+    assert state.first_line(error) == line
+
+
 def test_an_upload_is_read_as_a_file_is():
     buffer = io.BytesIO()
     Image.effect_noise((20, 10), 90).save(buffer, "png")

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from xai_suite.explorer import controls, drawing, parts
-from xai_utils import keras, models
+from xai_utils import concepts, keras, models
 
 COLOURS = np.diag([200, 160, 170]).astype(np.float32)
 BANDS = np.repeat(np.repeat(COLOURS, 4, axis=0)[None], 12, axis=0)  # red left, blue right
 
 
-def of_colour(activation="relu", offset=0.0, channels=3) -> models.Classifier:
+def of_colour(activation="relu", offset=0.0, channels=3, **said) -> models.Classifier:
     """Three channels, a colour each, pooled; red counts most for the first class, blue least."""
     inputs = keras.Input((12, 12, channels))
     seen = keras.layers.Conv2D(3, 1, activation=activation, name="seen")
@@ -22,20 +22,22 @@ def of_colour(activation="relu", offset=0.0, channels=3) -> models.Classifier:
     model = keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(seen(inputs))))
     seen.set_weights([np.eye(channels, 3)[None, None], np.full(3, offset)])
     head.set_weights([np.array([[1 / 50, 0], [1 / 80, 0], [1 / 170, 0]]), np.zeros(2)])
-    return models.load_model(model, preprocessing="none", labels=["bright", "dark"])
+    said = {"preprocessing": "none", "labels": ["bright", "dark"]} | said
+    return models.load_model(model, **said)
 
 
-@pytest.fixture(scope="module")
-def others():
+def searched(by, layer=None) -> parts.Others:
     """A green and a blue picture, one that is the bands at half the light, and the bands again."""
     green, blue = (np.broadcast_to(COLOURS[n], (12, 12, 3)) for n in (1, 2))
     images = np.stack([2 * green, blue, BANDS / 2, BANDS])
-    return parts.Others(("meadow", "sky", "dim", "bands"), images)
+    codes = concepts.codes(by.model, images, layer, places=True)
+    return parts.Others(("meadow", "sky", "dim", "bands"), images, codes, layer or by.conv_layer)
 
 
 @pytest.fixture(scope="module")
-def found(others):
-    return parts.find_parts(of_colour(), BANDS, 0, others, name="bands")
+def found():
+    network = of_colour()
+    return parts.find_parts(network, BANDS, 0, searched(network), "bands")
 
 
 def test_factors_come_in_the_order_of_what_the_score_rests_on(found):
@@ -81,14 +83,17 @@ def test_the_figure_says_the_order_the_places_the_neighbours_and_what_it_rests_o
     assert "the nearest of 3 other pictures" in caption
 
 
-def test_where_there_can_be_no_factors_the_neighbours_stay_and_the_reason_is_told(others):
+def test_where_there_can_be_no_factors_the_neighbours_stay_and_the_reason_is_told():
     signed = of_colour(None, -60.0)
-    found = parts.find_parts(signed, BANDS, 0, others)
+    found = parts.find_parts(signed, BANDS, 0, searched(signed))
     assert found.factors is None and len(found.nearest) == 4  # not named: it is among the others
     (missing,) = found.missing
     assert re.match("no factors: layer '[^']*seen' of", missing) and "negative values" in missing
     html = drawing.parts(signed, "bands", found, 0)
     assert "Factor" not in html and ">The nearest of 4 other pictures" in html
+    assert html.startswith(drawing.alert(missing))
+    nothing = parts.Parts(BANDS, "seen", 0, missing=("no factors: a", "no neighbours: b"))
+    assert "no factors: a; no neighbours: b</p>" in drawing.parts(signed, "bands", nothing, 0)
 
 
 def test_a_picture_alone_has_factors_and_no_neighbours(tmp_path):
@@ -103,10 +108,13 @@ def test_a_picture_alone_has_factors_and_no_neighbours(tmp_path):
     assert "Factor 3 of bands" in html and "earest" not in html
 
 
-def test_a_layer_without_places_is_one_line(others):
+def test_a_layer_without_places_is_one_line():
+    network = of_colour()
     with pytest.raises(ValueError, match="head.*returns") as caught:
-        parts.find_parts(of_colour(), BANDS, 0, others, "head")
+        parts.read_others(network, ["cat"], "head")
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="head.*returns"):  # without others to read it for
+        parts.find_parts(network, BANDS, 0, parts.read_others(network, ["gone"], "head"))
 
 
 def test_pictures_that_cannot_be_read_are_left_out_with_the_first_reason(tmp_path):
@@ -157,18 +165,30 @@ def test_parts_are_computed_when_ticked_and_shown_again_without(made):
     assert not made.brightness.continuous_update  # a dial asks once, where it is left
     first = made.parts.value
     made.technique.value = "gradient_x_input"  # the parts are the same
-    made.wants_parts.value = False
-    assert len(computed) == 1 and not made.parts.value and made.brightness.continuous_update
-    made.wants_parts.value = True
     assert len(computed) == 1 and made.parts.value == first
     layer, explained = made.layer.options[-1], made.classes.value
     for name, value in (("brightness", 9), ("classes", 1 - explained), ("layer", layer)):
         before = len(computed)
         getattr(made, name).value = value  # another question
         assert len(computed) == before + 1 and not made.alert.value
+        read = computed[-1][3]  # the others and their codes: once a layer
+        assert (read is computed[0][3]) == (name != "layer") and read.codes.any()
     made._set(layer=controls.LAST_LAYER, classes=explained)
     made.reset.click()
     assert len(computed) == 4 and made.parts.value == first
+    made.wants_parts.value = False
+    assert not made.parts.value and made.brightness.continuous_update
+
+
+def test_a_file_that_was_replaced_is_read_when_the_box_is_ticked_again(made):
+    made, computed = made
+    made.wants_parts.value = True
+    green = np.broadcast_to(np.array([0, 7, 0], np.uint8), (12, 12, 3))
+    Image.fromarray(green).save(made.picture.options[1])
+    made.wants_parts.value = False
+    made.wants_parts.value = True
+    assert len(computed) == 2 and (computed[-1][3].images[1] == green).all()
+    assert "dim.png 0.52" in made.parts.value
 
 
 def test_another_picture_or_network_has_parts_of_its_own(made, monkeypatch):
@@ -181,8 +201,31 @@ def test_another_picture_or_network_has_parts_of_its_own(made, monkeypatch):
     monkeypatch.setattr(controls, "load_classifier", lambda name: another)
     made.model.value = "another"
     assert len(computed) == 3 and computed[-1][0] is another
-    assert "no factors: layer " in made.alert.value and "negative values" in made.alert.value
+    assert "no factors: layer " in made.parts.value and "negative values" in made.parts.value
     assert "Nearest to dim.png" in made.parts.value and "Factor" not in made.parts.value
+    made.run_name.value = "not a name"
+    for fails in (made.save.click, lambda: setattr(made.named, "value", "nobody")):
+        fails()  # which says so in a line of its own
+        assert made.alert.value and "factors" not in made.alert.value
+        assert "no factors: layer " in made.parts.value and not is_old(made)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"labels": ["light", "dim"]}, {"preprocessing": "unit"}, {"activation": "elu"}],
+    ids=lambda said: next(iter(said)),
+)
+def test_another_network_of_the_same_weights_has_parts_of_its_own(made, monkeypatch, said):
+    made, computed = made
+    made.wants_parts.value = True
+    before, another = made.classifier, of_colour(**said)
+    assert models.fingerprint(before.model) == models.fingerprint(another.model)
+    monkeypatch.setattr(controls, "load_classifier", lambda name: another)
+    made.model.value = "another"
+    network, seen, _, others, *_ = computed[-1]
+    assert len(computed) == 2 and network is another and not made.alert.value
+    np.testing.assert_array_equal(others.images, another.prepare(*others.names))
+    assert f"for {another.labels[0]}" in made.parts.value
 
 
 def test_what_cannot_be_computed_is_told_in_a_line_and_the_map_stays(made, monkeypatch):
@@ -195,11 +238,11 @@ def test_what_cannot_be_computed_is_told_in_a_line_and_the_map_stays(made, monke
     with monkeypatch.context() as broken:
         broken.setattr(controls, "find_parts", fail)
         made.wants_parts.value = True
-    assert "no memory</p>" in made.alert.value and not made.busy.value
+    assert made.parts.value == drawing.alert("no memory") and not made.busy.value
     assert made.figure.value == figure and drawing.OLD not in made.figure._dom_classes
-    assert not made.parts.value and not made.made  # it is tried again
+    assert not made.made  # it is tried again
     made.brightness.value = 5
-    assert "Factor 1" in made.parts.value and not made.alert.value
+    assert "Factor 1" in made.parts.value and "no memory" not in made.parts.value
 
 
 def test_in_a_kernel_only_the_last_wish_is_computed_and_the_map_comes_first(made):
@@ -225,6 +268,32 @@ def test_in_a_kernel_only_the_last_wish_is_computed_and_the_map_comes_first(made
     asyncio.run(person())
 
 
+def test_what_fails_meanwhile_hides_neither_the_task_nor_its_parts(made, monkeypatch):
+    made, computed = made
+
+    def load(name):
+        loading.append(made.busy.value)
+        raise ValueError("cannot be loaded")
+
+    async def person():
+        made.wants_parts.value = True
+        await asyncio.sleep(0)
+        looking = made.busy.value
+        assert "Reading the 3 pictures offered ..." in looking
+        for name, value in (("named", "nobody"), ("model", "vgg99")):
+            getattr(made, name).value = value
+            assert made.alert.value and made.busy.value == looking
+        while made.waiting:
+            await asyncio.sleep(0.01)
+        assert "Factor 1" in made.parts.value and not made.busy.value
+        assert "cannot be loaded" in made.alert.value and len(computed) == 1
+
+    loading = []
+    monkeypatch.setattr(controls, "load_classifier", load)
+    asyncio.run(person())
+    assert len(loading) == 1 and "Loading vgg99 ..." in loading[0]
+
+
 def test_after_a_failed_crop_nothing_is_computed_for_the_picture_before(made):
     made, computed = made
 
@@ -233,6 +302,7 @@ def test_after_a_failed_crop_nothing_is_computed_for_the_picture_before(made):
         made.crop_columns.value = (40, 41)
         await asyncio.sleep(0.1)
         assert "at least 8 x 8" in made.alert.value and not computed and is_old(made)
+        assert not made.busy.value
 
     asyncio.run(person())
 

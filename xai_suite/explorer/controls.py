@@ -18,6 +18,7 @@ from xai_suite.explorer.state import (
     change,
     check_new_run,
     crop,
+    first_line,
     layer_names,
     likeliest,
     load_classifier,
@@ -29,7 +30,7 @@ from xai_suite.explorer.state import (
 )
 from xai_utils import pictures
 from xai_utils.attribution import left_out, spoken
-from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, fingerprint, own_cards
+from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed
 PAUSE = 0.2  # seconds in which another wish can come before the parts are computed
@@ -75,15 +76,16 @@ class Explorer:
         took: techniques and layer -> seconds of their last answer by this network.
         loaded: what was typed for the network that answers; empty before the first.
         shown: the answer that is shown, in words; empty before the first.
-        made: network, layer, class, picture and what is searched -> drawn parts, and what there is
-            not.
+        made: layer, class, picture and what is searched -> drawn parts, by this network.
+        others: layer and names of the pictures offered -> those that are searched, by this network.
         waiting: the task that computes parts; what is wished for next cancels it.
+        step: what that task is doing, as `busy` shows it; empty if there is none.
     """
 
     def __init__(self, model: str, image: str, technique: str, second: str):
         self.classifier = self.source = self.images = None
         self.source_name, self.loaded, self.shown, self.quiet, self.took = "", "", "", False, {}
-        self.made, self.waiting, self.others, self.network = {}, None, {}, ""
+        self.made, self.others, self.waiting, self.step = {}, {}, None, ""
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -227,9 +229,9 @@ class Explorer:
             self.named: self._name_class,
             self.technique: self._draw,
             self.second: self._draw,
+            self.wants_parts: self._want_parts,
         }
         for control in (
-            self.wants_parts,
             self.layer,
             self.brightness,
             self.flip,
@@ -253,9 +255,9 @@ class Explorer:
             self.alert.value = ""
             act(change)
         except Exception as error:
-            self.alert.value = drawing.alert(_first_line(error))
+            self.alert.value = drawing.alert(first_line(error))
         finally:
-            self.busy.value = ""
+            self.busy.value = self.step
 
     def _wait_for(self, what: str):
         """Say at once what is being done; the answer that is shown meanwhile is an old one."""
@@ -299,8 +301,7 @@ class Explorer:
             raise
         self.loaded = self.model.value
         before, self.classifier, self.took = self.classifier, loaded, {}
-        self._leave_parts()
-        self.network = ""
+        self._forget_parts()
         self._size_cells(loaded.input_size)
         self._set(
             layer_options=[LAST_LAYER, *layer_names(loaded)],
@@ -484,6 +485,10 @@ class Explorer:
 
     # --- parts and neighbours ---------------------------------------------------------------------
 
+    def _want_parts(self, _):
+        self._forget_parts()  # a picture's file may be another since the box was ticked before
+        self._draw(None)
+
     def _show_parts(self, state: State, seen):
         """Show the parts of what is seen if they are wished for, from before or in a while.
 
@@ -492,14 +497,13 @@ class Explorer:
         """
         self._leave_parts()
         if not self.wants_parts.value:
-            self._parts_are("", ())
+            self._parts_are("")
             return
-        self.network = self.network or fingerprint(self.classifier.model)
         names = tuple(name for name in self.picture.options if name != UPLOADED)
         content = hashlib.sha256(seen.tobytes()).hexdigest()
-        key = self.network, state.layer, state.target, content, self.source_name, names
+        key = state.layer, state.target, content, self.source_name, names
         if key in self.made:
-            self._parts_are(*self.made[key])
+            self._parts_are(self.made[key])
             return
         self.parts.add_class(drawing.OLD)
         work = self._compute_parts(key, self.classifier, state, seen)
@@ -510,42 +514,44 @@ class Explorer:
         else:
             self.waiting = loop.create_task(work)
 
+    def _forget_parts(self):
+        """What was computed is no longer true."""
+        self._leave_parts()
+        self.made, self.others = {}, {}
+
     def _leave_parts(self):
         """What is being computed is no longer wished for."""
         if self.waiting:
             self.waiting.cancel()
-        self.waiting = None
+        self.waiting, self.step = None, ""
 
     async def _compute_parts(self, key, classifier, state: State, seen):
         """In steps, between which the kernel answers what else is wished for."""
-        network, *_, name, names = key
+        layer, *_, name, names = key
         try:
-            if (network, names) not in self.others:
+            if (layer, names) not in self.others:
                 await self._tell_step(f"Reading the {len(names)} pictures offered")
-                self.others = {(network, names): read_others(classifier, names)}
+                self.others = {(layer, names): read_others(classifier, names, layer)}
             await self._tell_step("Looking for parts and neighbours")
-            others = self.others[network, names]
-            found = find_parts(classifier, seen, state.target, others, state.layer, name)
+            found = find_parts(classifier, seen, state.target, self.others[layer, names], name)
             drawn = drawing.parts(classifier, name or UPLOADED, found, state.target)
         except Exception as error:  # of memory too: the map stays
-            drawn, missing = "", (_first_line(error),)
+            drawn = drawing.alert(first_line(error))
         else:
-            missing = found.missing
-            self.made[key] = drawn, missing
+            self.made[key] = drawn
             while len(self.made) > KEPT:
                 del self.made[next(iter(self.made))]
-        self.busy.value, self.waiting = "", None
-        self._parts_are(drawn, missing)
+        self.busy.value, self.waiting, self.step = "", None, ""
+        self._parts_are(drawn)
 
     async def _tell_step(self, what: str):
-        self.busy.value = drawing.told(f"{what} ... What you change meanwhile comes first.")
+        self.step = drawing.told(f"{what} ... What you change meanwhile comes first.")
+        self.busy.value = self.step
         await asyncio.sleep(PAUSE)
 
-    def _parts_are(self, drawn: str, missing):
+    def _parts_are(self, drawn: str):
         self.parts.value = drawn
         self.parts.remove_class(drawing.OLD)
-        if missing:
-            self.alert.value += drawing.alert("; ".join(missing))
 
     def _show_picture(self, seen, state: State):
         alt = f"the picture as the network sees it, {self.source_name or UPLOADED}"
@@ -563,10 +569,6 @@ class Explorer:
             possible = possible_runs(self.classifier, self._state(), image)
         path = save_run(self.notebook.value, name, possible[self.notebook.value])
         self.status.value = drawing.saved(path.stem, saved)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _named(techniques) -> list[tuple[str, str]]:

@@ -165,6 +165,8 @@ def status(classifier, answer: Answer, milliseconds: float) -> str:
 def parts(classifier, name: str, found: Parts, target: int) -> str:
     """The strongest factors, a row each, and the nearest pictures below them, as one figure.
 
+    Above it stands what there is not, and why.
+
     Args:
         name: of the picture, for the text alternative.
         found: of `find_parts`.
@@ -187,15 +189,16 @@ def parts(classifier, name: str, found: Parts, target: int) -> str:
         ]
         rows.append(near)
         titles.append("nearest")
+    missing = alert("; ".join(found.missing)) if found.missing else ""
     if not rows:
-        return ""
+        return missing
     drawn = show.light(show.tiles(rows, titles, width=1.6))
     explained = plain(classifier.labels[target])
     said = escape(" ".join(_rests_on(found, explained)))
     image = show.picture(drawn, " ".join(_in_words(found, name, explained)))
     return (
-        f'<figure style="margin: 8px 0">{image}<figcaption style="{INK}; max-width: 90ch">{said}'
-        "</figcaption></figure>"
+        f'{missing}<figure style="margin: 8px 0">{image}<figcaption style="{INK}; max-width: 90ch">'
+        f"{said}</figcaption></figure>"
     )
 
 

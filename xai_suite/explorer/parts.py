@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from sklearn.metrics.pairwise import cosine_similarity
 
-from xai_utils import concepts, models
+from xai_suite.explorer.state import first_line
+from xai_utils import concepts
 from xai_utils.concepts import Factors
 from xai_utils.models import Classifier
 from xai_utils.pictures import PictureError
@@ -25,11 +27,15 @@ class Others:
     Attributes:
         names: M names.
         images: prepared, `(M, H, W, C)`.
+        codes: of their places, `(M, h, w, K)`.
+        layer: whose codes they are.
         refused: why the first that cannot be read is not among them; empty if all are.
     """
 
     names: tuple[str, ...]
     images: np.ndarray
+    codes: np.ndarray
+    layer: str | None
     refused: str = ""
 
 
@@ -93,25 +99,33 @@ class Parts:
     missing: tuple[str, ...] = ()
 
 
-def read_others(classifier: Classifier, names: Sequence[str]) -> Others:
-    """Those of the pictures that this network can read, prepared for it."""
+def read_others(classifier: Classifier, names: Sequence[str], layer: str | None = None) -> Others:
+    """Those of the pictures that this network can read, with their codes.
+
+    Args:
+        names: of the pictures.
+        layer: whose codes are read; default the last one that computes features.
+
+    Raises:
+        ValueError: a layer without codes, or codes that are not finite.
+    """
+    layer = layer or classifier.conv_layer
     read, refused = {}, ""
     for name in names:
         try:
             read[name] = classifier.prepare(name)[0]
         except (PictureError, ValueError) as error:  # of other channels, or a file that is gone
-            refused = refused or _line(error)
-    empty = np.zeros((0, *classifier.input_size, classifier.channels), np.float32)
-    return Others(tuple(read), np.stack([*read.values()]) if read else empty, refused)
+            refused = refused or first_line(error)
+    if not read:
+        empty = np.zeros((0, *classifier.input_size, classifier.channels), np.float32)
+        return Others((), empty, np.zeros((0, 0, 0, 0), np.float32), layer, refused)
+    images = np.stack([*read.values()])
+    codes = concepts.codes(classifier.model, images, layer, places=True)
+    return Others(tuple(read), images, codes, layer, refused)
 
 
 def find_parts(
-    classifier: Classifier,
-    seen: np.ndarray,
-    target: int,
-    others: Others,
-    layer: str | None = None,
-    name: str = "",
+    classifier: Classifier, seen: np.ndarray, target: int, others: Others, name: str = ""
 ) -> Parts:
     """The strongest factors of a picture for a class, and the pictures that are nearest to it.
 
@@ -122,53 +136,50 @@ def find_parts(
     Args:
         seen: the picture, `(H, W, C)`, prepared.
         target: class whose score the factors' importance is of.
-        others: pictures to search for near ones and for the factors.
-        layer: whose codes are read; default the last one that computes features.
+        others: pictures to search for near ones and for the factors, at the layer that is read.
         name: of the picture; the one of this name is not among the others.
 
     Raises:
         ValueError: a layer without codes, or codes that are not finite.
     """
-    code = concepts.codes(classifier.model, seen[None], layer, places=True)[0]
-    layer = layer or classifier.conv_layer
-    kept = [n for n, other in enumerate(others.names) if other != name]
-    names, images = tuple(others.names[n] for n in kept), others.images[kept]
+    code = concepts.codes(classifier.model, seen[None], others.layer, places=True)[0]
+    others = _without(others, name)
     made, missing = {}, []
-    if len(names):
-        made["nearest"] = _nearest(classifier, seen, names, images, layer)
+    if others.names:
+        made["nearest"] = _nearest(code, others)
     else:
         reason = f" ({others.refused})" if others.refused else ""
         missing.append(f"no neighbours: {classifier.name} has no other picture to search{reason}")
     try:
-        made |= _factors(classifier, seen, code, target, names, images, layer)
+        made |= _factors(classifier, seen, code, target, others)
     except ValueError as error:
-        missing.append(f"no factors: {_line(error)}")
-    return Parts(seen, layer, len(names), missing=tuple(missing), **made)
+        missing.append(f"no factors: {first_line(error)}")
+    return Parts(seen, others.layer, len(others.names), missing=tuple(missing), **made)
 
 
-def _nearest(classifier, seen, names, images, layer) -> tuple[Near, ...]:
-    model = classifier.model
-    codes = concepts.codes(model, images, layer)
-    index = concepts.Index(codes, names, models.fingerprint(model), layer)
-    found = concepts.similar(model, seen[None], index, min(NEAREST, len(names)))
-    return tuple(
-        Near(names[n], images[n], 1 - float(distance))
-        for n, distance in zip(found.numbers[0], found.distances[0], strict=True)
-    )
+def _without(others: Others, name: str) -> Others:
+    kept = [n for n, other in enumerate(others.names) if other != name]
+    names = tuple(others.names[n] for n in kept)
+    return replace(others, names=names, images=others.images[kept], codes=others.codes[kept])
 
 
-def _factors(classifier, seen, code, target, names, images, layer) -> dict:
+def _nearest(code, others: Others) -> tuple[Near, ...]:
+    cosines = cosine_similarity(code.mean((0, 1))[None], others.codes.mean((1, 2)))[0]
+    nearest = np.argsort(-cosines, kind="stable")[:NEAREST]
+    return tuple(Near(others.names[n], others.images[n], float(cosines[n])) for n in nearest)
+
+
+def _factors(classifier, seen, code, target, others: Others) -> dict:
     count = min(FACTORS, code.shape[-1])
-    found = concepts.craft(
-        classifier.model, seen[None], target, count, layer, grid=GRID, samples=SAMPLES, best=BEST
-    )
-    maps = concepts.factor_maps(classifier.model, seen[None], found)[0]
+    sizes = {"grid": GRID, "samples": SAMPLES, "best": BEST}
+    found = concepts.craft(classifier.model, seen[None], target, count, others.layer, **sizes)
+    maps = concepts.factor_amounts(code, found.vectors)
     left = np.square(code - maps @ found.vectors).sum() / np.square(code).sum()
     elsewhere = ()
-    if len(names):
-        in_others = concepts.factor_maps(classifier.model, images, found)
+    if others.names:
+        in_others = concepts.factor_amounts(others.codes, found.vectors)
         elsewhere = tuple(
-            _elsewhere(in_others[..., r], names, images, found.crop, float(maps[..., r].max()))
+            _elsewhere(in_others[..., r], others, found.crop, float(maps[..., r].max()))
             for r in range(count)
         )
     crops = math.prod(min(GRID, extent - found.crop + 1) for extent in seen.shape[:2])
@@ -176,18 +187,14 @@ def _factors(classifier, seen, code, target, names, images, layer) -> dict:
     return dict(factors=found, crops=crops, maps=maps, held=held, elsewhere=elsewhere)
 
 
-def _elsewhere(maps, names, images, crop, most) -> tuple[Elsewhere, ...]:
+def _elsewhere(maps, others: Others, crop, most) -> tuple[Elsewhere, ...]:
     """Where a factor is in other pictures; nowhere if the picture itself has none of it."""
     if not most:
         return ()
-    cut, places = concepts.highest_crops(maps, images, min(BEST, len(names)), crop)
+    cut, places = concepts.highest_crops(maps, others.images, min(BEST, len(maps)), crop)
     shares = maps.max(axis=(1, 2)) / most
     return tuple(
-        Elsewhere(names[n], part, float(shares[n]))
+        Elsewhere(others.names[n], part, float(shares[n]))
         for part, n in zip(cut, places[:, 0], strict=True)
         if shares[n] >= LEAST
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -203,13 +203,18 @@ def load_classifier(name: str) -> Classifier:
     try:
         loaded = load_model(name.strip())
     except Exception as error:  # libraries raise anything: damaged files, downloads, lack of memory
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"the model {name!r} cannot be loaded: {reason}") from None
+        reason = f"the model {name!r} cannot be loaded: {first_line(error)}"
+        raise ValueError(reason) from None
     if not isinstance(loaded, Classifier):
         raise ValueError(
             f"{name!r} detects objects: notebook 50_detection_saliency explains it, not this one"
         )
     return loaded
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; what it is called if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def layer_names(classifier: Classifier) -> list[str]:

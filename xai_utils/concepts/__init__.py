@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "channels": ["Channels", "channels", "highest_crops"],
         "codes": ["codes", "slopes"],
         "counterfactual": ["Counterfactual", "Exchange", "counterfactual", "exchange"],
-        "factors": ["Factors", "craft", "factor_maps"],
+        "factors": ["Factors", "craft", "factor_amounts", "factor_maps"],
         "influence": ["Influence", "influence", "self_influence"],
         "neighbours": [
             "Examples",

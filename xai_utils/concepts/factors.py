@@ -145,7 +145,35 @@ def factor_maps(model: keras.Model, images, factors: Factors) -> np.ndarray:
             f"the factors have {factors.vectors.shape[1]} channels, but layer {factors.layer!r} of"
             f" {model.name} has {found.shape[-1]}: they are another network's"
         )
-    return _amounts(found, factors.vectors)
+    return factor_amounts(found, factors.vectors)
+
+
+def factor_amounts(found, vectors) -> np.ndarray:
+    """How much of each factor is in codes: the sum of factors that is nearest to each code.
+
+    `min |a - u W|` over `u >= 0`, `a` a code. `factor_maps` does the same from pictures; this is
+    for codes that are there already.
+    Source: Fel et al. (CVPR 2023), section 3.4.
+
+    Args:
+        found: codes `(..., K)`, with places or without.
+        vectors: factors `(R, K)`, of `craft` at the layer of the codes.
+
+    Returns:
+        float32 `(..., R)`, not negative, in units of the layer.
+
+    Raises:
+        ValueError: codes with other channels than the factors.
+    """
+    if found.shape[-1] != vectors.shape[1]:
+        raise ValueError(
+            f"the factors have {vectors.shape[1]} channels, but the codes {found.shape[-1]}: they"
+            " are another layer's"
+        )
+    basis, triangle = np.linalg.qr(vectors.T.astype(np.float64))  # the same distances, few numbers
+    turned = found.reshape(-1, found.shape[-1]) @ basis
+    amounts = np.array([nnls(triangle, code)[0] for code in turned], np.float32)
+    return amounts.reshape(*found.shape[:-1], len(vectors))
 
 
 def _corners(shape, crop: int, grid: int) -> np.ndarray:
@@ -193,17 +221,9 @@ def _factorised(of_crops: np.ndarray, factors: int, seed: int):
     found.fit(of_crops.astype(np.float64))
     lengths = np.linalg.norm(found.components_, axis=1, keepdims=True)
     vectors = (found.components_ / np.where(lengths, lengths, 1)).astype(np.float32)
-    amounts = _amounts(of_crops, vectors)
+    amounts = factor_amounts(of_crops, vectors)
     left = np.square(of_crops - amounts @ vectors).sum() / np.square(of_crops).sum()
     return amounts, vectors, float(1 - left)
-
-
-def _amounts(found: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The non-negative amounts of the factors that come nearest to codes `(..., K)`."""
-    basis, triangle = np.linalg.qr(vectors.T.astype(np.float64))  # the same distances, few numbers
-    turned = found.reshape(-1, found.shape[-1]) @ basis
-    amounts = np.array([nnls(triangle, code)[0] for code in turned], np.float32)
-    return amounts.reshape(*found.shape[:-1], len(vectors))
 
 
 def _importance(model, batch, indices, function, layer, vectors, samples, seed):
@@ -211,7 +231,7 @@ def _importance(model, batch, indices, function, layer, vectors, samples, seed):
     points = sobol_design(len(vectors), samples, seed)
     shares = points.reshape(-1, len(vectors)).astype(np.float32)
     run = compiled(model, _scaled_scores, layer=layer, function=function)
-    amounts = _amounts(codes(model, batch, layer, places=True), vectors)
+    amounts = factor_amounts(codes(model, batch, layer, places=True), vectors)
     found = []
     for n, of_picture in enumerate(amounts):
         one = batch[n : n + 1], indices[n : n + 1]
