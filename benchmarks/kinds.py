@@ -122,9 +122,13 @@ def found(model: keras.Model, technique: str, asked: Question, sign=1, **setting
         return None
     sized = sign * metrics.picture_sized(maps, asked.images.shape)
     sized = np.abs(sized) if technique in OF_EITHER_SIGN else sized
+    return hits(sized, asked)
+
+
+def hits(sized: np.ndarray, asked: Question) -> float:
+    """The share of maps `(N, h, w)` whose highest place among those searched is a right one."""
     left = np.where(asked.searched, sized, sized.min() - 1)
-    hits = [metrics.pointing(one, mask) for one, mask in zip(left, asked.right)]
-    return float(np.mean(hits))
+    return float(np.mean([metrics.pointing(one, mask) for one, mask in zip(left, asked.right)]))
 
 
 def why(model: keras.Model, asked: Question) -> str:
@@ -151,8 +155,7 @@ def why(model: keras.Model, asked: Question) -> str:
         of_label = tf.gather(model(images), asked.target, axis=1, batch_dims=1)
     for name, slope in zip(steps, tape.gradient(of_label, [recorded[one] for one in steps])):
         sizes = metrics.picture_sized(np.linalg.norm(slope.numpy(), axis=-1), images.shape)
-        hits = [metrics.pointing(one, mask) for one, mask in zip(sizes, asked.right)]
-        said += f"; largest gradient at {name} {np.mean(hits):.0%}"
+        said += f"; largest gradient at {name} {hits(sizes, asked):.0%}"
     layers = list(models.map_layers(model, images.shape))
     at = {name: found(model, "grad_cam", asked, layer=name) for name in layers}
     best = max(at, key=at.get)
