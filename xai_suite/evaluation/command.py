@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from xai_suite.reports import typed_in, where_typed
+from xai_utils.engine import first_line
 from xai_utils.models import TYPED, typed
 
 DESCRIBE = [key.upper() for key in TYPED]  # a network of one's own
@@ -43,8 +44,7 @@ def main() -> int:
     except _NobodyReads:  # what was measured is kept; the same command goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
     except (ValueError, OSError, RuntimeError, ImportError, ArithmeticError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"make evaluate: {reason}", file=sys.stderr)
+        print(f"make evaluate: {first_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nmake evaluate: stopped; the same command goes on from here", file=sys.stderr)

@@ -18,7 +18,6 @@ from xai_suite.explorer.state import (
     change,
     check_new_run,
     crop,
-    first_line,
     layer_names,
     likeliest,
     load_classifier,
@@ -30,6 +29,7 @@ from xai_suite.explorer.state import (
 )
 from xai_utils import pictures
 from xai_utils.attribution import left_out, spoken
+from xai_utils.engine import first_line
 from xai_utils.models import APPLICATIONS, DETECTOR, EMBEDDED, own_cards
 
 PATIENCE = 0.5  # seconds that an answer may take before it is said that it is being computed

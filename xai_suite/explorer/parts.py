@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.metrics.pairwise import cosine_similarity
 
-from xai_suite.explorer.state import first_line
 from xai_utils import concepts
 from xai_utils.concepts import Factors
+from xai_utils.engine import first_line
 from xai_utils.models import Classifier
 from xai_utils.pictures import PictureError
 

@@ -17,7 +17,7 @@ from PIL import Image
 from xai_suite.reports import EXPLAINED_IN
 from xai_utils import attribution, metrics, models, pictures
 from xai_utils.attribution import CAMS
-from xai_utils.engine import DATA_FOLDER, written_whole
+from xai_utils.engine import DATA_FOLDER, first_line, written_whole
 from xai_utils.models import Classifier, load_model
 from xai_utils.pictures import IMAGES_FOLDER
 
@@ -210,11 +210,6 @@ def load_classifier(name: str) -> Classifier:
             f"{name!r} detects objects: notebook 50_detection_saliency explains it, not this one"
         )
     return loaded
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line; what it is called if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def layer_names(classifier: Classifier) -> list[str]:

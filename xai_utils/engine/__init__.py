@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "widened",
             "with_float_input",
         ],
-        "files": ["DATA_FOLDER", "written_whole"],
+        "files": ["DATA_FOLDER", "first_line", "written_whole"],
     },
 )

@@ -4,7 +4,7 @@ import re
 import traceback
 from pathlib import Path
 
-from xai_utils.engine import keras
+from xai_utils.engine import first_line, keras
 from xai_utils.models import cards
 from xai_utils.models.inputs import Preprocess
 
@@ -66,7 +66,7 @@ def load_application(name: str, weights=None) -> keras.Model:
             input_tensor=inputs, weights=str(local or "imagenet"), classifier_activation=None
         )
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if asked := _asked_for(error):
             raise FileNotFoundError(
                 f"{name}: its ImageNet weights are not on this machine and could not be downloaded;"

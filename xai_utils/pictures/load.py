@@ -303,7 +303,7 @@ def _bands(read: Callable, name: str, channels: int) -> np.ndarray:
     try:
         values = read()
     except Exception as error:  # decoders raise what they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = engine.first_line(error)
         raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
     shape = values.shape
     if values.ndim == 2:
@@ -360,7 +360,7 @@ def _read(path: Path, name: str, channels: int) -> np.ndarray:
         raise PictureError(f"{name!r} cannot be read: permission denied") from None
     # decoders raise OSError, SyntaxError, ValueError, struct.error and more
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = engine.first_line(error)
         raise PictureError(f"{name!r} is damaged or cut short: {reason}") from None
 
 
