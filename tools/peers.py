@@ -8,10 +8,11 @@ Both need PyTorch, so they run in an environment of their own, from the reposito
 
 The networks and their weights are those of tests/peers/networks.py, from its seeds; the tests build
 them in Keras. Maps are stored as `network/technique`, float32 `(N, 16, 16)`, added up over the
-channels, and the scores that are explained as `network/scores`.
+channels, and the scores that are explained as `network/scores`. `as_it_comes` is a peer unmended.
 """
 
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -112,20 +113,37 @@ def captums(name, images, baselines) -> dict:
     return {"deep_lift_as_it_comes": as_it_comes, "deep_lift": mended, "deep_shap": shap}
 
 
+class Folded(SequentialMergeBatchNorm):
+    """Leaves a normalisation that was folded as the identity.
+
+    As it comes it still divides by the root of 1 + eps.
+    """
+
+    @staticmethod
+    def merge_batch_norm(modules, batch_norm):
+        SequentialMergeBatchNorm.merge_batch_norm(modules, batch_norm)
+        batch_norm.weight.data = batch_norm.weight.data * (1 + batch_norm.eps) ** 0.5
+
+
 def zennits(name, images) -> dict:
-    """LRP of three composites, of the score, with normalisation folded into the convolutions."""
+    """LRP of three composites, of the score, with normalisation folded into the convolutions.
+
+    As it comes 1e-6 is added to whatever is divided by, to each sign's part alone too.
+    """
     low, high = -torch.ones_like(images[:1]), torch.ones_like(images[:1])
-    folded = {"canonizers": [SequentialMergeBatchNorm()]}
     composites = {
-        "epsilon_plus_flat": EpsilonPlusFlat(**folded),
-        "epsilon_gamma_box": EpsilonGammaBox(low=low, high=high, **folded),
-        "epsilon_alpha2_beta1": EpsilonAlpha2Beta1(**folded),
+        "epsilon_plus_flat": EpsilonPlusFlat,
+        "epsilon_gamma_box": partial(EpsilonGammaBox, low=low, high=high),
+        "epsilon_alpha2_beta1": EpsilonAlpha2Beta1,
     }
     one = torch.eye(networks.CLASSES)[networks.TARGET]
     maps = {}
     for rule, composite in composites.items():
-        with Gradient(in_torch(name), composite) as attributor:
-            _, maps[rule] = attributor(images, lambda scores: scores * one)
+        mended = composite(canonizers=[Folded()], stabilizer=1e-12)
+        as_it_comes = composite(canonizers=[SequentialMergeBatchNorm()])
+        for label, chosen in ((rule, mended), (f"{rule}_as_it_comes", as_it_comes)):
+            with Gradient(in_torch(name), chosen) as attributor:
+                _, maps[label] = attributor(images, lambda scores: scores * one)
     return maps
 
 
