@@ -104,5 +104,21 @@ def captum_net() -> tuple[keras.Model, np.ndarray]:
     return model, np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
 
 
+def divided_by_spread(classes: int = 3) -> keras.Model:
+    """12 x 12 pictures of one channel over their standard deviation: NaN where all pixels agree."""
+    inputs = keras.Input((12, 12, 1))
+    x = inputs / keras.ops.std(inputs, axis=(1, 2, 3), keepdims=True)
+    x = layers.Activation("linear", name="features")(layers.Conv2D(4, 1)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes)(x), name="spread")
+
+
+def with_a_black_one(count: int = 4) -> np.ndarray:
+    """Pictures for `divided_by_spread`, the second of them black."""
+    images = np.random.default_rng(0).uniform(0, 255, (count, 12, 12, 1)).astype(np.float32)
+    images[1] = 0
+    return images
+
+
 def batch(size: int = 12, count: int = 3, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, (count, size, size, 3)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nets import SHAPES, batch, captum_net, gap_net
+from nets import SHAPES, batch, captum_net, divided_by_spread, gap_net, with_a_black_one
 
 from xai_utils import attribution, keras, tf
 from xai_utils.engine import forward
@@ -286,6 +286,27 @@ def test_a_map_that_is_not_finite_is_refused(name):
     assert ("baseline" in str(error.value)) == ("baseline" in NOT_FINITE[name])
     maps = getattr(attribution, name)(model, images[::2], 0, **NOT_FINITE[name])
     assert np.isfinite(maps).all()
+
+
+WITHOUT_GRADIENT = {
+    **{name: {"layer": "features"} for name in ("cam", "eigen_cam")},
+    **{name: {"layer": "features", "relu": False} for name in ("score_cam", "ablation_cam")},
+    "occlusion": {"patch": 4},
+    "rise": {"masks": 8},
+    "sobol": {"grid": 2, "samples": 4},
+    "lime": {"segments": 4, "samples": 16},
+    "kernel_shap": {"segments": 4, "samples": 32},
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_GRADIENT)
+def test_a_score_that_is_not_finite_is_refused_without_gradients_too(name):
+    """Zeros of `sobol` would say that the score never changes, and NaN is drawn as nothing."""
+    model, images = divided_by_spread(), with_a_black_one()
+    with pytest.raises(ValueError, match=r"^images \[1\] have no finite map: spread [^\n]*$"):
+        getattr(attribution, name)(model, images, 0, **WITHOUT_GRADIENT[name])
+    maps = getattr(attribution, name)(model, images[2:], 0, **WITHOUT_GRADIENT[name])
+    assert np.isfinite(maps).all() and maps.any()
 
 
 def test_bad_settings():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from miniature import ROOT, finish, wait_for
-from nets import gap_net
+from nets import divided_by_spread, gap_net, with_a_black_one
 from PIL import Image
 
 from xai_suite import evaluation
@@ -377,6 +377,35 @@ def test_pictures_that_cannot_be_read_do_not_hide_a_technique_that_always_fails(
     table = measured("saliency failing", progress=lambda done, total: steps.append(done))
     assert sum(row[1:] == ("failing", "no such layer") for row in evaluation.errors(table)) == 6
     assert steps == [0, 2, 4, 6, 8, 10, 11] and table.num_rows == 5 + PICTURES * 5
+
+
+def test_a_picture_without_a_finite_score_spoils_no_other(tmp_path):
+    divided_by_spread().save(tmp_path / "spread.keras")
+    lines = ["path,label"]
+    for i, image in enumerate(with_a_black_one()):
+        Image.fromarray(image[..., 0].astype(np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,0")
+    (tmp_path / "pictures.csv").write_text("\n".join(lines))
+
+    def measured(metrics):
+        given = {"preprocessing": "none", "task": "classification"}
+        file, pictures = str(tmp_path / "spread.keras"), tmp_path / "pictures.csv"
+        out = tmp_path / metrics
+        return evaluation.read(
+            evaluation.evaluate(
+                file, "saliency", pictures, out, metrics=metrics, model_options=given
+            )
+        )
+
+    table = measured("drop")
+    [(path, technique, told)] = evaluation.errors(table)
+    assert (path, technique) == ("1.png", None)
+    assert told == "the network answers it with NaN or infinity"
+    numbers = np.array(table["drop"].to_pylist(), float)
+    assert table.num_rows == 1 + 3 * 4 and np.isfinite(numbers).sum() == 3 * 4
+    # each curve of deletion ends in a black picture
+    errors = evaluation.errors(measured("deletion"))
+    assert [told.split()[0] for *_, told in errors] == ["spread", "the", "spread", "spread"]
 
 
 def test_a_technique_that_fails_for_several_reasons_goes_on(place, late, tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
 """Faithfulness where the answer is known: additive and constant functions, holes in a ramp."""
 
+from functools import partial
 from itertools import permutations
 
 import numpy as np
 import pytest
-from nets import batch, gap_net
+from nets import batch, divided_by_spread, gap_net, with_a_black_one
 
 from xai_utils import attribution, keras, metrics
 
@@ -227,6 +228,26 @@ def test_bad_input_is_one_clear_line(call, told):
     with pytest.raises(ValueError, match=told) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        # the black picture, and all four where they end in black
+        (metrics.deletion, "spread answers 5 of 8 whole, partly covered or black pictures"),
+        (metrics.insertion, "spread answers 2 of 8"),  # black is black when blurred
+        (metrics.average_drop, "spread answers 1 of 4"),
+        (metrics.infidelity, "spread answers 1 of 4"),
+        (partial(metrics.road, noise=0), "spread answers 10 of 40"),
+    ],
+)
+def test_scores_that_are_not_finite_make_no_metric(metric, told):
+    model, images = divided_by_spread(), with_a_black_one()
+    with pytest.raises(ValueError, match=told) as caught:
+        metric(model, images, images[..., 0], 0)
+    assert "\n" not in str(caught.value)
+    if metric is not metrics.deletion:
+        metric(model, images[2:], images[2:, ..., 0], 0)
 
 
 def test_known_scores_of_whole_pictures_are_not_computed_again():

@@ -345,6 +345,9 @@ def test_d_rise_refuses_what_it_cannot_explain(patchy):
         "grid 1 to 12": {"grid": 13},
         "0 < keep < 1": {"keep": 1.0},
         "one sequence a picture, 2 in all; it returned 1": {"detect": lambda batch: [[]]},
+        "infinite or NaN from detect": {
+            "detect": lambda batch: [[dataclasses.replace(found[0], score=np.nan)] for _ in batch]
+        },
         r"vectors of lengths \[1, 2\]": {
             "detect": lambda batch: [[patchy.best(one, "a")] for one in batch]
         },

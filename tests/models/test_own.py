@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from nets import divided_by_spread, with_a_black_one
 from PIL import Image
 
 from xai_utils import attribution, keras, models, pictures, tf
@@ -43,6 +44,19 @@ def test_any_height_width_and_channels(shape):
     whole = np.random.default_rng(2).integers(0, 256, (40, 50, shape[2]), np.uint8)
     assert mine.prepare(whole).shape == (1, *shape)
     assert attribution.grad_cam(mine.model, pixels).shape == (2, shape[0] - 2, shape[1] - 2)
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "segmentation"])
+def test_an_answer_that_is_no_number_is_refused(task):
+    """Its top class would be the first, of NaN per cent."""
+    model, images = divided_by_spread(), with_a_black_one()
+    if task == "segmentation":
+        model = keras.Model(model.input, model.get_layer("features").output, name="spread")
+    asked = models.load_model(model, preprocessing="none", task=task)
+    for question in (asked.predict, asked.top, *[asked.predict_pixels] * asked.dense):
+        with pytest.raises(ValueError, match=r"^spread answers images \[1\] with NaN or [^\n]*$"):
+            question(images)
+    assert np.isfinite(asked.predict(images[2:])).all()
 
 
 def test_a_network_of_any_size_is_asked_for_one():

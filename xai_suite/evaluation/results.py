@@ -144,8 +144,8 @@ def read(folder, techniques: str | Sequence[str] | None = None):
     """All rows of an evaluation so far, a `pyarrow.Table`.
 
     They are in the order of the manifest, and of the techniques; what is kept of others is passed
-    over. A picture that could not be read has one row, with its `error`; if it could when other
-    techniques were measured, each that lacks it has one.
+    over. A picture that could not be read or measured has one row, with its `error`; if it could
+    when other techniques were measured, each that lacks it has one.
 
     Args:
         folder: as `evaluate` returns it.

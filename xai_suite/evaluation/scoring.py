@@ -24,6 +24,7 @@ from xai_suite.evaluation.manifest import Row, digest, read_manifest
 from xai_suite.evaluation.results import Results
 from xai_utils import __version__, metrics, models, pictures, tf
 from xai_utils.attribution import FLOORS, METHODS, parse, undefined_for
+from xai_utils.engine import first_line
 from xai_utils.models import logits_of
 
 NAMES = ("imagenet", *models.EMBEDDED, *models.APPLICATIONS)  # never meant as files
@@ -347,8 +348,8 @@ def evaluate_chunk(
 ) -> list[dict]:
     """Rows of the results for some pictures.
 
-    There is one for a picture and technique, and one for a picture that could not be read, with the
-    reason.
+    There is one for a picture and technique, and one for a picture that could not be read or
+    measured, with the reason.
 
     Args:
         given: the pictures, if they were read before.
@@ -370,7 +371,7 @@ def evaluate_chunk(
         measured = []
         if rows:
             told = functools.partial(_told, step_done, len(rows))
-            measured = _measure(plan, chunk.techniques, classifier, rows, np.stack(images), told)
+            measured = _measured(plan, chunk.techniques, classifier, rows, np.stack(images), told)
     return sorted([*measured, *unreadable], key=lambda row: row["number"])
 
 
@@ -387,16 +388,38 @@ def _read(classifier: models.Classifier, rows: list[Row]) -> _Pictures:
             read.rows.append(row)
         except pictures.PictureError as error:
             reason = str(error).replace(repr(row.file), repr(row.path))
-            read.unreadable.append(
-                {"number": row.number, "path": row.path, "label": row.label, "error": reason}
-            )
+            read.unreadable.append({**_which(row), "error": reason})
     return read
 
 
+def _measured(plan, techniques, classifier, rows, images, told) -> list[dict]:
+    """Rows of the results for pictures that could be read.
+
+    A picture of which the network or a metric makes no number has one row, with the reason.
+    """
+    try:
+        return _measure(plan, techniques, classifier, rows, images, told)
+    except metrics.NoScoreError as error:
+        if len(rows) == 1:
+            return [{**_which(rows[0]), "error": first_line(error)}]
+    # One picture may have spoilt it for all. What is told is how far these pictures are.
+    of_each = (
+        _measured(plan, techniques, classifier, [row], image[None], lambda name: None)
+        for row, image in zip(rows, images)
+    )
+    return [row for of_one in of_each for row in of_one]
+
+
+def _which(row: Row) -> dict:
+    return {"number": row.number, "path": row.path, "label": row.label}
+
+
 def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
-    """Rows of the results for pictures that could be read."""
+    """Rows of the results, if every picture and changed picture has a finite score."""
     logits = logits_of(classifier.model, images).astype(np.float64)
     probabilities = models.probabilities(classifier.model, logits).numpy()
+    if not np.isfinite(probabilities).all():
+        raise metrics.NoScoreError("the network answers it with NaN or infinity")
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
     explained = {}
@@ -414,10 +437,8 @@ def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
             numbers[text]["sensitivity"] = explanation.sensitivity
     return [
         {
-            "number": row.number,
-            "path": row.path,
+            **_which(row),
             "technique": text,
-            "label": row.label,
             "top": top[i],
             "explained": target[i],
             "probability": probabilities[i, target[i]],
@@ -453,7 +474,7 @@ def _explained(plan, method, settings, model, images, target) -> _Explanation:
         try:
             maps[one], sensitivity[one] = run(images[one], target[one])
         except FAILURES as error:
-            errors[i] = (str(error).splitlines() or ["no reason given"])[0]
+            errors[i] = first_line(error)
     return _Explanation(maps, sensitivity, errors)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xai_utils.attribution.gradients import existing, finite
+from xai_utils.attribution.gradients import existing, finite, finite_without_gradient
 from xai_utils.engine import check_images, compiled, in_float32, in_parts, keras, tf, widened
 from xai_utils.models import (
     capture,
@@ -369,8 +369,8 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
 
     Raises:
         ValueError: bad images or target, a callable target, an unknown layer, one without spatial
-            extent, or a network that does not end in global average pooling and one Dense layer
-            after it.
+            extent, a network that does not end in global average pooling and one Dense layer after
+            it, or a map that is not finite.
     """
     batch = check_images(model, images)
     indices, function = check_target(model, batch, target)
@@ -384,11 +384,12 @@ def cam(model: keras.Model, images, target=None, layer: str | None = None) -> np
         )
     layer = check_layer(model, batch.shape, layer)
     maps, gap = compiled(model, _cam, layer=layer)(batch, indices)
+    maps = finite_without_gradient(maps, model)
     # what is computed in half precision is exact to its own
     exact = 1e-4 if tf.as_dtype(model.compute_dtype).size > 2 else 1e-2
     if not gap.numpy() < exact:
         raise ValueError(_NOT_GAP.format(model.name, layer))
-    return in_float32(maps)
+    return maps
 
 
 _NOT_GAP = (
@@ -422,7 +423,8 @@ def score_cam(
         everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, or a layer without spatial extent.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or a map
+            that is not finite.
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
@@ -441,6 +443,7 @@ def score_cam(
             :, None
         ]
     left[tuple(alive.T)] = np.concatenate(kept or [np.zeros(0)])
+    finite_without_gradient((maps, left), model)
     weights = tf.nn.softmax(tf.cast(left, maps.dtype))
     result = in_float32(tf.einsum("nhwk,nk->nhw", maps, weights))
     result = np.maximum(result, 0) if relu else result
@@ -475,7 +478,8 @@ def ablation_cam(
         everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, or a layer without spatial extent.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or a map
+            that is not finite.
     """
     batch = check_images(model, images)
     indices, function = fixed_target(model, batch, target)
@@ -489,6 +493,7 @@ def ablation_cam(
     whole = compiled(model, scores, function=function)(batch, indices).numpy()
     lost = np.zeros((len(batch), maps.shape[-1]), np.float32)
     lost[tuple(alive.T)] = whole[alive[:, 0]] - np.concatenate(left or [np.zeros(0)])
+    finite_without_gradient((maps, whole, lost), model)
     weights = lost / np.maximum(np.abs(whole), SMALLEST_SCORE)[:, None]
     result = np.einsum("nhwk,nk->nhw", widened(maps).numpy(), weights).astype(np.float32)
     against = (result < 0).any(axis=(1, 2))
@@ -517,18 +522,21 @@ def eigen_cam(model: keras.Model, images, target=None, layer: str | None = None)
         zero everywhere.
 
     Raises:
-        ValueError: bad images or target, unknown layer, or a layer without spatial extent.
+        ValueError: bad images or target, unknown layer, a layer without spatial extent, or a map
+            that is not finite.
     """
     batch = check_images(model, images)
     check_target(model, batch, target)
     layer = check_layer(model, batch.shape, layer)
-    maps = in_float32(compiled(model, _eigen_cam, layer=layer)(batch))
+    activations = compiled(model, code_at, layer=layer)(batch)
+    finite_without_gradient(activations, model)
+    maps = in_float32(compiled(model, _eigen_cam)(activations))
     _warn_where_dead("eigen_cam", layer, maps, maps.any(axis=(1, 2)))
     return maps
 
 
-def _eigen_cam(model, images, layer):
-    maps = widened(code_at(model, images, layer))
+def _eigen_cam(_model, activations):
+    maps = widened(activations)
     flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[-1]))
     # (h w)^2 is far smaller than K^2: the first left singular vector, scaled, is the projection.
     values, vectors = tf.linalg.eigh(tf.matmul(flat, flat, transpose_b=True))

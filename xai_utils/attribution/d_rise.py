@@ -59,7 +59,7 @@ def d_rise(
     Raises:
         ValueError: no picture, no detections, fewer than 2 masks, `keep` not between 0 and 1,
             `grid` below 1 or with more cells than pixels, or a callable that does not return one
-            sequence for each picture.
+            sequence for each picture, or returns numbers that are not finite.
     """
     image = np.asarray(image, np.float32)
     if image.ndim != 3 or not np.isfinite(image).all():
@@ -96,6 +96,10 @@ def d_rise(
         )
         sums = [one + more for one, more in zip(sums, run(*given))]
     maps, errors = mask_average(*sums, masks, centred)
+    if not np.isfinite(maps).all():
+        raise ValueError(
+            "d_rise got a box, a probability or an objectness that is infinite or NaN from detect"
+        )
     shape = (len(detections), *image.shape[:2])
     maps = in_float32(maps).reshape(shape)
     return (maps, in_float32(errors).reshape(shape)) if return_error else maps

@@ -347,14 +347,43 @@ def finite(values, model: keras.Model, instead: str = ""):
         ValueError: a number is not finite, of which images, and which techniques need no gradient.
     """
     found = in_float32(values)
-    bad = np.any([~np.isfinite(x).reshape(len(x), -1).all(1) for x in tf.nest.flatten(found)], 0)
-    if bad.any():
+    if images := _not_finite(found):
         raise ValueError(
-            f"images {np.flatnonzero(bad).tolist()} have no finite map: {model.name} computes"
-            " something infinite or NaN, such as the slope of a root at 0;"
-            f" {instead}use {', '.join(NEED_ONLY_SCORES)}, which need only scores"
+            f"images {images} have no finite map: {model.name} computes something infinite or NaN,"
+            f" such as the slope of a root at 0; {instead}use {', '.join(NEED_ONLY_SCORES)}, which"
+            " need only scores"
         )
     return found
+
+
+def finite_without_gradient(values, model: keras.Model, first: int = 0):
+    """As `finite`, of techniques that need no gradient: scores, activations, or maps.
+
+    Args:
+        values: tensors or arrays `(N, ...)`, one or a structure of some.
+        model: the network.
+        first: number of the first image.
+
+    Returns:
+        The same structure of float32 arrays.
+
+    Raises:
+        ValueError: a number is not finite, of which images.
+    """
+    found = in_float32(values)
+    if images := _not_finite(found):
+        raise ValueError(
+            f"images {[first + i for i in images]} have no finite map: {model.name} computes"
+            " something infinite or NaN for them, or for copies with covered or black parts, such"
+            " as the logarithm of 0"
+        )
+    return found
+
+
+def _not_finite(found) -> list[int]:
+    """Numbers of the images that have a NaN or an infinity in one of the arrays `(N, ...)`."""
+    bad = [~np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in tf.nest.flatten(found)]
+    return np.flatnonzero(np.any(bad, axis=0)).tolist()
 
 
 def _saliency(model, images, indices, function):

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from xai_utils.attribution.gradients import finite_without_gradient
 from xai_utils.attribution.sensitivity import sobol_design, total_indices
 from xai_utils.engine import check_images, compiled, in_float32, in_parts, keras, pixel_range, tf
 from xai_utils.models import fixed_target, scores
@@ -45,8 +46,8 @@ def occlusion(
         most of the score.
 
     Raises:
-        ValueError: bad images or target; a patch larger than the picture, a stride below 1, or a
-            fill that is not finite or does not fit the images.
+        ValueError: bad images or target; a patch larger than the picture, a stride below 1, a fill
+            that is not finite or does not fit the images, or a map that is not finite.
     """
     batch = check_images(model, images)
     height, width = batch.shape[1:3]
@@ -65,7 +66,7 @@ def occlusion(
         for part in in_parts(corners, IMAGES_AT_ONCE // len(batch))
     ]
     whole = compiled(model, scores, function=function)(batch, indices)
-    lost = in_float32(whole[:, None] - tf.concat(left, axis=1))
+    lost = finite_without_gradient(whole[:, None] - tf.concat(left, axis=1), model)
     return lost.reshape(len(batch), len(rows), len(columns))
 
 
@@ -116,7 +117,7 @@ def rise(
 
     Raises:
         ValueError: bad images or target; fewer than 2 masks, `keep` not between 0 and 1, `grid`
-            below 1, or more cells than pixels.
+            below 1, more cells than pixels, or a map that is not finite.
     """
     batch = check_images(model, images)
     if masks < 2 or not 1 <= grid <= min(batch.shape[1:3]) or not 0 < keep < 1:
@@ -145,7 +146,7 @@ def rise(
             break
     maps, errors = mask_average(*sums, done, centred)
     shape = (len(batch), *batch.shape[1:3])
-    maps = in_float32(maps).reshape(shape)
+    maps = finite_without_gradient(maps, model).reshape(shape)
     return (maps, in_float32(errors).reshape(shape), done) if return_error else maps
 
 
@@ -186,8 +187,8 @@ def sobol(
         them and their standard errors, of the same shape.
 
     Raises:
-        ValueError: bad images, target or fill; fewer than 2 samples, or `grid` below 1 or with more
-            cells than pixels.
+        ValueError: bad images, target or fill; fewer than 2 samples, `grid` below 1 or with more
+            cells than pixels, or a score that is not finite.
     """
     batch = check_images(model, images)
     most = min(batch.shape[1:3])
@@ -207,6 +208,7 @@ def sobol(
         axis=1,
     )
     shape = (len(batch), grid, grid)
+    left = finite_without_gradient(left, model)
     scores_of_sets = left.reshape(len(batch), grid**2 + 2, samples)
     maps, errors = (
         values.reshape(shape).astype(np.float32) for values in total_indices(scores_of_sets, True)

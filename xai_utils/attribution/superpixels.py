@@ -10,6 +10,7 @@ from skimage.segmentation import slic
 from sklearn.linear_model import Ridge
 
 from xai_utils.attribution import perturbation
+from xai_utils.attribution.gradients import finite_without_gradient
 from xai_utils.engine import check_images, compiled, float_type, in_parts, keras, tf
 from xai_utils.models import fixed_target, scores
 from xai_utils.pictures import covers_for, masked
@@ -52,7 +53,7 @@ def lime(
 
     Raises:
         ValueError: bad images, target or fill; fewer than 2 segments or 10 samples; a negative
-            penalty.
+            penalty; a score that is not finite.
     """
 
     def draw(rng, features):
@@ -104,7 +105,7 @@ def kernel_shap(
 
     Raises:
         ValueError: bad images, target or fill; fewer than 2 segments or 10 samples; samples that do
-            not determine the values.
+            not determine the values; a score that is not finite.
     """
 
     def draw(rng, features):
@@ -226,6 +227,7 @@ def _regression(model, images, target, segments, samples, fill, seed, draw, fit)
         kept = draw(np.random.default_rng(seed), features)
         cover = mean_colours(image, regions) if covers is None else covers[i]
         left = kept_scores(model, image, cover, regions, kept, indices[i], function)
+        left = finite_without_gradient(left[None], model, first=i)[0]
         maps.append(fit(kept, left.astype(float))[regions])
     return np.stack(maps).astype(np.float32)
 

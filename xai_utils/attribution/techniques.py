@@ -43,7 +43,7 @@ from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad
 from xai_utils.attribution.perturbation import occlusion, rise, sobol
 from xai_utils.attribution.relevance import lrp
 from xai_utils.attribution.superpixels import kernel_shap, lime
-from xai_utils.engine import cached, keras, pixel_range
+from xai_utils.engine import cached, first_line, keras, pixel_range
 from xai_utils.models import NEED_ONLY_SCORES
 
 
@@ -146,7 +146,7 @@ def _refused(technique: Callable, model: keras.Model, shape: tuple) -> str | Non
         try:
             technique(model, noise)
         except ValueError as error:
-            return (str(error).splitlines() or ["no reason given"])[0]
+            return first_line(error)
     return None
 
 

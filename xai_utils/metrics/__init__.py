@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "faithfulness": [
             "Curves",
             "Drop",
+            "NoScoreError",
             "average_drop",
             "deletion",
             "deletion_and_insertion",

@@ -17,6 +17,10 @@ from xai_utils.pictures import covers_for, masked, resize_map
 PICTURES_AT_ONCE = 64  # changed pictures in one forward pass
 
 
+class NoScoreError(ValueError):
+    """A network answers a picture, or a changed copy of it, with NaN or infinity."""
+
+
 class Curves(NamedTuple):
     """Scores while a picture is covered or uncovered.
 
@@ -63,8 +67,8 @@ def deletion(
         `Curves`, scores `(N, S)` or `(M, N, S)`: probabilities, logits or what the target returns.
 
     Raises:
-        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
-            a bad step.
+        ValueError: bad images, target or fill; maps or scores that are not finite; not one map for
+            each image; a bad step.
     """
     return _curves(model, images, maps, target, [(0, fill)], step, probability)[0]
 
@@ -100,8 +104,8 @@ def insertion(
         `Curves`, scores `(N, S)` or `(M, N, S)`: probabilities, logits or what the target returns.
 
     Raises:
-        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
-            a bad step.
+        ValueError: bad images, target or fill; maps or scores that are not finite; not one map for
+            each image; a bad step.
     """
     return _curves(model, images, maps, target, [(1, fill)], step, probability)[0]
 
@@ -138,8 +142,8 @@ def deletion_and_insertion(
         `Curves` of `deletion` and of `insertion`, scores `(N, S)` or `(M, N, S)`.
 
     Raises:
-        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
-            a bad step.
+        ValueError: bad images, target or fill; maps or scores that are not finite; not one map for
+            each image; a bad step.
     """
     return _curves(
         model, images, maps, target, [(0, fills[0]), (1, fills[1])], step, probability, whole
@@ -180,8 +184,8 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
         `Drop`, `(N,)` or `(M, N)` each.
 
     Raises:
-        ValueError: bad images or target; maps that are not finite or not one for each image; a
-            regression, whose values are no shares of anything.
+        ValueError: bad images or target; maps or scores that are not finite; not one map for each
+            image; a regression, whose values are no shares of anything.
     """
     batch, maps, indices, function, lead = checked(model, images, maps, target)
     if task_of(model) == "regression":
@@ -197,6 +201,7 @@ def average_drop(model: keras.Model, images, maps, target=None, whole=None) -> D
     whole = whole_scores(model, batch, indices, function) if whole is None else whole
     run = compiled(model, masked_scores, function=function, probability=True)
     shown = in_batches(
+        model,
         run,
         len(maps),
         lambda part: (
@@ -275,21 +280,26 @@ def checked(model, images, maps, target) -> tuple:
     )
 
 
-def in_batches(run, count: int, arguments) -> np.ndarray:
-    """Scores `(count,)`, some dozens at a time.
+def in_batches(model, run, count: int, arguments, at_once=PICTURES_AT_ONCE) -> np.ndarray:
+    """Scores `(count,)`, some dozens at a time, all of them finite.
 
     `arguments` makes the tensors of a part from its numbers.
     """
-    return np.concatenate(
-        [run(*arguments(part)).numpy() for part in in_parts(np.arange(count), PICTURES_AT_ONCE)]
-    )
+    parts = in_parts(np.arange(count), at_once)
+    found = np.concatenate([run(*arguments(part)).numpy() for part in parts])
+    if bad := np.count_nonzero(~np.isfinite(found)):
+        raise NoScoreError(
+            f"{model.name} answers {bad} of {count} whole, partly covered or black pictures with"
+            " NaN or infinity: see what it does to their pixels, such as dividing by their spread"
+        )
+    return found
 
 
 def whole_scores(model, images, indices, function, probability: bool = True) -> np.ndarray:
     """Scores `(F,)` of any number of pictures as they are."""
     run = compiled(model, scores, function=function, probability=probability)
     return in_batches(
-        run, len(images), lambda part: (tf.gather(images, part), tf.gather(indices, part))
+        model, run, len(images), lambda part: (tf.gather(images, part), tf.gather(indices, part))
     )
 
 
@@ -330,7 +340,7 @@ def _curves(model, images, maps, target, kinds, step, probability, whole=None) -
         )
 
     between = (
-        in_batches(run, len(kinds) * len(maps) * inner, arguments)
+        in_batches(model, run, len(kinds) * len(maps) * inner, arguments)
         if inner
         else np.zeros(0, np.float32)
     )

@@ -55,8 +55,8 @@ def infidelity(
         float64 `(N,)` or `(M, N)`, in squared logits; 0..1 with `scaled`.
 
     Raises:
-        ValueError: bad images, target or fill; maps that are not finite or not one for each image;
-            fewer than 2 samples.
+        ValueError: bad images, target or fill; maps or scores that are not finite; not one map for
+            each image; fewer than 2 samples.
     """
     if samples < 2:
         raise ValueError(f"infidelity needs at least 2 samples, not {samples}")
@@ -78,9 +78,8 @@ def infidelity(
     whole = (
         whole_scores(model, batch, indices, function, probability=False) if whole is None else whole
     )
-    cost = whole[:, None] - in_batches(run, count * samples, parts).reshape(count, samples).astype(
-        np.float64
-    )
+    left = in_batches(model, run, count * samples, parts).reshape(count, samples)
+    cost = whole[:, None] - left.astype(np.float64)
     said = (
         maps.reshape(-1, count, squares[0].size).astype(np.float64) @ squares.reshape(samples, -1).T
     )

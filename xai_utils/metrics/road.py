@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_utils.engine import compiled, in_parts, keras, pixel_range, tf
-from xai_utils.metrics.faithfulness import checked, ranks
+from xai_utils.engine import compiled, keras, pixel_range, tf
+from xai_utils.metrics.faithfulness import checked, in_batches, ranks
 from xai_utils.metrics.imputation import imputed
 from xai_utils.models import scores
 
@@ -70,8 +70,8 @@ def road(
         `Road`, scores `(N, S)` or `(M, N, S)`: probabilities, logits or what the target returns.
 
     Raises:
-        ValueError: bad images or target; maps that are not finite or not one for each image; a
-            share out of range, or one that leaves no pixel.
+        ValueError: bad images or target; maps or scores that are not finite; not one map for each
+            image; a share out of range, or one that leaves no pixel.
     """
     shares = np.asarray(shares, float)
     if not (shares.size and np.all((shares > 0) & (shares < 1))):
@@ -88,13 +88,16 @@ def road(
         for least in (False, True)
         for share in shares
     ]
-    found = []
-    for part in in_parts(jobs, PICTURES_AT_ONCE):
+
+    def imputed_pictures(part):
+        asked = [jobs[i] for i in part]
         hidden = np.stack(
-            [ordered[m] >= pixels - n if least else ordered[m] < n for m, n, least in part]
+            [ordered[m] >= pixels - n if least else ordered[m] < n for m, n, least in asked]
         )
-        owners = [m % count for m, *_ in part]
+        owners = [m % count for m, *_ in asked]
         changed = imputed(tf.gather(batch, owners), hidden, noise, seed, extent)
-        found.append(run(tf.cast(changed, batch.dtype), tf.gather(indices, owners)))
-    found = np.concatenate(found).reshape(*lead, 2, len(shares))
+        return tf.cast(changed, batch.dtype), tf.gather(indices, owners)
+
+    found = in_batches(model, run, len(jobs), imputed_pictures, PICTURES_AT_ONCE)
+    found = found.reshape(*lead, 2, len(shares))
     return Road(shares, found[..., 0, :], found[..., 1, :])

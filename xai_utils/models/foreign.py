@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xai_utils.engine import in_python, keras, tf
+from xai_utils.engine import first_line, in_python, keras, tf
 from xai_utils.models.layers import walk
 
 _MOST_CHANNELS = 32  # a longer axis holds pixels
@@ -66,7 +66,7 @@ def ask(function: Callable, pixels: np.ndarray, outputs: int | None, name: str) 
     except Exception as error:
         raise ValueError(
             f"{name} fails on pictures of shape {pixels.shape}: {type(error).__name__}:"
-            f" {_first_line(error)}"
+            f" {first_line(error)}"
         ) from error
     if scores.shape == (count,) and outputs in (None, 1):
         scores = scores[:, None]
@@ -237,7 +237,7 @@ def _session(path: Path):
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # of many kinds, which share no name
-        cause = _first_line(error).removeprefix("[ONNXRuntimeError] : ")
+        cause = first_line(error).removeprefix("[ONNXRuntimeError] : ")
         raise ValueError(f"{path.name} cannot be loaded as an ONNX model: {cause}") from None
 
 
@@ -305,7 +305,7 @@ def load_saved_model(
         )
     except Exception as error:
         raise ValueError(
-            f"{path.name} cannot be loaded as a SavedModel: {_first_line(error)}"
+            f"{path.name} cannot be loaded as a SavedModel: {first_line(error)}"
         ) from None
     layer.file_digest = hashlib.sha256(graph.read_bytes()).hexdigest()
     pixels = keras.Input(shape, name="pixels")
@@ -330,7 +330,7 @@ def _signature(graph: Path, endpoint: str | None, name: str):
     except Exception as error:  # protobuf's DecodeError; no graph at all
         raise ValueError(
             f"{name} cannot be loaded as a SavedModel: its saved_model.pb is damaged"
-            f" ({_first_line(error)})"
+            f" ({first_line(error)})"
         ) from None
     known = {key: found for key, found in known.items() if not key.startswith("__")}
     if endpoint is None and len(known) > 1:
@@ -425,7 +425,3 @@ def fingerprint(model: keras.Model) -> str:
     for _, layer in walk(model):
         digest.update(getattr(layer, "file_digest", "").encode())
     return digest.hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no reason given")

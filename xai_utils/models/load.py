@@ -149,13 +149,16 @@ class Classifier:
             pixel their mean; see `predict_pixels`.
 
         Raises:
-            ValueError: not such a batch.
+            ValueError: not such a batch, or one that the network answers with NaN or infinity.
         """
         scores = forward(self.model, check_images(self.model, images))
+        answers = self._numbers(probabilities(self.model, scores))
         if not self.dense:
-            return probabilities(self.model, scores).numpy()
-        found = pixel_classes(self.model, scores) if self.task == "segmentation" else scores
-        return found.numpy().mean(axis=(1, 2), dtype=np.float32)
+            return answers
+        found = (
+            pixel_classes(self.model, scores).numpy() if self.task == "segmentation" else answers
+        )
+        return found.mean(axis=(1, 2), dtype=np.float32)
 
     def predict_pixels(self, images) -> np.ndarray:
         """What a network that answers at every pixel says at each.
@@ -168,12 +171,23 @@ class Classifier:
             regression its values.
 
         Raises:
-            ValueError: not such a batch, or a network that gives one answer a picture.
+            ValueError: not such a batch, a network that gives one answer a picture, or one that
+                answers with NaN or infinity.
         """
         if not self.dense:
             raise ValueError(f"{self.name} gives one answer a picture, none at every pixel")
         scores = forward(self.model, check_images(self.model, images))
-        return probabilities(self.model, scores).numpy()
+        return self._numbers(probabilities(self.model, scores))
+
+    def _numbers(self, answers) -> np.ndarray:
+        answers = answers.numpy()
+        bad = ~np.isfinite(answers).reshape(len(answers), -1).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"{self.name} answers images {np.flatnonzero(bad).tolist()} with NaN or infinity:"
+                " see what it does to their pixels, such as dividing by their spread"
+            )
+        return answers
 
     def top(self, images, k: int = 5) -> list[list[tuple[str, float]]]:
         """The k likeliest classes of each image, likeliest first.
@@ -188,7 +202,7 @@ class Classifier:
             For each image k pairs `(label, probability)`, or what `predict` gives in its place.
 
         Raises:
-            ValueError: not such a batch.
+            ValueError: not such a batch, or one that the network answers with NaN or infinity.
         """
         answers = self.predict(images)
         order = np.argsort(-answers, axis=1)[:, :k]
