@@ -44,6 +44,7 @@ SETTINGS = {
     "var_grad": {"samples": 8},
     "integrated_gradients": {"steps": 16},
     "gradient_shap": {"samples": 16},
+    "xrai": {"steps": 16},
     "occlusion": {"patch": 9, "stride": 3},
     "rise": {"masks": 300},
     "sobol": {"samples": 8},

@@ -186,6 +186,12 @@ def others(model: keras.Model, images: np.ndarray) -> dict:
             SAMPLES,
             None,
         ),
+        # segments and their ranking beside two paths
+        f"XRAI, {SAMPLES} steps": (
+            partial(a.xrai, model, images, 0, SAMPLES),
+            2 * SAMPLES,
+            None,
+        ),
         f"extremal perturbation, {UPDATES} steps": (
             partial(a.extremal_perturbation, model, images, 0, steps=UPDATES),
             UPDATES,

@@ -16,6 +16,7 @@ CHEAP = {
     "var_grad": {"samples": 4},
     "integrated_gradients": {"steps": 4},
     "gradient_shap": {"samples": 8},
+    "xrai": {"steps": 4},
     "occlusion": {"patch": 6, "stride": 4},
     "rise": {"masks": 150, "grid": 6},
     "sobol": {"grid": 6, "samples": 16},
@@ -113,7 +114,7 @@ def test_maps_are_float32_of_a_network_of_float64_too(name, networks):
 
 COUNT_CHANNELS_TOGETHER = [
     *(name for name in attribution.METHODS if "cam" in name and "guided" not in name),
-    *("gradient_x_input", "integrated_gradients", "lrp", "deep_lift"),
+    *("gradient_x_input", "integrated_gradients", "lrp", "deep_lift", "xrai"),
     *("occlusion", "rise", "centre", "edges"),
     "sobol",
     "extremal_perturbation",

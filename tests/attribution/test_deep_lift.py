@@ -268,8 +268,8 @@ def test_several_baselines_are_the_mean_of_their_maps():
     one = [attribution.deep_lift(model, images, 1, picture) for picture in references]
     together = attribution.deep_lift(model, images, 1, references)
     np.testing.assert_allclose(together, np.mean(one, axis=0), atol=1e-7)
-    with pytest.raises(ValueError, match="no filling is called 'white'"):
-        attribution.deep_lift(model, images, 1, [0.1, "white"])
+    with pytest.raises(ValueError, match="no filling is called 'grey'"):
+        attribution.deep_lift(model, images, 1, [0.1, "grey"])
     with pytest.raises(ValueError, match="fill must be finite"):
         attribution.deep_lift(model, images, 1, [])
 

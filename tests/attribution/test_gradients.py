@@ -14,6 +14,7 @@ SETTINGS = {
     "var_grad": {"samples": 5, "input_range": 2.0},
     "integrated_gradients": {"steps": 5},
     "gradient_shap": {"samples": 5},
+    "xrai": {"steps": 3},
     "deep_lift": {},
     "full_grad": {},
     "guided_backprop": {},
@@ -96,8 +97,8 @@ def test_baselines():
     ]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert np.abs(maps[0] - maps[2]).max() > 1e-4
-    with pytest.raises(ValueError, match="no filling is called 'white'"):
-        attribution.integrated_gradients(model, images, baseline="white")
+    with pytest.raises(ValueError, match="no filling is called 'grey'"):
+        attribution.integrated_gradients(model, images, baseline="grey")
     with pytest.raises(ValueError, match="at least 1 step"):
         attribution.integrated_gradients(model, images, steps=0)
 
@@ -264,6 +265,7 @@ NOT_FINITE = {
     "var_grad": {"samples": 2, "noise": 0},
     "integrated_gradients": {"steps": 2, "baseline": 0},
     "gradient_shap": {"samples": 2, "baseline": 0},
+    "xrai": {"steps": 2, "baseline": 0},
     "deep_lift": {"baseline": 0},
     "lrp": {},
     "channel_relevance": {"layer": "features"},

@@ -26,6 +26,7 @@ SETTINGS = {
     "var_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},
     "gradient_shap": {"samples": 2},
+    "xrai": {"steps": 2},
 }
 
 

@@ -227,6 +227,7 @@ EVERY = {
     "var_grad": {"samples": 3},
     "integrated_gradients": {"steps": 4},
     "gradient_shap": {"samples": 4},
+    "xrai": {"steps": 2},
     "extremal_perturbation": {"grid": 4, "steps": 5},
 }
 WITHOUT = {"cam", "raw_attention", "attention_rollout", "gradient_attention", "attention_relevance"}

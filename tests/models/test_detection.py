@@ -511,6 +511,7 @@ def test_every_technique_explains_a_box(ssd):
         "var_grad": {"samples": 2},
         "integrated_gradients": {"steps": 2},
         "gradient_shap": {"samples": 2},
+        "xrai": {"steps": 2},
         "occlusion": {"patch": 100, "stride": 100},
         "rise": {"masks": 4},
         "sobol": {"grid": 2, "samples": 4},

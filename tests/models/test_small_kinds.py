@@ -25,6 +25,7 @@ QUICK = {
     "lime": {"samples": 30, "segments": 10},
     "kernel_shap": {"samples": 30, "segments": 10},
     "gradient_shap": {"samples": 4},
+    "xrai": {"steps": 2},
     "sobol": {"grid": 3, "samples": 4},
     "extremal_perturbation": {"grid": 6, "steps": 3, "fill": "black"},
 }

@@ -23,6 +23,7 @@ SETTINGS = {
     "var_grad": {"samples": 16},
     "integrated_gradients": {"steps": 16},
     "gradient_shap": {"samples": 16},
+    "xrai": {"steps": 16},
     "score_cam": {"layer": "block5c_add"},
     "occlusion": {"patch": 48, "stride": 24},
     "rise": {"masks": 512},

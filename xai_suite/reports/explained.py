@@ -6,6 +6,7 @@ EXPLAINED_IN = {
     "smooth_grad": "11_smooth_grad",
     "var_grad": "11_smooth_grad",
     "integrated_gradients": "13_integrated_gradients",
+    "xrai": "13_integrated_gradients",
     "deep_lift": "16_deep_lift",
     "gradient_shap": "16_deep_lift",
     "full_grad": "17_full_grad",

@@ -62,6 +62,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "undefined_for",
         ],
         "names": ["NAMES", "spoken"],
+        "regions": ["colour_regions", "ranked_regions", "xrai"],
         "perturbation": ["occlusion", "rise", "rise_masks", "sobol"],
         "sensitivity": ["sobol_design", "total_indices"],
         "relevance": ["channel_relevance", "conservation", "lrp"],

@@ -45,10 +45,10 @@ def deep_lift(model: keras.Model, images, target=None, baseline="black", seed=0)
         images: one batch, any number type, in the model's pixel range.
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
             The top class is that of the image.
-        baseline: what the images are compared with: `black` (the model's lowest pixel value),
-            `mean` (each image's mean colour), `blur` (the image blurred beyond recognition),
-            `random` (uniform noise in the image's range), a value, a colour or images; or a list
-            of several of these, in which a colour is a list too.
+        baseline: what the images are compared with: `black` and `white` (the model's lowest
+            and highest pixel value), `mean` (each image's mean colour), `blur` (the image blurred
+            beyond recognition), `random` (uniform noise in the image's range), a value, a colour or
+            images; or a list of several of these, in which a colour is a list too.
         seed: of the baseline `random`.
 
     Returns:

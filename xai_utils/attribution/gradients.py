@@ -188,9 +188,10 @@ def integrated_gradients(
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
             The top class is that of the image, all along the path.
         steps: points on the path.
-        baseline: where the path begins: `black` (the model's lowest pixel value), `mean` (each
-            image's mean colour), `blur` (the image blurred beyond recognition), `random` (uniform
-            noise in the image's range), a value, a colour or images.
+        baseline: where the path begins: `black` and `white` (the model's lowest and highest pixel
+            value), `mean` (each image's mean colour), `blur` (the image blurred beyond
+            recognition), `random` (uniform noise in the image's range), a value, a colour or
+            images.
         seed: of the baseline `random`.
         return_gap: also return the completeness gap.
 
@@ -245,10 +246,10 @@ def gradient_shap(
         target: None (top class), a class index or name, N of them, or a callable `outputs -> (N,)`.
             The top class is that of the image without noise.
         samples: random points for each image.
-        baseline: where the ways begin: `black` (the model's lowest pixel value), `mean` (each
-            image's mean colour), `blur` (the image blurred beyond recognition), `random` (uniform
-            noise in the image's range), a value, a colour or images; or a list of several of
-            these, in which a colour is a list too.
+        baseline: where the ways begin: `black` and `white` (the model's lowest and highest pixel
+            value), `mean` (each image's mean colour), `blur` (the image blurred beyond
+            recognition), `random` (uniform noise in the image's range), a value, a colour or
+            images; or a list of several of these, in which a colour is a list too.
         noise: standard deviation of the noise as a fraction of the model's pixel range.
         seed: of all that is drawn.
 

@@ -11,6 +11,7 @@ NAMES = {
     "integrated_gradients": "integrated gradients",
     "deep_lift": "DeepLIFT",
     "gradient_shap": "GradientSHAP",
+    "xrai": "XRAI",
     "full_grad": "FullGrad",
     "guided_backprop": "guided backpropagation",
     "deconvnet": "DeconvNet",

@@ -41,6 +41,7 @@ from xai_utils.attribution.gradients import (
 )
 from xai_utils.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
 from xai_utils.attribution.perturbation import occlusion, rise, sobol
+from xai_utils.attribution.regions import xrai
 from xai_utils.attribution.relevance import lrp
 from xai_utils.attribution.superpixels import kernel_shap, lime
 from xai_utils.engine import cached, first_line, keras, pixel_range
@@ -81,6 +82,7 @@ ABOUT = {
         Technique(integrated_gradients, "{}", pace="slow", heavy_tailed=True, like=saliency),
         Technique(deep_lift, "{}", heavy_tailed=True),
         Technique(gradient_shap, "{}", pace="slow", heavy_tailed=True, like=saliency),
+        Technique(xrai, "{} per pixel", pace="slow", like=saliency),
         Technique(full_grad, "sum of its layers' maps, each of 0 to 1"),
         Technique(guided_backprop, PER_LEVEL, heavy_tailed=True),
         Technique(deconvnet, PER_LEVEL, heavy_tailed=True, like=guided_backprop),

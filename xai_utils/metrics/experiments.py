@@ -247,8 +247,8 @@ def cover_in_turn(
         image: `(H, W, C)`, any number type.
         corners: int `(count, 2)`, row and column of each square's upper left corner.
         side: of the squares, in pixels.
-        fill: what squares show: a pixel value, a colour, pictures, or a word: `black`, `mean`,
-            `blur` or `random`, see `pictures.filling`.
+        fill: what squares show: a pixel value, a colour, pictures, or a word: `black`, `white`,
+            `mean`, `blur` or `random`, see `pictures.filling`.
         which: a slice of these pictures that are made; default all.
 
     Returns:
@@ -305,8 +305,8 @@ def cover_until_flip(
             controls.
         side: of the squares, in pixels.
         most: squares to try at most.
-        fill: what squares show: a pixel value, a colour, pictures, or a word: `black`, `mean`,
-            `blur` or `random`, see `pictures.filling`.
+        fill: what squares show: a pixel value, a colour, pictures, or a word: `black`, `white`,
+            `mean`, `blur` or `random`, see `pictures.filling`.
         stride: corners lie on multiples of it; `side` gives the cells of a grid.
         same: indices of classes that do not count as a change; the top class never does. A
             multilabel network is asked for its top class alone.

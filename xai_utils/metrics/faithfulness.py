@@ -96,8 +96,8 @@ def insertion(
         target: None (top class of the whole picture), a class index or name, N of them, or a
             callable `outputs -> (N,)`, whose scores are taken as they are.
         step: pixels changed at a time if a whole number, their share of the picture if below 1.
-        fill: what is there before: a pixel value, a colour, pictures, or a word: `black`, `mean`,
-            `blur` or `random`, see `pictures.filling`.
+        fill: what is there before: a pixel value, a colour, pictures, or a word: `black`, `white`,
+            `mean`, `blur` or `random`, see `pictures.filling`.
         probability: of the target's class, instead of its logit.
 
     Returns:
@@ -133,8 +133,8 @@ def deletion_and_insertion(
             callable `outputs -> (N,)`, whose scores are taken as they are.
         step: pixels changed at a time if a whole number, their share of the picture if below 1.
         fills: what covered pixels show for `deletion`, and what is there before for `insertion`;
-            each a pixel value, a colour, pictures, or a word: `black`, `mean`, `blur` or `random`,
-            see `pictures.filling`.
+            each a pixel value, a colour, pictures, or a word: `black`, `white`, `mean`, `blur`
+            or `random`, see `pictures.filling`.
         probability: of the target's class, instead of its logit.
         whole: scores of the whole pictures `(N,)`, if they are known.
 

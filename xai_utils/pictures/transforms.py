@@ -354,10 +354,11 @@ def covers_for(model: keras.Model, images: tf.Tensor, fill, seed: int = 0) -> tf
     """What is put in place of a batch's covered pixels, as a tensor, for a model; see `filling`.
 
     Args:
-        model: a Keras model; `black` is the lowest pixel value it takes.
+        model: a Keras model; `black` and `white` are the least and the largest pixel value it
+            takes.
         images: tensor `(N, H, W, C)`.
-        fill: `black`, `mean`, `blur`, `random`, a pixel value, a colour `(C,)`, or pictures: N or
-            one.
+        fill: `black`, `white`, `mean`, `blur`, `random`, a pixel value, a colour `(C,)`, or
+            pictures: N or one.
         seed: of `random`.
 
     Returns:
@@ -366,21 +367,22 @@ def covers_for(model: keras.Model, images: tf.Tensor, fill, seed: int = 0) -> tf
     Raises:
         ValueError: another word, or not finite numbers of such a shape.
     """
-    is_black = isinstance(fill, str) and fill == "black"
-    black = pixel_range(model, images)[0] if is_black else 0.0
-    return tf.constant(filling(images.numpy(), fill, seed, black))
+    at_an_end = isinstance(fill, str) and fill in ("black", "white")
+    black, white = pixel_range(model, images) if at_an_end else (0.0, 255.0)
+    return tf.constant(filling(images.numpy(), fill, seed, black, white))
 
 
-def filling(images, fill, seed: int = 0, black: float = 0.0) -> np.ndarray:
+def filling(images, fill, seed: int = 0, black: float = 0.0, white: float = 255.0) -> np.ndarray:
     """What is put in place of covered pixels, as pictures.
 
     Args:
         images: `(N, H, W, C)`, any number type.
-        fill: `black`, `mean` (each picture's mean colour), `blur` (the picture blurred beyond
-            recognition), `random` (uniform noise in the picture's range, from `seed`), a pixel
-            value, a colour `(C,)`, or pictures: N or one.
+        fill: `black`, `white`, `mean` (each picture's mean colour), `blur` (the picture blurred
+            beyond recognition), `random` (uniform noise in the picture's range, from `seed`), a
+            pixel value, a colour `(C,)`, or pictures: N or one.
         seed: of `random`.
         black: the pixel value of black: 0, and -1 for a network of pixels in -1..1.
+        white: that of white: 255, and 1 for such a network.
 
     Returns:
         `(N, H, W, C)` of floats, float32 of whole numbers.
@@ -396,12 +398,13 @@ def filling(images, fill, seed: int = 0, black: float = 0.0) -> np.ndarray:
     if images.dtype.kind in "iub":
         images = images.astype(np.float32)  # bytes hold no mean, and no -1
     if isinstance(fill, str):
-        if fill not in ("black", *_FILLINGS):
+        ends = {"black": black, "white": white}
+        if fill not in (*ends, *_FILLINGS):
             raise ValueError(
-                f"no filling is called {fill!r}; it may be black, {', '.join(_FILLINGS)}, a value"
-                " or an array"
+                f"no filling is called {fill!r}; it may be {', '.join([*ends, *_FILLINGS])}, a"
+                " value or an array"
             )
-        return np.full_like(images, black) if fill == "black" else _FILLINGS[fill](images, seed)
+        return np.full_like(images, ends[fill]) if fill in ends else _FILLINGS[fill](images, seed)
     values = np.asarray(fill)
     good = values.dtype.kind in "fiub" and np.isfinite(values).all()
     if (
