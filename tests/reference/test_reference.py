@@ -30,15 +30,18 @@ def test_every_technique_has_a_notebook_its_equation_and_its_source():
         assert re.search(r"`[^`]+ [^`]+`", said), name
 
 
-def test_units_are_those_of_the_docstrings():
-    assert techniques.unit_of("saliency") == "logits per grey level"
-    assert techniques.unit_of("var_grad") == "(logits per grey level) squared"
-    assert techniques.unit_of("grad_cam") == "logits per position"
-    assert techniques.unit_of("eigen_cam") == "units of the activations"
-    without = [name for name in reference.TECHNIQUES if not techniques.unit_of(name)]
-    attention = ["raw_attention", "attention_rollout", "attention_relevance"]  # shares, and sums
-    of_masks = ["sobol", "extremal_perturbation", "d_rise"]  # shares, a mask, a similarity
-    assert without == ["guided_grad_cam", *attention, *of_masks]
+def test_every_figure_has_the_unit_of_its_map():
+    assert techniques.unit_of("var_grad") == "(logits per grey level)²"
+    assert techniques.unit_of("full_grad") == "sum of its layers' maps, each of 0 to 1"
+    assert all(techniques.unit_of(name) for name in reference.TECHNIQUES)
+
+
+@pytest.mark.parametrize("name", attribution.ABOUT)
+def test_a_docstring_says_that_its_map_is_in_logits_where_it_is(name):
+    returned = getattr(attribution, name).__doc__.partition("Returns:")[2].partition("Raises:")[0]
+    of_the_map = re.split(r"\b[Ww]ith `", " ".join(returned.split()))[0]
+    in_logits = re.search(r"\bin \(?logits", of_the_map) is not None
+    assert in_logits == ("{}" in attribution.ABOUT[name].unit)
 
 
 def test_quick_settings_are_settings_of_their_techniques():

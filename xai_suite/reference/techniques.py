@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -101,10 +100,10 @@ def _figure(name: str, image, values, over: bool, where: str, boxes=()) -> dict:
 
 
 def unit_of(name: str) -> str:
-    """What a technique's values are counted in, as its docstring says; empty for shares."""
-    _, _, returned = getattr(attribution, name).__doc__.partition("Returns:")
-    said = re.search(r"\bin ((?:units|\(?logits)[^.:;,]*)", " ".join(returned.split()))
-    return said[1] if said else ""
+    """What a technique's values are counted in, of a network whose scores are logits."""
+    if name == "d_rise":
+        return "similarity"
+    return attribution.ABOUT[name].unit.format("logits")
 
 
 def _webp(picture: Image.Image) -> str:
