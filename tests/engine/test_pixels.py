@@ -72,11 +72,13 @@ def test_pixels_in_no_known_range_are_warned_of_once():
 def test_pixels_that_cannot_be_meant_are_warned_of():
     model = gap_net()
     cached(model, "pixels", lambda: (0.0, 255.0))
-    with pytest.warns(UserWarning, match=r"all pixels lie in 0\.\.1, but gap takes 0\.\.255"):
-        attribution.saliency(model, within(0, 1))
+    for low, high in ((0, 1), (-1, 1), (-2.12, 2.64)):
+        told = rf"all pixels lie in {low}\.\.{high}, but gap takes 0\.\.255"
+        with pytest.warns(UserWarning, match=told):
+            attribution.saliency(model, within(low, high))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for images in (0 * within(0, 1), within(0, 255), within(0, 1.5)):
+        for images in (0 * within(0, 1), within(0, 255), within(0, 1.5), within(-400, 700)):
             attribution.saliency(model, images)
 
 

@@ -57,8 +57,9 @@ def extremal_perturbation(
 
     Returns:
         float32 maps `(N, H, W)` in 0..1: the mask; of several areas their mean, highest where the
-        smallest mask is. With `return_masks` a tuple of the maps, the masks `(A, N, H, W)` and the
-        scores that they keep, `(A, N)`.
+        smallest mask is. Rounding differs a little with the size of the batch, and the steps
+        enlarge that to some thousandths. With `return_masks` a tuple of the maps, the masks
+        `(A, N, H, W)` and the scores that they keep, `(A, N)`.
 
     Raises:
         ValueError: bad images, target or fill; an area not between 0 and 1; steps or grid below 1,

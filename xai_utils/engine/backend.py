@@ -311,7 +311,7 @@ def in_parts(values, most: int) -> list:
 def check_images(model: keras.Model, images) -> tf.Tensor:
     """Return a batch as a tensor of `float_type`, or say in one line what is wrong with it.
 
-    A batch in 0..1 for a model that is known to take 0..255 is warned of.
+    A batch of another range for a model that is known to take 0..255 is warned of.
 
     Args:
         model: a Keras model of one image input; one that is not built is called once.
@@ -352,12 +352,24 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
             f"images has shape {array.shape}, but {model.name} takes (N,"
             f" {', '.join(map(str, expected[1:]))})"
         )
-    if _kept(model).made.get("pixels") == PIXELS and array.min() >= 0 and 0 < array.max() <= 1:
-        warnings.warn(
-            f"all pixels lie in 0..1, but {model.name} takes 0..255: they are nearly black to it",
-            stacklevel=3,
-        )
+    if _kept(model).made.get("pixels") == PIXELS:
+        _warn_of_another_range(model, float(array.min()), float(array.max()))
     return batch
+
+
+def _warn_of_another_range(model: keras.Model, least: float, most: float):
+    """Tell of pixels between two values that cannot be meant for 0..255."""
+    if _seems(least, most) != PIXELS:
+        low, high = _seems(least, most)
+    elif least < 0 and max(-least, most) <= _MOST_STANDARD:
+        low, high = least, most
+    else:
+        return
+    warnings.warn(
+        f"all pixels lie in {low:.3g}..{high:.3g}, but {model.name} takes 0..255: they are nearly"
+        " black to it",
+        stacklevel=4,
+    )
 
 
 def pixel_range(model: keras.Model, images=None) -> tuple[float, float]:
