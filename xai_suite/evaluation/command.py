@@ -6,6 +6,7 @@ MODEL, OUT, METRICS, EXPLAIN, SCHEDULER, PREPROCESSING, LABELS, TASK, RESIZING, 
 and OUTPUT may be given as well; see `evaluation.evaluate` and `models.load_model`.
 """
 
+import math
 import os
 import sys
 import time
@@ -143,7 +144,7 @@ class _Progress:
             return said
         if self.paces:
             about = "about" if self.paces.keys() == self.again else "less than"
-            left = pictures * sum(self.paces.values())
+            left = math.ceil(pictures * sum(self.paces.values()))
             return f"{said}, {about} {tqdm.format_interval(left)} left"
         # Chunks that were held back, or that other workers did, come together with the first.
         since, done = now - self.first[0], self.done - self.first[1]
