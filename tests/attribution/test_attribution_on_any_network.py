@@ -16,7 +16,7 @@ CHEAP = {
     "var_grad": {"samples": 4},
     "integrated_gradients": {"steps": 4},
     "gradient_shap": {"samples": 8},
-    "xrai": {"steps": 4},
+    "xrai": {"steps": 4, "baseline": "black"},  # from white, dark ground counts as much
     "occlusion": {"patch": 6, "stride": 4},
     "rise": {"masks": 150, "grid": 6},
     "sobol": {"grid": 6, "samples": 16},
