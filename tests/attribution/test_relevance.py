@@ -167,6 +167,75 @@ def test_what_is_missing_is_what_was_absorbed(build, composites):
                 assert abs(missing - step.absorbed) < 2e-5 * size, (composite, step)
 
 
+def one_sigmoid(folder):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Conv2D(6, 3, activation="relu", bias_initializer="normal"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1, activation="sigmoid", bias_initializer="ones"),
+        ]
+    )
+    network.save(folder / "mine.keras")
+    card = "task: classification\npreprocessing: unit\nlabels: [healthy, ill]\n"
+    (folder / "mine.yaml").write_text(card)
+    return models.load_model(folder / "mine.keras").model
+
+
+def a_head_for_each_class(_):
+    """Some hidden units and an output for each class, side by side."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    flat = layers.Flatten()(inputs)
+    heads = [
+        layers.Dense(1, name=f"out_{k}")(layers.Dense(4, "leaky_relu", name=f"hidden_{k}")(flat))
+        for k in "ab"
+    ]
+    return keras.Model(inputs, layers.Concatenate()(heads))
+
+
+@pytest.mark.parametrize("build", [one_sigmoid, a_head_for_each_class])
+@pytest.mark.parametrize("target", [0, 1])
+def test_the_first_step_receives_the_score_whichever_class_is_asked_for(build, target, tmp_path):
+    model, images = build(tmp_path), pictures()
+    scores = models.logits_of(model, images)[:, target]
+    maps = attribution.lrp(model, images, target)
+    for score, values, steps in zip(
+        scores, maps, attribution.conservation(model, images, target), strict=True
+    ):
+        size = np.abs(values).sum() + abs(score)
+        assert abs(score) > 0.01 and abs(score - steps[0].received) < 2e-5 * size
+        absorbed = sum(step.absorbed for step in steps)
+        assert abs(score - absorbed - values.sum()) < 2e-5 * size
+        for step in steps:
+            assert abs(step.received - step.passed - step.absorbed) < 2e-5 * size, step
+        told = " ".join(step.layer for step in steps)
+        if build is a_head_for_each_class:  # the other has nothing to do with this score
+            assert f"out_{'ab'[target]}" in told and f"out_{'ba'[target]}" not in told
+            assert f"hidden_{'ba'[target]}" not in told
+        else:  # of s and -s only the first class has the minus
+            assert ("Neg" in [step.rule for step in steps]) == (target == 0)
+
+
+def test_two_dense_layers_that_read_the_pixels_have_each_its_box():
+    inputs = keras.Input((1, 2, 1))
+    flat = layers.Flatten()(inputs)
+    heads = [layers.Dense(1, use_bias=False)(flat) for _ in range(2)]
+    model = keras.Model(inputs, layers.Concatenate()(heads))
+    model.set_weights([np.array([[1.0], [1]]), np.array([[-1.0], [2]])])
+    rules = {"first": Box(), "dense": "zero"}  # of 0 to 255
+    maps = attribution.lrp(model, np.array([100.0, 55]).reshape(1, 1, 2, 1), 1, rules)
+    # a w - high w- is 155 and 110, which adds up to 265 for a score of 10
+    np.testing.assert_allclose(maps.ravel(), [1550 / 265, 1100 / 265], rtol=1e-5)
+
+
+def test_a_score_of_zero_keeps_its_steps():
+    model, picture = two_layers()
+    (steps,) = attribution.conservation(model, np.zeros_like(picture), lambda s: 0 * s[:, 0])
+    assert steps and all(step.received == step.passed == step.absorbed == 0 for step in steps)
+
+
 @pytest.mark.parametrize("composite", ["z_plus", "epsilon_plus_flat", "epsilon_gamma_box"])
 def test_without_biases_nothing_is_missing(composite):
     model, images = bias_free(), pictures()

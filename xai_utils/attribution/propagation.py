@@ -206,13 +206,17 @@ class Normalising(LinearStep):
 
 @dataclass
 class Entry:
-    """What happened to relevance at a step: scalars, added up over the batch."""
+    """What happened to relevance at a step: scalars, added up over the batch.
+
+    `reached` is whether there was any: what was received may also cancel out.
+    """
 
     path: str
     rule: str
     received: tf.Tensor
     passed: tf.Tensor
     absorbed: tf.Tensor
+    reached: tf.Tensor
 
 
 class Propagation:
@@ -303,7 +307,7 @@ class Propagation:
         def step(inputs, outputs, *parts):
             # a separable convolution has two steps a call
             calls = sum(
-                isinstance(known, LinearStep) and known.apply is parts[0]
+                isinstance(known, LinearStep) and (known.layer, known.apply) == (layer, parts[0])
                 for known in self.steps.values()
             )
             return self._stand_in(
@@ -509,7 +513,8 @@ class Propagation:
         received = tf.reduce_sum(relevance)
         total = sum(tf.reduce_sum(part) for part in passed if part is not None)
         kept = received - total if absorbed is None else tf.reduce_sum(absorbed)
-        self.entries.append(Entry(path, rule, received, total, kept))
+        reached = tf.reduce_any(relevance != 0)
+        self.entries.append(Entry(path, rule, received, total, kept, reached))
 
     def _back(self, operation, relevance) -> list:
         kind, given = operation.type, [widened(tensor) for tensor in operation.inputs]

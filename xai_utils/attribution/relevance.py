@@ -145,8 +145,10 @@ def conservation(
             `half`.
 
     Returns:
-        For each image its steps, from the outputs down. The score less everything absorbed is the
-        sum of the map.
+        For each image its steps, from the outputs down. The first receives the score, where one
+        step makes it; the score less everything absorbed is the sum of the map. Steps that nothing
+        of the score reaches, such as the head of another class, are left out, unless it is zero
+        and reaches none.
 
     Raises:
         ValueError: bad images, target or composite, a score that does not depend on the pixels, a
@@ -157,9 +159,13 @@ def conservation(
     run = _compiled(model, batch, _steps, composite, gate, function)
     told = []
     for at in range(len(batch)):
-        layers, rules, sums = run(batch[at : at + 1], indices[at : at + 1])
-        words = zip(layers.numpy(), rules.numpy(), sums.numpy().tolist(), strict=True)
-        told.append([Conserved(one.decode(), rule.decode(), *three) for one, rule, three in words])
+        layers, rules, sums, reached = (
+            part.numpy() for part in run(batch[at : at + 1], indices[at : at + 1])
+        )
+        kept = np.flatnonzero(reached) if reached.any() else range(len(reached))
+        told.append(
+            [Conserved(layers[k].decode(), rules[k].decode(), *sums[k].tolist()) for k in kept]
+        )
     return told
 
 
@@ -230,8 +236,11 @@ def _steps(model, images, indices, **settings):
     _relevance(model, ends, started, images, "the pixels")
     entries = propagation.entries
     sums = [tf.stack([entry.received, entry.passed, entry.absorbed]) for entry in entries]
-    layers, rules = ([getattr(entry, key) for entry in entries] for key in ("path", "rule"))
-    return tf.constant(layers), tf.constant(rules), tf.stack(sums) / _lifted(model)
+    layers, rules, reached = (
+        [getattr(entry, key) for entry in entries] for key in ("path", "rule", "reached")
+    )
+    lowered = tf.stack(sums) / _lifted(model)
+    return tf.constant(layers), tf.constant(rules), lowered, tf.stack(reached)
 
 
 def _lifted(model) -> float:
