@@ -343,7 +343,7 @@ def described(classifier: Classifier) -> dict[str, str]:
     height, width = classifier.input_size
     task, function = classifier.task, classifier.function
     made = {"softmax": "shares that sum to 1", "sigmoid": "a probability for each"}
-    if task == "classification" and function == "sigmoid":
+    if classifier.one_unit:
         made = {"sigmoid": "p of the second class, of one sigmoid unit, and 1 - p of the first"}
     count, at_each = len(classifier.labels), " at every pixel" if classifier.dense else ""
     names = ", ".join(classifier.labels[:6]) + (", ..." if count > 6 else "")

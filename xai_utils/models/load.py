@@ -81,6 +81,11 @@ class Classifier:
         return function_of(self.model)
 
     @property
+    def one_unit(self) -> bool:
+        """Whether one sigmoid unit answers for two classes: their scores are -s and s."""
+        return self.task == "classification" and self.function == "sigmoid"
+
+    @property
     def unit(self) -> str:
         """What scores are counted in: `logits`, or `units` of a regression's values."""
         return "units" if self.task == "regression" else "logits"
