@@ -13,6 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_STATEMENTS = 15  # in a cell of code, those inside of others counted too; ruff minds its lines
 
+COARSE = (  # above the outputs that nbval compares, on the pages of all networks
+    "Coarse results of this run; those of the default parameters are kept in git, for you and the"
+    " tests to compare with:"
+)
+
 TRAIN_BESIDE_YOURS = [
     path
     for path in NOTEBOOKS
@@ -80,6 +85,28 @@ def test_outputs_are_stripped_but_for_those_that_are_compared(notebook):
             assert not cell["outputs"] and "nbval-check-output" not in tags(cell), source(cell)
     assert 1 <= kept <= 3, "keep one to three outputs, or nbval compares nothing"
     assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "report"}
+
+
+def prints(statements):
+    """Whether they print whatever the network is: in a condition both ways must."""
+    for one in statements:
+        if isinstance(one, ast.Expr) and ast.unparse(one).startswith("print("):
+            return True
+        if isinstance(one, (ast.For, ast.With)) and prints(one.body):
+            return True
+        if isinstance(one, ast.If) and prints(one.body) and prints(one.orelse):
+            return True
+    return False
+
+
+def test_what_is_compared_is_said_to_be_of_this_run(notebook):
+    """A page of any network has numbers of its own there, and never none."""
+    for before, cell in zip([None, *notebook["cells"]], notebook["cells"], strict=False):
+        if "nbval-check-output" in tags(cell):
+            assert prints(ast.parse(source(cell)).body), "prints nothing for some networks"
+            if before["cell_type"] == "markdown":
+                assert source(before) == COARSE
+    assert not any("your own machine" in text for text in prose(notebook))
 
 
 def test_cells_are_short_and_introduced_by_prose(notebook):

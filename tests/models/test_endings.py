@@ -143,6 +143,20 @@ def test_what_cannot_be_followed_is_computed_back(pixels):
     assert (models.logits_of(mine.model, pixels) < 0).all()  # logarithms, not probabilities
 
 
+@pytest.mark.parametrize(
+    ("units", "activation", "task"),
+    [
+        (2, "softmax", None),
+        (2, "sigmoid", None),
+        (1, "sigmoid", "multilabel"),
+        (1, None, "regression"),
+    ],
+)
+def test_whose_classes_have_units_of_their_own(units, activation, task):
+    model = ends_in(layers.Dense(units, activation))
+    assert not models.load_model(model, preprocessing="unit", task=task).one_unit
+
+
 def test_one_sigmoid_unit_is_two_classes(pixels):
     keras.utils.set_random_seed(2)
     model = ends_in(layers.Dense(1, "sigmoid", bias_initializer="ones"))
@@ -153,6 +167,7 @@ def test_one_sigmoid_unit_is_two_classes(pixels):
     np.testing.assert_allclose(scores[:, 1], np.log(p / (1 - p)), atol=1e-4)
     np.testing.assert_allclose(scores[:, 0], -scores[:, 1])
     assert mine.task == "classification" and mine.labels == ("class 0", "class 1")
+    assert mine.one_unit
     (first, chance), *_ = mine.top(pixels, 2)[0]
     assert first == "class 1" and chance == pytest.approx(p[0], abs=1e-6) and chance < 1
     for_one, for_other = (attribution.grad_cam(mine.model, pixels, k, relu=False) for k in (0, 1))
