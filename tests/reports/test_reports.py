@@ -311,8 +311,20 @@ def test_a_part_of_the_runs(built):
     assert executed(finish(built.make("reports", "RUNS=10_* *--b"))) == ["10_runs--a"]
     index = (built.site / "index.html").read_text()
     assert "20_record--a.html" in index  # the others stay in the gallery
-    output = finish(built.make("reports", "RUNS=11_*"), None)
-    assert "no file in reports/runs matches RUNS='11_*'" in output
+
+
+@pytest.mark.parametrize("globs", ["11_runs*", "10_* 11_runs*"])
+def test_a_pattern_without_a_run_is_an_error_before_any_work(built, globs):
+    built.run_file("10_runs--a", "steps: 8")
+    output = finish(built.make("reports", f"RUNS={globs}"), None)
+    assert "no run is called '11_runs*'; nearest: 10_runs--" in output
+    assert executed(output) == []
+
+
+def test_pages_alone_are_told_from_runs(built):
+    (built.site / "10_runs--a.html").unlink()
+    output = finish(built.make("reports", "RUNS=10_runs--a"))
+    assert "no run is out of date, of 1: only pages are written anew" in output
 
 
 def test_a_run_file_with_an_impossible_name(built):

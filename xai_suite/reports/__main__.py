@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from xai_suite.reports import finding, reading, runner, runs, site, staleness
 from xai_suite.reports.runs import RunError
+from xai_utils.engine import nearest
 
 OF_A_GPU = 0.9  # of its memory, for TensorFlow; CUDA needs some beside it in every process
 
@@ -88,6 +89,8 @@ class Reports:
             count, where = len(self.selected), f"{self.site}/index.html"
             print(f"nothing to do: {count} reports are up to date ({where})")
             return 0
+        if not self.stale:
+            print(f"no run is out of date, of {len(self.selected)}: only pages are written anew")
         try:
             self.work(pages)
         finally:
@@ -241,7 +244,7 @@ def selected(globs: str) -> list[str]:
     """Names of the run files that match one of these patterns.
 
     Raises:
-        RunError: none does, or a file's name cannot be a run's.
+        RunError: a pattern that matches none, or a file's name that cannot be a run's.
     """
     for file in runs.RUNS.iterdir():
         good = re.fullmatch(r"[\w.-]+\.yaml", file.name, re.ASCII)
@@ -250,11 +253,11 @@ def selected(globs: str) -> list[str]:
                 f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_',"
                 " '-' and '.' only"
             )
-    patterns = globs.split()
-    found = [name for name in staleness.run_names() if any(fnmatch(name, p) for p in patterns)]
-    if not found:
-        raise RunError(f"no file in reports/runs matches RUNS='{globs}'")
-    return found
+    known, patterns = staleness.run_names(), globs.split()
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in known):
+            raise RunError(f"no run is called {pattern!r}; {nearest(pattern, known, 1)}")
+    return [name for name in known if any(fnmatch(name, pattern) for pattern in patterns)]
 
 
 def jobs() -> int:
