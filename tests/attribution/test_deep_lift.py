@@ -270,7 +270,7 @@ def test_several_baselines_are_the_mean_of_their_maps():
     np.testing.assert_allclose(together, np.mean(one, axis=0), atol=1e-7)
     with pytest.raises(ValueError, match="no filling is called 'grey'"):
         attribution.deep_lift(model, images, 1, [0.1, "grey"])
-    with pytest.raises(ValueError, match="fill must be finite"):
+    with pytest.raises(ValueError, match=r"fill must be a number, .*; got shape \(0,\)$"):
         attribution.deep_lift(model, images, 1, [])
 
 

@@ -140,7 +140,7 @@ def test_fillings():
     [
         (
             lambda: apply("rotat", some_pictures(), 3),
-            "no transform is called 'rotat'; there are flip_horizontal",
+            "no transform is called 'rotat'; nearest: rotate",
         ),
         (lambda: pictures.zoom(some_pictures(), 0), "factor must be above 0, not 0"),
         (lambda: pictures.jpeg(some_pictures(), 100), "quality goes from 1 to 95, not 100"),
@@ -149,6 +149,15 @@ def test_fillings():
             "no filling is called 'grey'; it may be black",
         ),
         (lambda: pictures.filling(some_pictures(), [1, 2]), r"a colour \(3,\)"),
+        (
+            lambda: pictures.filling(some_pictures(), np.zeros((32, 32, 3))),
+            r"^fill must be a number, .* or pictures \(.*\); got shape \(32, 32, 3\)$",
+        ),
+        (
+            lambda: pictures.filling(some_pictures(), np.full((32, 32, 3), np.nan)),
+            r"^fill must be finite: .*; got float64 of shape \(32, 32, 3\)$",
+        ),
+        (lambda: pictures.filling(some_pictures(), np.inf), "^fill must be finite: .*; got inf$"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, told):

@@ -334,7 +334,7 @@ class _Said:
         if array.shape not in ((), (count,)) or array.dtype.kind not in "iuU":
             raise ValueError(
                 f"{self.model.name} answers at every pixel: target must be None, a class, {count}"
-                f" classes, region(...), pixel(...) or component(...), not {array!r:.60}"
+                f" classes, region(...), pixel(...) or component(...), not {array.tolist()!r:.60}"
             )
         given = np.broadcast_to(array, count)
         return [self.index(str(one) if given.dtype.kind == "U" else int(one)) for one in given]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from xai_utils.engine import keras, pixel_range, tf
+from xai_utils.engine import keras, nearest, pixel_range, tf
 from xai_utils.pictures.load import PictureError
 
 
@@ -229,7 +229,7 @@ def apply(name: str, images, amount) -> np.ndarray:
         ValueError: no transform of that name, or an amount it cannot take.
     """
     if name not in TRANSFORMS:
-        raise ValueError(f"no transform is called {name!r}; there are {', '.join(TRANSFORMS)}")
+        raise ValueError(f"no transform is called {name!r}; {nearest(name, TRANSFORMS)}")
     return TRANSFORMS[name].apply(images, amount)
 
 
@@ -406,16 +406,14 @@ def filling(images, fill, seed: int = 0, black: float = 0.0, white: float = 255.
             )
         return np.full_like(images, ends[fill]) if fill in ends else _FILLINGS[fill](images, seed)
     values = np.asarray(fill)
-    good = values.dtype.kind in "fiub" and np.isfinite(values).all()
-    if (
-        not good
-        or any(v not in (1, n) for v, n in zip(values.shape[::-1], images.shape[::-1]))
-        or values.ndim > 4
+    wanted = f"a number, a colour {images.shape[3:]} or pictures {images.shape}"
+    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+        got = f"{values.dtype} of shape {values.shape}" if values.ndim else f"{fill!r:.60}"
+        raise ValueError(f"fill must be finite: {wanted}; got {got}")
+    if values.ndim > 4 or any(
+        extent not in (1, own) for extent, own in zip(values.shape[::-1], images.shape[::-1])
     ):
-        raise ValueError(
-            f"fill must be finite: a number, a colour {images.shape[3:]} or pictures"
-            f" {images.shape}; got {values!r:.60}"
-        )
+        raise ValueError(f"fill must be {wanted}; got shape {values.shape}")
     return np.broadcast_to(values.astype(images.dtype), images.shape)
 
 
