@@ -476,4 +476,18 @@ def test_a_card_has_a_line_for_each_key(tmp_path):
         models.write_card(tmp_path / "mine.yaml", labels={Doubled})
     with pytest.raises(ValueError, match="a card has no key 'label'"):
         models.write_card(tmp_path / "mine.yaml", label="a")
+    for refused in (
+        {"preprocessing": "units"},
+        {"preprocessing": {"to": 1}},
+        {"task": "classify"},
+        {"resizing": "crop it"},
+    ):
+        with pytest.raises(ValueError) as by_card:
+            models.write_card(tmp_path / "mine.yaml", **refused)
+        network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()], name="mine")
+        with pytest.raises(ValueError) as by_load:
+            models.load_model(network, **{"preprocessing": "unit"} | refused)
+        assert str(by_card.value).removeprefix("mine.yaml") == str(by_load.value).removeprefix(
+            "mine"
+        )
     assert models.read_card(path) == said

@@ -8,14 +8,13 @@
     resizing: pad
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from xai_utils.engine import DATA_FOLDER, written_whole
+from xai_utils.engine import DATA_FOLDER, nearest, written_whole
 
 MODELS_FOLDER = DATA_FOLDER / "models"
 KEYWORDS = (
@@ -62,8 +61,7 @@ def read_card(path) -> dict:
         raise ValueError(f"{path.name} is not a card: it holds no `key: value` lines")
     for key in said:
         if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0) or KEYS[:1]
-            raise ValueError(f"{path.name} has an unknown key {key!r}; nearest: {near[0]}")
+            raise ValueError(f"{path.name} has an unknown key {key!r}; {nearest(key, KEYS, 1)}")
     said = {key: value for key, value in said.items() if value is not None}
     for key in ("file", "labels", "weights"):
         if isinstance(said.get(key), str) and (key == "file" or said[key] != "imagenet"):
@@ -206,17 +204,21 @@ def write_card(path, **said) -> Path:
         The card's path.
 
     Raises:
-        ValueError: an unknown key, or a value that YAML cannot hold as plain data.
+        ValueError: an unknown key, a value that YAML cannot hold as plain data, or a preprocessing,
+            task or resizing that `load_model` would refuse.
     """
+    from xai_utils.models.own import check_said  # it starts Keras, which who reads cards needs not
+
     for key in said:
         if key not in KEYS:
-            raise ValueError(f"a card has no key {key!r}; there are {', '.join(KEYS)}")
+            raise ValueError(f"a card has no key {key!r}; {nearest(key, KEYS, 1)}")
     kept = {key: value for key, value in said.items() if value is not None}
     try:  # a line for each key, whatever it holds
         text = "".join(f"{key}: {_on_a_line(value)}\n" for key, value in kept.items())
     except yaml.YAMLError as error:
         raise ValueError(f"not for a card: {' '.join(str(error).split())}") from None
     path = Path(path).expanduser()
+    check_said(kept, path.name)
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

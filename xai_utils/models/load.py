@@ -6,7 +6,6 @@ own function (`endings`), where they are shown.
 """
 
 import contextlib
-import difflib
 import hashlib
 import os
 import warnings
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from xai_utils import pictures
-from xai_utils.engine import PIXELS, cached, check_images, forward, keras
+from xai_utils.engine import PIXELS, cached, check_images, forward, keras, nearest
 from xai_utils.models import cards, efficientnet_lite, maps, own, shapes, ssd_mobilenet
 from xai_utils.models import labels as names_of
 from xai_utils.models.applications import APPLICATIONS, load_application
@@ -342,9 +341,8 @@ def _file_and_card(name: str) -> tuple[Path, dict]:
     if len(path.parts) > 1:
         raise FileNotFoundError(f"no model file at {path}")
     known = [*EMBEDDED, *APPLICATIONS]
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or list(EMBEDDED)
     raise ValueError(
-        f"no model is called {name!r}; nearest: {', '.join(near)}; your own must end in"
+        f"no model is called {name!r}; {nearest(name, known)}; your own must end in"
         f" {', '.join(own.SUFFIXES)} or be a SavedModel folder or a card (.yaml)"
     )
 
@@ -378,10 +376,7 @@ def _own(model: keras.Model, name: str, said: dict, frozen: bool = False) -> Cla
         raise ValueError(_WEIGHTS.format(name))
     short = Path(name).name
     resizing = said.get("resizing", "stretch")
-    if resizing not in pictures.RESIZINGS:
-        raise ValueError(
-            f"{short}: resizing is one of {', '.join(pictures.RESIZINGS)}, not {resizing!r}"
-        )
+    own.check_said(said, short)
     names = said.get("labels")
     names = names if names is None else names_of.read_labels(names)
     keys = ("preprocessing", "task", "size", "output")

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xai_utils import pictures
 from xai_utils.engine import PIXELS, keras, tf, with_float_input
 from xai_utils.models import foreign
-from xai_utils.models.endings import DENSE, ending, with_task
+from xai_utils.models.endings import DENSE, check_task, ending, with_task
 from xai_utils.models.inputs import PREPROCESSING, Preprocess, brings_its_own
 from xai_utils.models.shapes import is_spatial
 
@@ -57,6 +58,26 @@ def read_model(path: Path, *, size=None, output=None, custom_objects=None) -> ke
         return keras.models.load_model(path, compile=False, safe_mode=True, custom_objects=objects)
     except Exception as error:  # Keras raises what it likes
         raise ValueError(f"{path.name} cannot be loaded: {_cause(error)}") from None
+
+
+def check_said(said: Mapping, name: str) -> None:
+    """Check what is said of a network, as far as that goes without it.
+
+    Args:
+        said: keywords of `load_model`: of them preprocessing, task and resizing.
+        name: what messages call the network.
+
+    Raises:
+        ValueError: a value that no network could have.
+    """
+    if (preprocessing := said.get("preprocessing")) is not None:
+        Preprocess(preprocessing)
+    check_task(said.get("task"), name)
+    resizing = said.get("resizing")
+    if resizing is not None and resizing not in pictures.RESIZINGS:
+        raise ValueError(
+            f"{name}: resizing is one of {', '.join(pictures.RESIZINGS)}, not {resizing!r}"
+        )
 
 
 def from_pixels(
