@@ -682,8 +682,10 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
         run(place, place / "never.parquet", scheduler="127.0.0.1")
     for techniques, told in (
         ("", "say which techniques"),
-        ("grad_cams", "no technique is called 'grad_cams'"),
-        ("rise:mask=3", "rise has no setting 'mask'; it has: masks, grid"),
+        ("gradcam", "no technique is called 'gradcam'; nearest: grad_cam$"),
+        ("zzz", r"no technique is called 'zzz'; there are \d+, such as saliency, "),
+        ("rise:mask=3", "rise has no setting 'mask'; nearest: masks$"),
+        ("rise:x=3", "rise has no setting 'x'; there are masks, grid, "),
         ("rise:masks", "setting masks has no value"),
         ("cam cam", "cam is given twice"),
         ("rise:masks=many", "rise: masks is a whole number below 2\\*\\*31, not 'many'"),

@@ -24,6 +24,15 @@ def test_a_class_is_found(name):
     assert class_index(name, imagenet_labels(), imagenet_wnids()) == 285
 
 
+def test_where_no_class_is_near_the_message_says_which_there_are():
+    with pytest.raises(ValueError, match="^no class is called 'circle'; there are healthy, dog$"):
+        class_index("circle", ("healthy", "dog"))
+    with pytest.raises(ValueError, match="^no class is called 'healty'; nearest: Healthy$"):
+        class_index("healty", ("Healthy", "dog"))
+    with pytest.raises(ValueError, match="'qqqq'; there are 1000, such as tench, goldfish, "):
+        class_index("qqqq", imagenet_labels())
+
+
 def test_digits_are_an_index_unless_a_class_is_called_so():
     names = ("7", "1", "0", "3.0", "dog")
     for text, index in (("7", 0), ("0", 2), ("0.0", 2), (" 1 ", 1), ("3.0", 3)):

@@ -17,7 +17,7 @@ from PIL import Image
 from xai_suite.reports import EXPLAINED_IN
 from xai_utils import attribution, metrics, models, pictures
 from xai_utils.attribution import CAMS
-from xai_utils.engine import DATA_FOLDER, first_line, written_whole
+from xai_utils.engine import DATA_FOLDER, first_line, nearest, written_whole
 from xai_utils.models import Classifier, load_model
 from xai_utils.pictures import IMAGES_FOLDER
 
@@ -137,7 +137,7 @@ def maps(classifier: Classifier, images, state: State) -> dict[str, np.ndarray]:
     names = tuple(dict.fromkeys(state.techniques))
     if unknown := [name for name in names if name not in QUICK + SLOW]:
         raise ValueError(
-            f"the explorer has no technique {unknown[0]!r}; it has {', '.join(QUICK + SLOW)}"
+            f"the explorer has no technique {unknown[0]!r}; {nearest(unknown[0], QUICK + SLOW, 1)}"
         )
     made, network, layer = {}, classifier.model, state.layer
     if together := tuple(name for name in names if name in CAMS):

@@ -13,7 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from xai_utils.attribution.gradients import existing, finite, finite_without_gradient
-from xai_utils.engine import check_images, compiled, in_float32, in_parts, keras, tf, widened
+from xai_utils.engine import (
+    check_images,
+    compiled,
+    in_float32,
+    in_parts,
+    keras,
+    nearest,
+    tf,
+    widened,
+)
 from xai_utils.models import (
     capture,
     check_layer,
@@ -113,7 +122,7 @@ def cams(
     """
     if unknown := [name for name in methods if name not in CAMS]:
         raise ValueError(
-            f"no class activation method is called {unknown[0]!r}; there are {', '.join(CAMS)}"
+            f"no class activation method is called {unknown[0]!r}; {nearest(unknown[0], CAMS, 1)}"
         )
     batch = check_images(model, images)
     checked = [check_target(model, batch, target) for target in targets]

@@ -44,7 +44,7 @@ from xai_utils.attribution.perturbation import occlusion, rise, sobol
 from xai_utils.attribution.regions import xrai
 from xai_utils.attribution.relevance import lrp
 from xai_utils.attribution.superpixels import kernel_shap, lime
-from xai_utils.engine import cached, first_line, keras, pixel_range
+from xai_utils.engine import cached, first_line, keras, nearest, pixel_range
 from xai_utils.models import NEED_ONLY_SCORES
 
 
@@ -194,7 +194,7 @@ def parse(techniques: str | Sequence[str]) -> dict[str, list]:
     for text in [*given, *(name for name in FLOORS if name not in given)]:
         name, _, settings = text.partition(":")
         if name not in METHODS:
-            raise ValueError(f"no technique is called {name!r}; there are {', '.join(METHODS)}")
+            raise ValueError(f"no technique is called {name!r}; {nearest(name, METHODS, 1)}")
         if text in parsed:
             raise ValueError(f"technique {text} is given twice")
         all_settings = list(inspect.signature(METHODS[name]).parameters.items())[3:]
@@ -226,9 +226,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _setting(text: str, known: dict[str, inspect.Parameter], technique: str) -> tuple:
     name, _, given = text.partition("=")
     if name not in known:
-        raise ValueError(
-            f"{technique} has no setting {name!r}; it has: {', '.join(known) or 'none'}"
-        )
+        raise ValueError(f"{technique} has no setting {name!r}; {nearest(name, known, 1)}")
     if not given:
         raise ValueError(f"{technique}: setting {name} has no value; write {name}=...")
     # An unannotated setting may take more than what its default is, but for whole numbers.

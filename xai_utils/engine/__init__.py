@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, compiled functions, checks of a batch, whole files."""
+"""TensorFlow and Keras, compiled functions, checks of a batch, whole files, words of errors."""
 
 import lazy_loader
 
@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "PIXELS",
             "cached",
             "check_images",
+            "check_model",
             "compiled",
             "computed_on",
             "float_type",
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "widened",
             "with_float_input",
         ],
-        "files": ["DATA_FOLDER", "first_line", "written_whole"],
+        "files": ["DATA_FOLDER", "written_whole"],
+        "words": ["first_line", "nearest"],
     },
 )

@@ -92,7 +92,29 @@ class _Kept:
         self.compiled = functools.lru_cache(_MOST)(functools.partial(_compiled, model))
 
 
+def check_model(model) -> None:
+    """Say in one line what was given in place of a Keras model.
+
+    Args:
+        model: what was given.
+
+    Raises:
+        ValueError: it is none; what holds one as its `.model`, such as a classifier of
+            `load_model`, is told so.
+    """
+    if isinstance(model, keras.Model):
+        return
+    given = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
+    hint = ""
+    if isinstance(getattr(model, "model", None), keras.Model):
+        hint = ": give its .model"
+    elif isinstance(model, str):
+        hint = f": give models.load_model({model!r}).model"
+    raise ValueError(f"model is a Keras model, not {given}{hint}")
+
+
 def _kept(model: keras.Model) -> _Kept:
+    check_model(model)
     return vars(model).setdefault("_xai_utils_kept", _Kept(model))  # past Keras' tracking
 
 
@@ -228,7 +250,11 @@ def float_type(model: keras.Model) -> str:
 
     Returns:
         `float32` or `float64`.
+
+    Raises:
+        ValueError: not a Keras model.
     """
+    check_model(model)
     return "float64" if model.compute_dtype == "float64" else "float32"
 
 
@@ -321,10 +347,14 @@ def check_images(model: keras.Model, images) -> tf.Tensor:
         `(N, H, W, C)` of `float_type`, in the range it was given in.
 
     Raises:
-        ValueError: not a batch of images, empty, not numbers, NaN or infinite, or a shape the model
-            does not take.
+        ValueError: not a Keras model; not a batch of images, empty, not numbers, NaN or infinite,
+            or a shape the model does not take.
     """
+    check_model(model)
     array = np.asarray(images)
+    if array.size and isinstance(array.flat[0], str | os.PathLike):
+        name = str(array.flat[0])
+        raise ValueError(f"images are numbers, not {name!r}: give classifier.prepare({name!r})")
     if array.ndim == 3:
         raise ValueError(
             f"images has shape {array.shape}: a technique takes a batch; pass image[None]"

@@ -29,15 +29,3 @@ def written_whole(path: Path, replace: bool = True) -> Iterator[Path]:
         (os.replace if replace else os.link)(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line; what it is called if it says nothing.
-
-    Args:
-        error: any exception.
-
-    Returns:
-        The first line of its message that is not empty, or the name of its type.
-    """
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -320,11 +320,12 @@ def cover_until_flip(
         ValueError: bad images or fill; a side that does not fit, or no square at all; a regression,
             or a multilabel network that finds nothing: no label could fall.
     """
+    batch = check_images(model, image[None])
     if why := _no_label(model, image, model.name):
         raise ValueError(why)
     before = int(logits_of(model, image[None])[0].argmax())
     same = [before, *same]
-    fill = covers_for(model, check_images(model, image[None]), fill).numpy()
+    fill = covers_for(model, batch, fill).numpy()
     orders = [brightest_rectangles(values, side, most, stride) for values in maps]
     flips: list[Flip | None] = [None] * len(orders)
     for start in range(0, most, at_once):

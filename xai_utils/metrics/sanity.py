@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from xai_utils import models
-from xai_utils.engine import keras
+from xai_utils.engine import check_model, keras
 
 
 def cascade(model: keras.Model) -> list[str]:
@@ -58,6 +58,7 @@ def randomised(model: keras.Model, names: Sequence[str], seed: int = 0) -> Itera
     Raises:
         ValueError: no such layer, or one without weights, which nothing would happen to.
     """
+    check_model(model)
     place = {id(weight): number for number, weight in enumerate(model.weights)}
     chosen = {}
     for layer in (models.find_layer(model, name) for name in names):

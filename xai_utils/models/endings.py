@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xai_utils.engine import cached, forward, keras, tf
+from xai_utils.engine import cached, check_model, forward, keras, tf
 from xai_utils.models.layers import replaced_calls, walk
 
 TASKS = ("classification", "multilabel", "regression", "segmentation")
@@ -64,6 +64,16 @@ def ending(model: keras.Model, images: np.ndarray) -> Ending:
     return found._replace(bounded=bool((outputs <= 1).all()) and not _ends_linear(model))
 
 
+def check_task(task, name: str) -> None:
+    """Check a task that was said, or None where none was.
+
+    Raises:
+        ValueError: it is none of `TASKS`.
+    """
+    if task is not None and task not in TASKS:
+        raise ValueError(f"{name}: task is one of {', '.join(TASKS)}, not {task!r}")
+
+
 def with_task(
     found: Ending, whole: keras.Model, task: str | None, named: bool, name: str
 ) -> tuple[Ending, str]:
@@ -91,8 +101,7 @@ def with_task(
     """
     shape, function = found.model.output_shape, found.function
     units, dense = shape[-1], len(shape) == 4
-    if task is not None and task not in TASKS:
-        raise ValueError(f"{name}: task is one of {', '.join(TASKS)}, not {task!r}")
+    check_task(task, name)
     if dense:
         return _with_dense_task(found, whole, task, name)
     if task == "segmentation":
@@ -200,7 +209,11 @@ def is_dense(model: keras.Model) -> bool:
 
     Returns:
         True if it returns one tensor `(N, h, w, units)`.
+
+    Raises:
+        ValueError: not a Keras model.
     """
+    check_model(model)
     shape = getattr(model, "output_shape", None) if getattr(model, "outputs", None) else None
     return isinstance(shape, tuple) and len(shape) == 4
 

@@ -4,7 +4,6 @@ Each becomes a Keras model of one input, so that everything that only asks for s
 is. A function and an ONNX file have neither layers nor a gradient; a SavedModel has a gradient.
 """
 
-import difflib
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xai_utils.engine import first_line, in_python, keras, tf
+from xai_utils.engine import check_model, first_line, in_python, keras, nearest, tf
 from xai_utils.models.layers import walk
 
 _MOST_CHANNELS = 32  # a longer axis holds pixels
@@ -405,8 +404,7 @@ def choose_output(names: list[str], output: str | None, name: str) -> str:
     if output is None:
         raise ValueError(f"{name} has outputs {', '.join(names)}: say output=, one of them")
     if output not in names:
-        near = difflib.get_close_matches(str(output), names, 3, 0.3) or names
-        raise ValueError(f"{name} has no output {output!r}; nearest: {', '.join(near)}")
+        raise ValueError(f"{name} has no output {output!r}; {nearest(output, names)}")
     return output
 
 
@@ -418,7 +416,11 @@ def fingerprint(model: keras.Model) -> str:
 
     Returns:
         16 hexadecimal digits.
+
+    Raises:
+        ValueError: not a Keras model.
     """
+    check_model(model)
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xai_utils.engine import PIXELS, keras
+from xai_utils.engine import PIXELS, keras, nearest
 from xai_utils.models.layers import walk
 
 PREPROCESSING = ("none", "unit", "tf", "torch", "caffe")
@@ -38,10 +38,10 @@ class Preprocess(keras.layers.Layer):
         if isinstance(mode, str):
             if mode not in PREPROCESSING:
                 near = difflib.get_close_matches(mode, PREPROCESSING, n=1)
-                nearest = f"; nearest: {near[0]}" if near else ""
+                meant = f"; nearest: {near[0]}" if near else ""
                 raise ValueError(
                     f"preprocessing is one of {', '.join(PREPROCESSING)} or a mapping of"
-                    f" {', '.join(_SAID)}, not {mode!r}{nearest}"
+                    f" {', '.join(_SAID)}, not {mode!r}{meant}"
                 )
         else:
             self.scale, self.shift = _affine(mode)
@@ -69,8 +69,7 @@ def _affine(said: Mapping) -> tuple[np.ndarray, np.ndarray]:
     """Factor and summand, `()` or `(C,)`, of a preprocessing said in full."""
     for key in said:
         if key not in _SAID:
-            near = difflib.get_close_matches(str(key), _SAID, n=1, cutoff=0.3) or _SAID
-            raise ValueError(f"preprocessing has no key {key!r}; nearest: {', '.join(near)}")
+            raise ValueError(f"preprocessing has no key {key!r}; {nearest(key, _SAID)}")
     low, high = value_range(said)
     first, last = _pair(said.get("to", (low, high)), "to")
     mean, deviation = (_numbers(said.get(key, at), key) for key, at in (("mean", 0), ("std", 1)))

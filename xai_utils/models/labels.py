@@ -1,6 +1,5 @@
 """Class names: ImageNet's thousand, and those of a user's own model."""
 
-import difflib
 import functools
 import json
 import os
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
 
-from xai_utils.engine import DATA_FOLDER
+from xai_utils.engine import DATA_FOLDER, check_model, nearest
 
 _NAMES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 _TABLE = DATA_FOLDER / "imagenet_classes.json"
@@ -90,9 +89,7 @@ def class_index(
     if digits := re.fullmatch(r"(\d+)(\.0*)?", name.strip()):
         # What a table made 3.0 of may be a name as well.
         return class_index(digits[1] if digits[2] else int(digits[1]), labels, wnids)
-    near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
-    nearest = ", ".join(labels[plain.index(known)] for known in near) or "none"
-    raise ValueError(f"no class is called {name!r}; nearest: {nearest}")
+    raise ValueError(f"no class is called {name!r}; {nearest(_plain(name), labels)}")
 
 
 def name_classes(model, names: tuple[str, ...]) -> None:
@@ -101,7 +98,11 @@ def name_classes(model, names: tuple[str, ...]) -> None:
     Args:
         model: a Keras model.
         names: one for each class.
+
+    Raises:
+        ValueError: not a Keras model.
     """
+    check_model(model)
     _NAMES[model] = tuple(names)
 
 
@@ -113,7 +114,11 @@ def class_names(model) -> tuple[str, ...]:
 
     Returns:
         One name for each class, in the order of the scores.
+
+    Raises:
+        ValueError: not a Keras model.
     """
+    check_model(model)
     return _NAMES.get(model, ())
 
 
@@ -131,6 +136,7 @@ def model_class(model, name: str | int) -> int:
         ValueError: an index out of range, an unknown name (the nearest are given), one that two
             classes share (their indices are given), or a model whose classes have no names.
     """
+    check_model(model)
     if model not in _NAMES:
         raise ValueError(
             f"the classes of {model.name} have no names here, so {name!r} means none: give its"

@@ -5,10 +5,9 @@ a name, a path and an output as layers have, and no weights.
 """
 
 import contextlib
-import difflib
 from collections.abc import Iterator
 
-from xai_utils.engine import cached, keras
+from xai_utils.engine import cached, check_model, keras, nearest
 
 ATTENTION = (
     keras.layers.MultiHeadAttention,
@@ -29,7 +28,12 @@ def walk(model: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, ker
 
     Yields:
         `(path, layer)`, an outer layer before those inside it.
+
+    Raises:
+        ValueError: neither a model nor a layer.
     """
+    if not isinstance(model, keras.Operation):
+        check_model(model)
     for layer in children(model):
         path = prefix + layer.name
         yield path, layer
@@ -75,9 +79,7 @@ def find_layer(model: keras.Model, name: str) -> keras.Operation:
             f" {', '.join(named)}"
         )
     if not named:
-        near = difflib.get_close_matches(str(name), layers, n=3, cutoff=0.3)
-        hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(list(layers)[-5:])}"
-        raise ValueError(f"{model.name} has no layer {name!r}; {hint}")
+        raise ValueError(f"{model.name} has no layer {name!r}; {nearest(name, [*layers][::-1])}")
     return next(iter(named.values()))
 
 

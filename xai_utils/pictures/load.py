@@ -6,7 +6,6 @@
 - Your own: any path, or the name of a file in `data/images/`.
 """
 
-import difflib
 import functools
 import importlib.util
 import tempfile
@@ -280,9 +279,8 @@ def _find(name: str) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise PictureError(f"no picture at {name!r}, nor in data/images/")
     own = [p.name for p in IMAGES_FOLDER.glob("*.*") if p.name != "README.md"]
-    near = difflib.get_close_matches(name, [*PICTURES, *own], n=3, cutoff=0.4) or list(PICTURES)[:4]
     raise PictureError(
-        f"no picture is called {name!r}; nearest: {', '.join(near)}"
+        f"no picture is called {name!r}; {engine.nearest(name, [*PICTURES, *own])}"
         " (pictures.image_names() lists all)"
     )
 

@@ -12,7 +12,16 @@ tenth of the rate, without jitter; here `settle` of them have half the rate.
 import numpy as np
 
 from xai_utils import models
-from xai_utils.engine import check_images, compiled, float_type, keras, pixel_range, tf, widened
+from xai_utils.engine import (
+    check_images,
+    check_model,
+    compiled,
+    float_type,
+    keras,
+    pixel_range,
+    tf,
+    widened,
+)
 from xai_utils.models import code_at
 from xai_utils.synthesis.optimisation import Synthesis, optimise
 
@@ -171,6 +180,7 @@ def _minus_target(model, images, indices, function):
 
 
 def _picture_shape(model, shape) -> tuple:
+    check_model(model)
     if shape is None:
         shape = tuple(getattr(model, "input_shape", None) or (None,))[1:]
     if len(shape) != 3 or None in shape:
