@@ -132,7 +132,8 @@ def test_a_crop_and_one_too_small():
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("lite9", "nearest"),
+        ("lite9", r"there are \d+, such as efficientnet_lite0"),
+        ("efficientnet_lite9", "nearest: efficientnet_lite"),
         ("nothing.keras", "no model file"),
         ("ssd_mobilenet_v2", "detects objects"),
     ],
@@ -417,6 +418,27 @@ def test_a_network_that_cannot_be_loaded_leaves_the_one_before_with_its_name(sho
     assert "cannot be loaded" in shown.alert.value and not shown.busy.value
     assert len(said) == 1 and shown.model.value == "counter"
     assert not is_old(shown) and shown.status.value == status
+
+
+def test_without_a_network_the_page_goes_on_saying_why(counter, tmp_path):
+    counter.model.save(tmp_path / "bare.keras")
+    made = controls.Explorer(str(tmp_path / "bare.keras"), "cat", "saliency", controls.NO_SECOND)
+    for name in ("cat", "hound"):
+        made.picture.value = name
+        assert "bare.keras: say what the model" in made.alert.value
+        assert "choose a model, such as efficientnet_lite0<" in made.alert.value
+    made.model.value = str(tmp_path / "none.keras")
+    assert "no model file at" in made.alert.value and "bare.keras" not in made.alert.value
+
+
+def test_the_app_does_not_begin_without_the_file_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MODEL", "none.keras")
+    with pytest.raises(SystemExit) as ended:
+        app.main([])
+    assert ended.value.code and "error: no model file at none.keras\n" in capsys.readouterr().err
+    (tmp_path / "some.keras").touch()
+    for there in ("", "vgg19", str(tmp_path / "some.keras"), str(tmp_path)):
+        app.check_there(there)
 
 
 def test_a_crop_that_is_too_small_is_told_and_the_answer_marked(shown):

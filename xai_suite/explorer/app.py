@@ -13,6 +13,7 @@ import nbformat
 
 from xai_suite.reports import RunError, asked_model, where_typed
 from xai_utils.engine import written_whole
+from xai_utils.models import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "reports" / "build" / "app"
@@ -51,6 +52,19 @@ def writable(folder: Path, other: Path) -> Path:
         return other
 
 
+def check_there(model: str) -> None:
+    """Check that a network asked for by its file is there, before anything is started.
+
+    Whether it can be used is found out, and said, by the page that loads it.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a bad card.
+    """
+    path = Path(model)
+    if (path.suffix or len(path.parts) > 1) and not files_of(model):
+        raise FileNotFoundError(f"no model file at {model}")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m xai_suite.explorer.app", description=__doc__)
     parser.add_argument(
@@ -68,7 +82,8 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory(prefix="explorer-") as other:
         try:
             model = where_typed(asked_model())
-        except RunError as error:
+            check_there(model)
+        except (RunError, ValueError, OSError) as error:
             parser.error(str(error))
         path = write_app(writable(FOLDER, Path(other, "app")), model)
         # Jupyter would answer every visitor with an error where a home cannot be written.

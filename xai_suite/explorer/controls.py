@@ -75,6 +75,7 @@ class Explorer:
     Attributes:
         took: techniques and layer -> seconds of their last answer by this network.
         loaded: what was typed for the network that answers; empty before the first.
+        refused: why the last model that was asked for in vain could not be loaded.
         shown: the answer that is shown, in words; empty before the first.
         made: layer, class, picture and what is searched -> drawn parts, by this network.
         others: layer and names of the pictures offered -> those that are searched, by this network.
@@ -86,6 +87,7 @@ class Explorer:
         self.classifier = self.source = self.images = None
         self.source_name, self.loaded, self.shown, self.quiet, self.took = "", "", "", False, {}
         self.made, self.others, self.waiting, self.step = {}, {}, None, ""
+        self.refused = "no model is loaded"
         self._make_controls(model, image, technique, second)
         self._arrange()
         self._observe()
@@ -294,7 +296,8 @@ class Explorer:
         self._wait_for(f"Loading {self.model.value}")
         try:
             loaded = load_classifier(self.model.value)
-        except ValueError:
+        except ValueError as error:
+            self.refused = str(error)
             if self.classifier is not None:  # which goes on answering
                 self._set(model=self.loaded)
                 old or self._mark_new(status)
@@ -382,7 +385,7 @@ class Explorer:
         compared, and a note tells of another likeliest class.
         """
         if self.classifier is None:
-            raise ValueError(f"no model is loaded: choose one, such as {next(iter(EMBEDDED))}")
+            raise ValueError(f"{self.refused}; choose a model, such as {next(iter(EMBEDDED))}")
         if taken:
             part = crop(taken[0])
         else:
