@@ -14,6 +14,13 @@ MANY = tuple(f"layer{i}" for i in range(34))
         ("Grad-CAM", ("cam", "grad_cam", "rise"), 1, "nearest: grad_cam"),
         ("healty", ("Healthy", "pneumonia"), 3, "nearest: Healthy"),
         ("crane", ("crane", "Crane", "crate"), 2, "nearest: crane, crate"),
+        (
+            "cat",
+            ("21_grad_cam--cat", "21_grad_cam--cats_and_dogs", "x"),
+            1,
+            "nearest: 21_grad_cam--cat",
+        ),
+        ("", ("healthy", "dog"), 3, "there are healthy, dog"),
         ("circle", ("healthy", "dog"), 3, "there are healthy, dog"),
         ("zzz", MANY, 3, "there are 34, such as layer0, layer1, layer2, layer3, layer4"),
         ("zzz", (), 3, "there are none"),

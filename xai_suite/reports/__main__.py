@@ -256,7 +256,7 @@ def selected(globs: str) -> list[str]:
     known, patterns = staleness.run_names(), globs.split()
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in known):
-            raise RunError(f"no run is called {pattern!r}; {nearest(pattern, known, 1)}")
+            raise RunError(f"no run is called {pattern!r}; {nearest(pattern.strip('*'), known, 1)}")
     return [name for name in known if any(fnmatch(name, pattern) for pattern in patterns)]
 
 

@@ -21,7 +21,7 @@ def first_line(error: Exception) -> str:
 def nearest(name, known: Iterable[str], most: int = 3) -> str:
     """What an unknown name may have meant, as the end of an error's message.
 
-    Capitals do not matter.
+    Near are names spelt like it or, where there are none, that contain it; capitals do not matter.
 
     Args:
         name: what was given.
@@ -39,8 +39,10 @@ def nearest(name, known: Iterable[str], most: int = 3) -> str:
         'there are cat, dog'
     """
     names = [*known]
-    small = [known.lower() for known in names]
-    near = difflib.get_close_matches(str(name).lower(), [*dict.fromkeys(small)], most, 0.4)
+    word, small = str(name).lower(), [known.lower() for known in names]
+    different = [*dict.fromkeys(small)]
+    near = difflib.get_close_matches(word, different, most, 0.4)
+    near = near or [known for known in different if word and word in known][:most]
     if near:
         return f"nearest: {', '.join(names[small.index(one)] for one in near)}"
     if len(names) > FEW:
