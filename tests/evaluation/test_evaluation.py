@@ -672,7 +672,7 @@ def test_nobody_at_the_address_and_bad_settings(place, monkeypatch):
     with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://127.0.0.1:9 "):
         run(place, place / "never.parquet", scheduler="tcp://127.0.0.1:9")
     for more, told in (
-        ({"metrics": ["delete"]}, "called 'delete'"),
+        ({"metrics": ["delete"]}, "called 'delete'; nearest: deletion$"),
         ({"explain": "both"}, "not 'both'"),
         ({"copies": 0}, "must be at least 1, not 8 and 0"),
     ):
@@ -912,7 +912,10 @@ def test_folders_called_by_numbers(tmp_path):
 
 def test_a_folder_that_is_no_manifest_is_one_clear_line(class_folders):
     for names, told in (
-        (("a cat", "b", "zebra"), "set/empty: no class is called 'empty'; nearest"),
+        (
+            ("a cat", "b", "zebra"),
+            "set/empty: no class is called 'empty'; there are a cat, b, zebra$",
+        ),
         ([f"class {i}" for i in range(5)], "has 4 class folders, but the network has 5 classes"),
     ):
         with pytest.raises(ValueError, match=told) as caught:

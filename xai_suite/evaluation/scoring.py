@@ -24,7 +24,7 @@ from xai_suite.evaluation.manifest import Row, digest, read_manifest
 from xai_suite.evaluation.results import Results
 from xai_utils import __version__, metrics, models, pictures, tf
 from xai_utils.attribution import FLOORS, METHODS, parse, undefined_for
-from xai_utils.engine import first_line
+from xai_utils.engine import first_line, nearest
 from xai_utils.models import logits_of
 
 NAMES = ("imagenet", *models.EMBEDDED, *models.APPLICATIONS)  # never meant as files
@@ -122,9 +122,8 @@ def evaluate(
         "version": __version__,
     }
     if not metrics or (unknown := [name for name in metrics if name not in GROUPS]):
-        raise ValueError(
-            f"no metric is called {unknown[0] if metrics else ''!r}; there are {', '.join(GROUPS)}"
-        )
+        name = unknown[0] if metrics else ""
+        raise ValueError(f"no metric is called {name!r}; {nearest(name, GROUPS, 1)}")
     if explain not in ("top", "label"):
         raise ValueError(f"explain must be top or label, not {explain!r}")
     if not 0 <= plan["tolerance"] < np.inf:
