@@ -15,6 +15,7 @@ from PIL import Image
 from small_reference import written
 
 from xai_suite import reference
+from xai_suite.reference import __main__ as command
 from xai_suite.reference import techniques
 from xai_suite.reference.names import names_of
 from xai_suite.reports import EXPLAINED_IN
@@ -169,3 +170,18 @@ def test_documents_are_pages_that_link_each_other(site):
     readme = (site / "reference" / "README.html").read_text()
     assert 'href="docs/reports.html"' in readme and 'src="data:image/jpeg;base64,' in readme
     assert 'href="../21_grad_cam--cat.html"' in readme
+
+
+def test_the_index_of_the_reports_leads_to_the_reference_at_once(tmp_path, monkeypatch):
+    def write_all(folder, site, bench):
+        folder.mkdir()
+        (folder / "index.html").touch()
+        return 1
+
+    monkeypatch.setattr(command, "write_all", write_all)
+    monkeypatch.setenv("OUT", str(tmp_path))
+    index = tmp_path / "site" / "index.html"
+    index.parent.mkdir()
+    index.write_text("no links")
+    assert command.main() == 0
+    assert '<a href="reference/index.html">reference</a>' in index.read_text()

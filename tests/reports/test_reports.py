@@ -537,6 +537,7 @@ def test_another_model_has_a_folder_of_its_own(built, model, folder, value):
     assert notebook.metadata["report"]["model"] == value
     pages = ["20_record--a.html", "compare", "index.html"]
     assert sorted(os.listdir(built.site / made.name)) == pages
+    assert f'href="{made.name}/index.html"' in (built.site / "index.html").read_text()
     assert {path: path.stat().st_mtime_ns for path in built.build.glob("*.ipynb")} == before
     assert (built.site / "10_runs--a.html").exists() and not (built.folder / "x").exists()
 
@@ -654,6 +655,7 @@ def test_one_report_on_a_picture_of_any_name(built):
     shell = f"cd {shlex.quote(str(elsewhere))} && exec {shlex.join([*command, 'PARAMS=steps=8'])}"
     output = finish(built.start("sh", "-c", shell))
     [page] = (built.site / "one-off").glob("*--*.html")
+    assert 'href="one-off/index.html"' in (built.site / "index.html").read_text()
     # where its "All reports" leads
     assert f'href="{page.name}' in (built.site / "one-off" / "index.html").read_text()
     assert f"the report is in reports/site/one-off/{page.name}" in output

@@ -768,12 +768,39 @@ def test_the_reference_is_linked_once_it_is_there(site):
     (site.site / "reference").mkdir()
     (site.site / "reference" / "index.html").write_text(publish.GENERATOR)
     assert not publish.lists(site.site, ["10_saliency--a"])  # so it is written again
-    publish.index(site.build, site.site, ["10_saliency--a"])
+    publish.refresh(site.build, site.site)
     publish.index(site.build, other, [])
     reference = {"reference": "reference/index.html"}
     assert bar(site.site) == reference | {"vgg19": "vgg19/index.html"}
     assert bar(other) == {"reference": "../reference/index.html", "default model": "../index.html"}
     assert publish.lists(site.site, ["10_saliency--a"])
+
+
+def test_an_index_is_refreshed_when_it_lacks_something_and_nobody_writes_it(site):
+    index, there = site.site / "index.html", site.site / "reference" / "index.html"
+    there.parent.mkdir()
+    there.write_text(publish.GENERATOR)
+    publish.refresh(site.build, site.site)
+    assert not index.exists()
+    for name in ("10_saliency--a", "10_saliency--b"):
+        site.add(name)
+        site.page(name)
+    publish.index(site.build, site.site, ["10_saliency--a", "10_saliency--b"])
+    there.unlink()
+    publish.index(site.build, site.site, [path.stem for path in site.site.glob("*--*.html")])
+    there.write_text(publish.GENERATOR)
+    publish.refresh(site.build, site.site)
+    refreshed = index.read_text()
+    assert 'href="reference/index.html"' in refreshed and "2 reports" in refreshed
+    publish.refresh(site.build, site.site)
+    assert index.read_text() == refreshed
+    there.unlink()
+    publish.index(
+        site.build, site.site, ["10_saliency--a", "10_saliency--b"], waiting=["10_saliency--b"]
+    )
+    there.write_text(publish.GENERATOR)
+    publish.refresh(site.build, site.site)  # whoever makes reports writes it at the end
+    assert "data-left" in index.read_text() and "reference/index" not in index.read_text()
 
 
 def test_cards_that_an_older_version_kept_are_shown(site):

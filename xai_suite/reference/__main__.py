@@ -8,13 +8,14 @@ Pages go to `reports/site/reference/`, or `OUT/site/reference/`. They load nothi
 import sys
 
 from xai_suite.reference.pages import write_all
-from xai_suite.reports import RunError, folders
+from xai_suite.reports import RunError, folders, refresh
 
 
 def main() -> int:
     try:
         build, site = folders("default")
         count = write_all(site / "reference", site, build.parent / "bench" / "bench.json")
+        refresh(build, site)
     except ModuleNotFoundError as error:
         print(f"make docs: {error.name} is missing: see requirements-dev.lock", file=sys.stderr)
         return 1

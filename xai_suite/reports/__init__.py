@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "typed_in",
             "where_typed",
         ],
-        "site": ["template"],
+        "site": ["refresh", "template"],
         "kernels": ["kernel_start_lock"],
     },
 )

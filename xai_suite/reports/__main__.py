@@ -96,6 +96,7 @@ class Reports:
         finally:
             self.running = {}
             failed = [*self.index(), *self.failed]
+            refresh_default(self.site)
         for name, error in failed:
             print(f"FAILED {name}: {error}", file=sys.stderr)
         print(f"the reports are in {self.site}/index.html", flush=True)
@@ -212,8 +213,16 @@ def one_report() -> int:
     forget_lost(build, name)
     made = {file.stem for file in build.glob("**/*--*.ipynb")}
     site.index(build, pages, sorted(made))
+    refresh_default(pages)
     print(f"the report is in {pages / name}.html", flush=True)
     return 1 if error else 0
+
+
+def refresh_default(pages: Path) -> None:
+    """Let the default model's index lead to another site, these pages, that lies inside its own."""
+    build, around = runs.folders("default")
+    if pages != around:
+        site.refresh(build, around)
 
 
 def forget_lost(build: Path, name: str) -> None:

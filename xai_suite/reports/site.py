@@ -243,6 +243,18 @@ def lists(site, names) -> bool:
     return whole and compares(site, {name.partition("--")[0] for name in names})
 
 
+def refresh(build, site) -> None:
+    """Write the index anew where it does not lead to all that lies beside it by now.
+
+    Nothing is written where there is none, or while reports are made, whose end writes it.
+    """
+    place = site / "index.html"
+    html = place.read_text(encoding="utf-8") if place.exists() else "data-left"
+    names = [path.stem for path in site.glob("*--*.html")]
+    if "data-left" not in html and not lists(site, names):
+        index(build, site, names)
+
+
 def compares(site, notebooks) -> bool:
     """Whether the comparisons of these notebooks show just what the sites around this one have."""
     others = elsewhere(site)
