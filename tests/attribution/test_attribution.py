@@ -192,7 +192,7 @@ def test_compiled_once_and_the_model_is_not_kept_alive():
         ({"images": np.full((1, 12, 12, 3), np.nan)}, "432 values that are NaN"),
         ({"images": np.zeros((2, 12, 12, 4))}, r"\(2, 12, 12, 4\), but gap takes \(N, 12, 12, 3\)"),
         ({"images": np.zeros((0, 12, 12, 3))}, "images must be numbers of shape"),
-        ({"images": np.array([["cat"]])}, "images must be numbers"),
+        ({"images": np.array([["cat"]])}, "images are numbers, not 'cat': give classifier"),
         ({"target": 5}, "target 5 is out of range: gap has classes 0 to 4"),
         ({"target": -1}, "out of range"),
         ({"target": [0, 1]}, "3 classes"),

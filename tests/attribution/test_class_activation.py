@@ -289,7 +289,7 @@ def test_one_call_runs_the_network_once():
 
 def test_an_unknown_method_is_named():
     with pytest.raises(
-        ValueError, match="no class activation method is called 'gradcam'; there are grad_cam, "
+        ValueError, match="no class activation method is called 'gradcam'; nearest: grad_cam"
     ):
         attribution.cams(gap_net(), batch(), methods=("grad_cam", "gradcam"))
 
