@@ -511,7 +511,7 @@ def _beside(column: Sequence[Tile], width: float) -> float:
         return 0.06
     signed = any(_is_signed(tile.values, tile.signed) for tile in maps)
     if not any(tile.unit for tile in maps):
-        return 0.7 + 0.15 * signed
+        return 0.8 + 0.15 * signed  # a number of five characters, and clear of the next tile
     # numbers and label of a bar grow with the tile
     return max(0.92 + 0.15 * signed, 0.68 + 0.1 * width)
 
