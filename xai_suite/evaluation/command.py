@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from xai_suite.reports import typed_in, where_typed
+from xai_utils import show
 from xai_utils.engine import first_line
 from xai_utils.models import TYPED, typed
 
@@ -171,7 +172,8 @@ def results_text(summary: dict) -> str:
     }
     most = max(pictures.values(), default=0)
     fewer = "".join(f", of {name} over {count}" for name, count in pictures.items() if count < most)
-    lines.append(f"means (standard errors) over {most} pictures{fewer}; ↓: low is good")
+    over = show.counted(most, "picture")
+    lines.append(f"means (standard errors) over {over}{fewer}; ↓: low is good")
     return "\n".join(lines)
 
 

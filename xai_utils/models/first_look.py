@@ -347,8 +347,9 @@ def described(classifier: Classifier) -> dict[str, str]:
         made = {"sigmoid": "p of the second class, of one sigmoid unit, and 1 - p of the first"}
     count, at_each = len(classifier.labels), " at every pixel" if classifier.dense else ""
     names = ", ".join(classifier.labels[:6]) + (", ..." if count > 6 else "")
+    bands = f"{classifier.channels} channel{'s' * (classifier.channels != 1)}"
     return {
-        "takes": f"{height} x {width} pixels of {classifier.channels} channels",
+        "takes": f"{height} x {width} pixels of {bands}",
         "returns": f"{count} {'scores' if count > 1 else 'score'}{at_each}",
         "made of them": made.get(function, "nothing: they are the answer"),
         "task": task,

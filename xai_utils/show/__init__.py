@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RECORD",
             "USED",
             "Ended",
+            "counted",
             "end",
             "one_answer_only",
             "record",

@@ -51,6 +51,23 @@ def used(**values):
     display({USED: values, "text/plain": text}, raw=True)
 
 
+def counted(number, thing: str) -> str:
+    """A number and what it counts, in the plural unless it is 1, for a sentence of a run.
+
+    Args:
+        number: how many, any number type.
+        thing: what is counted, in the singular; its plural takes an s.
+
+    Returns:
+        Such as `1 picture` or `3 pictures`.
+
+    Example:
+        >>> counted(1, "grey level"), counted(0.5, "grey level")
+        ('1 grey level', '0.5 grey levels')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def text(sentence: str) -> None:
     """Show a sentence that this run computed, set as prose: `text(f"{share:.0%} lies inside.")`.
 
