@@ -5,7 +5,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from xai_utils import keras, models, show
 
@@ -205,6 +207,64 @@ def test_a_network_that_a_notebook_cannot_take_is_named_before_any_training(
             exec(source(cell), given)
             if "parameters" in tags(cell):
                 given["model"] = unsuited
+
+
+@pytest.fixture(scope="module")
+def smooth_is_better(tmp_path_factory) -> str:
+    """A network whose first class loses by all that blurring takes away."""
+    pixels = keras.Input((32, 32, 3))
+    edges = keras.layers.Conv2D(2, 3, padding="same", activation="relu", use_bias=False)
+    head = keras.layers.Dense(2)
+    network = keras.Model(pixels, head(keras.layers.GlobalAveragePooling2D()(edges(pixels))))
+    laplacian = np.float32([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[..., None, None] / 3
+    edges.set_weights([np.tile(laplacian, (1, 1, 3, 1)) * [1, -1]])
+    head.set_weights([np.float32([[-0.01, 0], [-0.01, 0]]), np.float32([10, 0])])
+    path = tmp_path_factory.mktemp("smooth") / "mine.keras"
+    network.save(path)
+    path.with_suffix(".yaml").write_text(
+        "task: classification\npreprocessing: none\nlabels: [smooth, rough]\n"
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(path.with_suffix(".png"))
+    return str(path)
+
+
+def test_33_speaks_of_scores_where_the_blurred_copy_scores_higher(smooth_is_better, monkeypatch):
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith("33"))
+    said, given = [], {}
+    monkeypatch.setattr(show, "text", said.append)
+    for cell in code(json.loads(path.read_text(encoding="utf-8"))):
+        if cell["id"] in ("33-01", "33-02", "33-03", "33-10", "33-13"):
+            exec(source(cell), given)
+        if "parameters" in tags(cell):
+            given |= {"model": smooth_is_better, "steps": 2}
+            given["image"] = str(Path(smooth_is_better).with_suffix(".png"))
+    assert given["bare"] > given["whole"]
+    assert "% of the difference" not in said[0] and "scores no lower" in said[1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_15_balances_the_books_of_either_class_of_one_sigmoid_unit(sign, tmp_path, monkeypatch):
+    pixels = keras.Input((16, 16, 3))
+    features = keras.layers.Conv2D(4, 3, activation="relu", bias_initializer="ones")(pixels)
+    one = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")
+    network = keras.Model(pixels, one(keras.layers.GlobalAveragePooling2D()(features)))
+    one.set_weights([np.full((4, 1), 0.01 * sign, np.float32), np.float32([0.5 * sign])])
+    network.save(tmp_path / "mine.keras")
+    (tmp_path / "mine.yaml").write_text(
+        "task: classification\npreprocessing: none\nlabels: [a, b]\n"
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "mine.png")
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith("15"))
+    given = {}
+    monkeypatch.setattr(show, "text", str)
+    for cell in code(json.loads(path.read_text(encoding="utf-8"))):
+        if cell["id"] in ("15-01", "15-02", "15-19"):
+            exec(source(cell), given)
+        if "parameters" in tags(cell):
+            given |= {"model": str(tmp_path / "mine.keras"), "image": str(tmp_path / "mine.png")}
+    assert given["target"] == (sign == 1) and given["score"] > 0.5
 
 
 def test_nothing_depends_on_the_machine(notebook):

@@ -225,3 +225,11 @@ def test_a_long_title_of_a_row_loses_its_middle():
     assert title.get_text() == "holiday_in_…val_00000293" and len(title.get_text()) <= 24
     place = title.get_window_extent()
     assert place.y0 >= 0 and place.y1 <= fig.bbox.y1
+
+
+def test_one_is_no_plural():
+    assert [show.counted(n, "picture") for n in (0, 1, 2)] == [
+        "0 pictures",
+        "1 picture",
+        "2 pictures",
+    ]
