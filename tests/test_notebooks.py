@@ -15,10 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_STATEMENTS = 15  # in a cell of code, those inside of others counted too; ruff minds its lines
 
-COARSE = (  # above the outputs that nbval compares, on the pages of all networks
-    "Coarse results of this run; those of the default parameters are kept in git, for you and the"
-    " tests to compare with:"
-)
+# above the outputs that nbval compares, on the pages of all networks
+COARSE = "Results of this run; those of the default parameters are kept in git to compare:"
 
 TRAIN_BESIDE_YOURS = [
     path

@@ -415,8 +415,11 @@ def test_detections_and_their_numbers(patchy):
         box_edge(mine, "left")
     with pytest.raises(ValueError, match="sizes width, height, area, not 'x_min'"):
         box_size(mine, "x_min")
-    with pytest.raises(ValueError, match="nearest: "):
+    with pytest.raises(ValueError, match="called 'zebra'; there are background, a, b$"):
         patchy.best(some_pictures()[0], "zebra")
+    for background in ("background", 0):
+        with pytest.raises(ValueError, match="^'background' is what is in no box"):
+            patchy.best(some_pictures()[0], background)
     with pytest.raises(ValueError, match="anchor 9 is on none of the 1 feature maps"):
         patchy.level(dataclasses.replace(mine, anchor=9))
 

@@ -178,12 +178,14 @@ class Detector:
             A detection, with its box in pixels of this picture.
 
         Raises:
-            ValueError: no such class.
+            ValueError: no such class, or the background.
         """
         proposals = [part.numpy() for part in self.proposals(image[None])]
         scores = proposals[1][0].copy()
         if label is not None:
             column = labels.class_index(label, self.labels) - 1
+            if column < 0:
+                raise ValueError(f"{self.labels[0]!r} is what is in no box: give another class")
             scores[:, np.arange(scores.shape[1]) != column] = -1
         anchor, column = np.unravel_index(scores.argmax(), scores.shape)
         return self._detection(proposals, 0, anchor, column, (1, *image.shape))
