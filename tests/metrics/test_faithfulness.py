@@ -231,22 +231,21 @@ def test_bad_input_is_one_clear_line(call, told):
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"),
+    "metric",
     [
-        # the black picture, and all four where they end in black
-        (metrics.deletion, "spread answers 5 of 8 whole, partly covered or black pictures"),
-        (metrics.insertion, "spread answers 2 of 8"),  # black is black when blurred
-        (metrics.average_drop, "spread answers 1 of 4"),
-        (metrics.infidelity, "spread answers 1 of 4"),
-        (partial(metrics.road, noise=0), "spread answers 10 of 40"),
+        metrics.deletion,
+        metrics.insertion,
+        metrics.average_drop,
+        metrics.infidelity,
+        partial(metrics.road, noise=0),
     ],
 )
-def test_scores_that_are_not_finite_make_no_metric(metric, told):
+def test_scores_that_are_not_finite_make_no_metric(metric):
     model, images = divided_by_spread(), with_a_black_one()
-    with pytest.raises(ValueError, match=told) as caught:
+    told = r"^spread answers a whole, partly covered or black picture with NaN or infinity: [^\n]*$"
+    with pytest.raises(metrics.NoScoreError, match=told):
         metric(model, images, images[..., 0], 0)
-    assert "\n" not in str(caught.value)
-    if metric is not metrics.deletion:
+    if metric is not metrics.deletion:  # which ends in black
         metric(model, images[2:], images[2:, ..., 0], 0)
 
 

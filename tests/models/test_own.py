@@ -59,6 +59,17 @@ def test_an_answer_that_is_no_number_is_refused(task):
     assert np.isfinite(asked.predict(images[2:])).all()
 
 
+def test_an_infinite_score_is_refused_though_a_sigmoid_makes_a_probability_of_it():
+    inputs = keras.Input((8, 8, 1))
+    bright = ops.relu(ops.max(inputs, axis=(1, 2, 3)) - 10)  # 0 of a dark picture
+    scores = ops.stack([1 / bright, bright], axis=-1)
+    model = keras.Model(inputs, scores, name="inverse")
+    asked = models.load_model(model, preprocessing="none", task="multilabel")
+    assert asked.predict(np.full((1, 8, 8, 1), 11.0))[0, 0] == pytest.approx(1 / (1 + np.exp(-1)))
+    with pytest.raises(ValueError, match=r"^inverse answers images \[0\] with NaN or infinity"):
+        asked.predict(np.full((1, 8, 8, 1), 5.0))
+
+
 def test_a_network_of_any_size_is_asked_for_one():
     model = net((None, None, 3))
     with pytest.raises(ValueError, match="net takes pictures of any size.*say which by size="):

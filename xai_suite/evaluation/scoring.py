@@ -304,12 +304,17 @@ def _without_the_hopeless(parts: Iterator[tuple], at_once: int, asked: set[str])
     So nothing of a run that is refused is written, and the corrected one finds its folder empty.
     `asked` holds also what was measured before.
     """
-    held, measured = [], []
+    held, measured, unmeasured = [], [], []
     for number, rows in parts:
         held.append((number, rows))
         measured += [row for row in rows if "technique" in row]
-        if len({row["number"] for row in measured}) >= at_once:
+        unmeasured += [row for row in rows if "unmeasured" in row]
+        if len({row["number"] for row in measured}) + len(unmeasured) >= at_once:
             break
+    if unmeasured and not measured:
+        raise ValueError(
+            f"no picture of {len(unmeasured)} can be measured: {unmeasured[0]['error']}"
+        )
     _refuse_the_hopeless(measured, asked)
     yield from held
     yield from parts
@@ -400,7 +405,7 @@ def _measured(plan, techniques, classifier, rows, images, told) -> list[dict]:
         return _measure(plan, techniques, classifier, rows, images, told)
     except metrics.NoScoreError as error:
         if len(rows) == 1:
-            return [{**_which(rows[0]), "error": first_line(error)}]
+            return [{**_which(rows[0]), "error": first_line(error), "unmeasured": True}]
     # One picture may have spoilt it for all. What is told is how far these pictures are.
     of_each = (
         _measured(plan, techniques, classifier, [row], image[None], lambda name: None)
@@ -417,8 +422,6 @@ def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
     """Rows of the results, if every picture and changed picture has a finite score."""
     logits = logits_of(classifier.model, images).astype(np.float64)
     probabilities = models.probabilities(classifier.model, logits).numpy()
-    if not np.isfinite(probabilities).all():
-        raise metrics.NoScoreError("the network answers it with NaN or infinity")
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
     explained = {}
@@ -430,6 +433,8 @@ def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
         told(text)
     maps = {text: explanation.maps for text, explanation in explained.items()}
     whole = [scores[np.arange(len(rows)), target] for scores in (logits, probabilities)]
+    if not np.isfinite([*whole, probabilities.sum(axis=1)]).all():
+        raise metrics.NoScoreError("the network answers it with NaN or infinity")
     numbers = _metrics(plan, classifier, rows, images, target, *whole, maps, told)
     if "sensitivity" in plan["metrics"]:
         for text, explanation in explained.items():

@@ -262,7 +262,7 @@ def selected(globs: str) -> list[str]:
                 f"{file}: a run file is named <notebook>--<run>.yaml, with letters, digits, '_',"
                 " '-' and '.' only"
             )
-    known, patterns = staleness.run_names(), globs.split()
+    known, patterns = staleness.run_names(), globs.split() or ["*"]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in known):
             raise RunError(f"no run is called {pattern!r}; {nearest(pattern.strip('*'), known, 1)}")

@@ -32,8 +32,10 @@ def xrai(
     gradients add up to: `S(x)` minus the mean of `S(x')` over the baselines x'.
     Source: Kapishnikov et al., "XRAI: Better attributions through regions" (ICCV 2019), section 3
     and algorithm 1. Regions are scikit-image's `felzenszwalb` at each of the scales, on values
-    stretched to -1..1, smoothed by 0.8 pixels, each with a margin around it: sizes as in the
-    authors' program, which enlarges pictures to 224 x 224 pixels where they stay as they are here.
+    stretched to -1..1, smoothed by 0.8 pixels, each with a margin around it: for 224 x 224 pixels
+    with the numbers of the authors' program, which brings every picture to that size, begins at
+    each picture's own darkest and lightest value, and takes the largest of the channels, where they
+    are added up here.
 
     Args:
         model: Keras model, images `(N, H, W, C)` to outputs.
@@ -61,7 +63,11 @@ def xrai(
     indices, function = fixed_target(model, batch, target)
     asked = indices.numpy() if function is None else function
     starts = starts_for(model, batch, baseline, seed)
-    paths = [integrated_gradients(model, batch, asked, steps, start.numpy()) for start in starts]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told above, of the same pixels
+        paths = [
+            integrated_gradients(model, batch, asked, steps, start.numpy()) for start in starts
+        ]
     maps = np.mean(paths, axis=0)
     shares = [
         ranked_regions(pixels, colour_regions(image, scales))

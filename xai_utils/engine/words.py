@@ -41,8 +41,8 @@ def nearest(name, known: Iterable[str], most: int = 3) -> str:
     names = [*known]
     word, small = str(name).lower(), [known.lower() for known in names]
     different = [*dict.fromkeys(small)]
-    near = difflib.get_close_matches(word, different, most, 0.4)
-    near = near or [known for known in different if word and word in known][:most]
+    near = difflib.get_close_matches(word, different, most, 0.4 if most > 1 else 0.6)
+    near = near or [known for known in different if len(word) > 2 and word in known][:most]
     if near:
         return f"nearest: {', '.join(names[small.index(one)] for one in near)}"
     if len(names) > FEW:

@@ -164,8 +164,8 @@ def keep(images, masks, fill="black") -> np.ndarray:
         images: `(N, H, W, C)`, or one picture `(1, H, W, C)` for all masks.
         masks: bool `(N, H, W)`, True where the picture stays.
         fill: what is shown elsewhere: a pixel value, a colour, pictures, or a word: `black`,
-            `mean`, `blur` or `random`, see `pictures.filling`. Black is 0: for a network of another
-            range give its value.
+            `white`, `mean`, `blur` or `random`, see `pictures.filling`. Black is 0 and white is
+            255: for a network of another range give its value.
 
     Returns:
         float32 `(N, H, W, C)`, in the pictures' range.

@@ -60,7 +60,7 @@ def deletion(
             callable `outputs -> (N,)`, whose scores are taken as they are.
         step: pixels changed at a time if a whole number, their share of the picture if below 1.
         fill: what covered pixels show: a pixel value, a colour, pictures, or a word: `black`,
-            `mean`, `blur` or `random`, see `pictures.filling`.
+            `white`, `mean`, `blur` or `random`, see `pictures.filling`.
         probability: of the target's class, instead of its logit.
 
     Returns:
@@ -287,10 +287,10 @@ def in_batches(model, run, count: int, arguments, at_once=PICTURES_AT_ONCE) -> n
     """
     parts = in_parts(np.arange(count), at_once)
     found = np.concatenate([run(*arguments(part)).numpy() for part in parts])
-    if bad := np.count_nonzero(~np.isfinite(found)):
+    if not np.isfinite(found).all():
         raise NoScoreError(
-            f"{model.name} answers {bad} of {count} whole, partly covered or black pictures with"
-            " NaN or infinity: see what it does to their pixels, such as dividing by their spread"
+            f"{model.name} answers a whole, partly covered or black picture with NaN or infinity:"
+            " see what it does to its pixels, such as dividing by their spread"
         )
     return found
 

@@ -44,7 +44,7 @@ def infidelity(
             callable `outputs -> (N,)`, whose scores are taken as they are.
         samples: squares, with sides of an eighth to half of the picture's shorter side; at least 2.
         fill: what covered pixels show: a pixel value, a colour, pictures, or a word: `black`,
-            `mean`, `blur` or `random`, see `pictures.filling`.
+            `white`, `mean`, `blur` or `random`, see `pictures.filling`.
         scaled: multiply each map by the number that suits it best, none below 0, and divide by
             `E[(f(x) - f(x covered))^2]`: 0 is a perfect map in any unit, 1 one that says nothing,
             or the opposite.

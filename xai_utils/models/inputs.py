@@ -33,6 +33,11 @@ class Preprocess(keras.layers.Layer):
 
     def __init__(self, mode, **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(mode, str | Mapping):
+            raise ValueError(
+                f"preprocessing is one of {', '.join(PREPROCESSING)} or a mapping of"
+                f" {', '.join(_SAID)}, not {mode!r:.60}"
+            )
         self.mode = mode if isinstance(mode, str) else dict(mode)
         self.scale, self.shift = None, None
         if isinstance(mode, str):

@@ -156,7 +156,7 @@ class Classifier:
             ValueError: not such a batch, or one that the network answers with NaN or infinity.
         """
         scores = forward(self.model, check_images(self.model, images))
-        answers = self._numbers(probabilities(self.model, scores))
+        answers = self._numbers(scores)
         if not self.dense:
             return answers
         found = (
@@ -181,11 +181,11 @@ class Classifier:
         if not self.dense:
             raise ValueError(f"{self.name} gives one answer a picture, none at every pixel")
         scores = forward(self.model, check_images(self.model, images))
-        return self._numbers(probabilities(self.model, scores))
+        return self._numbers(scores)
 
-    def _numbers(self, answers) -> np.ndarray:
-        answers = answers.numpy()
-        bad = ~np.isfinite(answers).reshape(len(answers), -1).all(axis=1)
+    def _numbers(self, scores) -> np.ndarray:
+        answers = probabilities(self.model, scores).numpy()
+        bad = ~np.isfinite(scores.numpy()).reshape(len(answers), -1).all(axis=1)
         if bad.any():
             raise ValueError(
                 f"{self.name} answers images {np.flatnonzero(bad).tolist()} with NaN or infinity:"
