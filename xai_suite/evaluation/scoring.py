@@ -424,6 +424,9 @@ def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
     probabilities = models.probabilities(classifier.model, logits).numpy()
     top = logits.argmax(axis=1)
     target = top if plan["explain"] == "top" else np.array([row.label for row in rows])
+    whole = [scores[np.arange(len(rows)), target] for scores in (logits, probabilities)]
+    if not np.isfinite([*whole, probabilities.sum(axis=1)]).all():
+        raise metrics.NoScoreError("the network answers it with NaN or infinity")
     explained = {}
     for text in techniques:
         name, settings = plan["techniques"][text]
@@ -432,9 +435,6 @@ def _measure(plan, techniques, classifier, rows, images, told) -> list[dict]:
         )
         told(text)
     maps = {text: explanation.maps for text, explanation in explained.items()}
-    whole = [scores[np.arange(len(rows)), target] for scores in (logits, probabilities)]
-    if not np.isfinite([*whole, probabilities.sum(axis=1)]).all():
-        raise metrics.NoScoreError("the network answers it with NaN or infinity")
     numbers = _metrics(plan, classifier, rows, images, target, *whole, maps, told)
     if "sensitivity" in plan["metrics"]:
         for text, explanation in explained.items():

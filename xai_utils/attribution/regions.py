@@ -8,7 +8,6 @@ from skimage.segmentation import felzenszwalb
 
 from xai_utils.attribution.gradients import integrated_gradients, starts_for
 from xai_utils.engine import check_images, keras
-from xai_utils.models import fixed_target
 
 SCALES = (50, 100, 150, 250, 500, 1200)  # of the segments, from fine to coarse
 # Of a picture of 224 x 224 pixels; in others as large a share of it.
@@ -60,13 +59,11 @@ def xrai(
     if not scales.size or not (np.isfinite(scales) & (scales > 0)).all():
         raise ValueError(f"xrai: scales must be above 0, one or several, got {scales.tolist()}")
     batch = check_images(model, images)
-    indices, function = fixed_target(model, batch, target)
-    asked = indices.numpy() if function is None else function
     starts = starts_for(model, batch, baseline, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told above, of the same pixels
         paths = [
-            integrated_gradients(model, batch, asked, steps, start.numpy()) for start in starts
+            integrated_gradients(model, batch, target, steps, start.numpy()) for start in starts
         ]
     maps = np.mean(paths, axis=0)
     shares = [

@@ -33,23 +33,19 @@ class Preprocess(keras.layers.Layer):
 
     def __init__(self, mode, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(mode, str | Mapping):
+        self.scale, self.shift = None, None
+        if isinstance(mode, Mapping):
+            self.mode = dict(mode)
+            self.scale, self.shift = _affine(mode)
+        elif isinstance(mode, str) and mode in PREPROCESSING:
+            self.mode = mode
+        else:
+            near = difflib.get_close_matches(str(mode), PREPROCESSING, n=1)
+            meant = f"; nearest: {near[0]}" if near else ""
             raise ValueError(
                 f"preprocessing is one of {', '.join(PREPROCESSING)} or a mapping of"
-                f" {', '.join(_SAID)}, not {mode!r:.60}"
+                f" {', '.join(_SAID)}, not {mode!r:.60}{meant}"
             )
-        self.mode = mode if isinstance(mode, str) else dict(mode)
-        self.scale, self.shift = None, None
-        if isinstance(mode, str):
-            if mode not in PREPROCESSING:
-                near = difflib.get_close_matches(mode, PREPROCESSING, n=1)
-                meant = f"; nearest: {near[0]}" if near else ""
-                raise ValueError(
-                    f"preprocessing is one of {', '.join(PREPROCESSING)} or a mapping of"
-                    f" {', '.join(_SAID)}, not {mode!r}{meant}"
-                )
-        else:
-            self.scale, self.shift = _affine(mode)
 
     def call(self, x):
         number = x.dtype.as_numpy_dtype

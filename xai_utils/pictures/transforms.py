@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from xai_utils.engine import keras, nearest, pixel_range, tf
+from xai_utils.engine import PIXELS, keras, nearest, pixel_range, tf
 from xai_utils.pictures.load import PictureError
 
 
@@ -368,7 +368,7 @@ def covers_for(model: keras.Model, images: tf.Tensor, fill, seed: int = 0) -> tf
         ValueError: another word, or not finite numbers of such a shape.
     """
     at_an_end = isinstance(fill, str) and fill in ("black", "white")
-    black, white = pixel_range(model, images) if at_an_end else (0.0, 255.0)
+    black, white = pixel_range(model, images) if at_an_end else PIXELS
     return tf.constant(filling(images.numpy(), fill, seed, black, white))
 
 
